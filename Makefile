@@ -1,0 +1,53 @@
+# make demo    flatten a small image and show the result
+# make check   the whole law: format, lint, types, imports, tests, docs
+# make fuzz    random layered images against the naive model, thousands of them
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+DEMO := demo
+
+.DELETE_ON_ERROR:
+.PHONY: demo check lint types imports test fuzz fix clean
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'flatten needs Python 3.11 or later: make PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo 'no venv: apt-get install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(DEMO)/image.tar: examples/make_image.py $(VENV)/.installed
+	@mkdir -p $(DEMO)
+	$(BIN)/python examples/make_image.py $@
+
+demo: $(DEMO)/image.tar
+	$(BIN)/flatten $(DEMO)/image.tar -o $(DEMO)/rootfs.tar --verbose
+	tar -tvf $(DEMO)/rootfs.tar
+
+check: lint types imports test
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
+
+imports: $(VENV)/.installed
+	$(BIN)/lint-imports
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/.installed
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_random.py
+
+fix: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(DEMO) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
