@@ -1,0 +1,33 @@
+"""Container images to one root file system tar.
+
+>>> import flatten
+>>> flatten.export("image.tar", "rootfs.tar")                       # doctest: +SKIP
+"""
+
+from .errors import (
+    FlattenError,
+    FormatError,
+    IntegrityError,
+    SourceError,
+    UsageError,
+)
+from .export import Exported, export, plan_image
+from .model import Image, Layer, Plan
+from .sources import open_image
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Exported",
+    "FlattenError",
+    "FormatError",
+    "Image",
+    "IntegrityError",
+    "Layer",
+    "Plan",
+    "SourceError",
+    "UsageError",
+    "export",
+    "open_image",
+    "plan_image",
+]

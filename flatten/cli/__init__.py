@@ -1,0 +1,43 @@
+"""Arguments in, messages and exit codes out."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from ..errors import FlattenError
+from . import export_command
+
+BROKEN_PIPE = 128 + signal.SIGPIPE
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP: unwinds the stack, so that no half-written file is left."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGHUP, _terminate)
+    try:
+        parser = export_command.build_parser()
+        return export_command.run(parser.parse_args(argv))
+    except FlattenError as error:
+        print(f"flatten: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader left: say nothing, as cat does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return BROKEN_PIPE
+    except MemoryError:
+        print("flatten: out of memory", file=sys.stderr)
+        return FlattenError.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except _Terminated as stopped:
+        return 128 + int(stopped.args[0])
+
+
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated(number)

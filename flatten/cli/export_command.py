@@ -1,0 +1,155 @@
+"""The main job: ``flatten IMAGE [-o OUT]``."""
+
+import argparse
+import os
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .. import __version__, export, target
+from ..errors import UsageError, quoted
+from ..export import FORMATS
+
+DESCRIPTION = """\
+Flatten a container image into one root file system tar.
+
+IMAGE is [KIND:]PATH[#NAME]: an archive of docker save (any age), podman save or
+skopeo. NAME chooses among several images: name:tag, an id or the start of one,
+or @N, its position from 0.
+"""
+
+EPILOG = """\
+exit codes: 0 done, 1 failed (I/O, no space), 2 usage, 3 image missing or of no
+known kind, 4 malformed image, 5 digest mismatch, 130 interrupted, 141 the reader
+of the output closed the pipe.
+"""
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help in 80 columns; asking for the terminal's would import shutil, 5 ms."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=80)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="flatten",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=_Formatter,
+    )
+    parser.add_argument("image", metavar="IMAGE", help="what to flatten")
+    parser.add_argument(
+        "-V", "--version", action="version", version=f"%(prog)s {__version__}"
+    )
+    add_output_options(parser)
+    add_input_options(parser)
+    add_message_options(parser)
+    return parser
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says where and how to write."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        default="-",
+        help="write here; - is standard output [default: -]",
+    )
+    group.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="gnu",
+        help="headers: GNU's, or POSIX's throughout [default: gnu]",
+    )
+    group.add_argument(
+        "--mtime",
+        metavar="TIME",
+        help="make later mtimes TIME: seconds since the epoch, or an ISO "
+        "8601 date [default: $SOURCE_DATE_EPOCH, if set]",
+    )
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how to read."""
+    group = parser.add_argument_group("input")
+    group.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="do not check layers against the image's digests",
+    )
+
+
+def add_message_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how much to tell."""
+    group = parser.add_argument_group("messages, on standard error")
+    group.add_argument("-q", "--quiet", action="store_true", help="no warnings, no bar")
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="say what was written"
+    )
+    group.add_argument(
+        "--progress",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="a bar while writing [default: auto, on a terminal]",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Flatten, and return the exit code."""
+    mtime = parse_mtime(args.mtime)
+    progress = "never" if args.quiet else args.progress
+    options = {
+        "verify": args.verify,
+        "mtime": mtime,
+        "format": args.format,
+        "progress": progress,
+    }
+    if args.output == "-":
+        with target.standard_output() as out:
+            done = export(args.image, out, **options)
+    else:
+        done = export(args.image, Path(args.output), **options)
+    if not args.quiet:
+        for warning in done.warnings:
+            print(f"flatten: warning: {warning}", file=sys.stderr)
+    if args.verbose:
+        print(
+            f"flatten: {done.layers:,} layers ({done.verified:,} verified), "
+            f"{done.members:,} members, {done.size:,} bytes",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def parse_mtime(text: str | None) -> int | None:
+    """Read ``--mtime``, or else SOURCE_DATE_EPOCH.
+
+    Raises:
+        UsageError: It is no time.
+
+    >>> parse_mtime("@86400"), parse_mtime("1970-01-02"), parse_mtime("1970-01-02T00Z")
+    (86400, 86400, 86400)
+    """
+    name = "--mtime"
+    if text is None:
+        name, text = "SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH")
+        if not text:
+            return None
+    if re.fullmatch(r"@?-?[0-9]{1,15}", text):
+        return int(text.removeprefix("@"))
+    try:
+        if name == "SOURCE_DATE_EPOCH":
+            raise ValueError("only seconds are a SOURCE_DATE_EPOCH")
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {quoted(text)} is no time: {error}") from error
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return int(time.timestamp())

@@ -1,0 +1,294 @@
+"""The nouns: members and their columns, layers, images, plans. No I/O.
+
+Units, everywhere: sizes and offsets are ints in bytes, times are ints in seconds
+since the epoch. Paths in archives are bytes, relative to the root, without ``.``,
+``..``, doubled or trailing slashes; the root is ``b""``. Host paths are ``Path``.
+
+A *member* is one entry of one layer. It is a row number: image-wide, in the order
+of reading, so a layer's members are one range. An *inode* is what a path of the
+tree names, and is called by the number of the member that made it; a hard link is
+a second path to the same number.
+"""
+
+from array import array
+from collections.abc import Iterator, MutableSequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+# Kinds of members: the typeflags of POSIX tar, so that they need no translation.
+FILE: Final = 0x30  # "0"
+LINK: Final = 0x31  # "1", a hard link
+SYMLINK: Final = 0x32  # "2"
+CHAR: Final = 0x33  # "3"
+BLOCK: Final = 0x34  # "4"
+DIRECTORY: Final = 0x35  # "5"
+FIFO: Final = 0x36  # "6"
+
+NO_SOURCE: Final = -1
+"""The data offset of a member that no layer holds: an implied directory."""
+
+Column = MutableSequence[int]
+"""An ``array``, or a bytearray."""
+
+SparseMap = tuple[tuple[int, int], ...]
+"""Where a sparse file has data: (offset, length) in order, without overlap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What few members have, kept out of the columns.
+
+    Attributes:
+        records: PAX records to keep (xattrs, ACLs), sorted by keyword.
+        sparse: The data regions of a sparse file, or None.
+        device: Major and minor number of a device.
+        nanoseconds: The fraction of the mtime, 0 to 999,999,999.
+    """
+
+    records: tuple[tuple[bytes, bytes], ...] = ()
+    sparse: SparseMap | None = None
+    device: tuple[int, int] = (0, 0)
+    nanoseconds: int = 0
+
+
+NO_EXTRA: Final = Extra()
+
+Owner = tuple[int, int, int]
+"""Mode (0 to 0o7777), uid, gid: few combinations in an image, so they are shared."""
+
+
+@dataclass(slots=True)
+class Members:
+    """The members of all layers of an image, a column a field.
+
+    Columns, since an object a member costs twice the time and eight times the
+    memory. A row takes 31 bytes, and what ``targets`` and ``extras`` hold of it.
+
+    Attributes:
+        kinds: One of the kinds above.
+        layers: Position of the layer, oldest first from 0.
+        owners: Index into ``owner_table``.
+        sizes: Bytes of content as unpacked; 0 for all but files.
+        data: Offset of the first content byte in the layer's stream; the header
+            is the 512 bytes before it. ``NO_SOURCE`` for implied directories.
+        mtimes: Whole seconds, floored.
+        targets: What a symlink holds, or the path that a hard link names.
+        extras: What few members have.
+    """
+
+    kinds: bytearray = field(default_factory=bytearray)
+    layers: Column = field(default_factory=lambda: array("H"))
+    owners: Column = field(default_factory=lambda: array("I"))
+    sizes: Column = field(default_factory=lambda: array("q"))
+    data: Column = field(default_factory=lambda: array("q"))
+    mtimes: Column = field(default_factory=lambda: array("q"))
+    targets: dict[int, bytes] = field(default_factory=dict)
+    extras: dict[int, Extra] = field(default_factory=dict)
+    owner_table: list[Owner] = field(default_factory=list)
+    owner_index: dict[Owner, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Count the members of all layers read so far."""
+        return len(self.kinds)
+
+    def imply(self, layer: int, mtime: int) -> int:
+        """Append a directory that no layer lists and return its number."""
+        self.kinds.append(DIRECTORY)
+        self.layers.append(layer)
+        self.owners.append(self.owner((0o755, 0, 0)))
+        self.sizes.append(0)
+        self.data.append(NO_SOURCE)
+        self.mtimes.append(mtime)
+        return len(self.kinds) - 1
+
+    def owner(self, owner: Owner) -> int:
+        """Return the index of a mode, uid and gid, entering it when new."""
+        found = self.owner_index.get(owner)
+        if found is None:
+            found = self.owner_index[owner] = len(self.owner_table)
+            self.owner_table.append(owner)
+        return found
+
+    def stored(self, member: int) -> int:
+        """Return how many bytes of content the layer holds of a member.
+
+        That is its size, but for a sparse file, whose holes are not stored.
+        """
+        extra = self.extras.get(member, NO_EXTRA)
+        if extra.sparse is None:
+            return self.sizes[member]
+        return sum(length for _, length in extra.sparse)
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What a layer hides of the layers below it.
+
+    Attributes:
+        path: What is hidden; for an opaque mark, the directory whose children are.
+        opaque: The children are hidden and the directory stays.
+        offset: Of the mark's header, for messages.
+    """
+
+    path: bytes
+    opaque: bool
+    offset: int
+
+
+@dataclass(slots=True)
+class LayerIndex:
+    """What one layer does to the tree: remove, then add.
+
+    Attributes:
+        where: The layer's name in messages.
+        first: Number of the layer's first member; ``paths[i]`` is of ``first + i``.
+        paths: Normalised paths, in archive order.
+        removals: In archive order.
+        aside: AUFS bookkeeping by path: never in the tree, but hard links name it.
+    """
+
+    where: str
+    first: int
+    paths: list[bytes] = field(default_factory=list)
+    removals: list[Removal] = field(default_factory=list)
+    aside: dict[bytes, int] = field(default_factory=dict)
+
+
+class LayerBytes(Protocol):
+    """The bytes of one layer's tar stream, read at offsets."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return ``count`` bytes; fewer only at the end of the stream."""
+
+    def readinto(self, offset: int, view: memoryview) -> None:
+        """Fill ``view``.
+
+        Raises:
+            FormatError: The stream ends too soon.
+        """
+
+    def size(self) -> int:
+        """Return the length of the stream."""
+
+    def extent(self, offset: int) -> tuple[int, int] | None:
+        """Return a descriptor and its offset for kernel-side copying, if any."""
+
+
+class Layer(Protocol):
+    """A layer of an image: how to open it, not an open file."""
+
+    @property
+    def name(self) -> str:
+        """The layer's name in messages: file, position, name in the archive."""
+
+    @property
+    def diff_id(self) -> str | None:
+        """``sha256:<hex>`` of the uncompressed stream, when the image says it."""
+
+    def open(self) -> LayerBytes:
+        """Return the layer's bytes, to be read at offsets."""
+
+
+@dataclass(slots=True)
+class Image:
+    """An image: its layers, oldest first, and what it says of itself.
+
+    A context manager: on leaving it, the files behind the layers are closed.
+
+    Attributes:
+        source: The archive or store it was found in, as the user named it.
+        id: Hex digest of the config, or the image's id before docker 1.10.
+        names: Its names with tags, as written in the source.
+        config: The config document, as parsed.
+        layers: Oldest first.
+    """
+
+    source: str
+    id: str
+    names: tuple[str, ...]
+    config: dict[str, Any]
+    layers: tuple[Layer, ...]
+    resources: ExitStack = field(default_factory=ExitStack, repr=False)
+
+    def __enter__(self) -> Self:
+        """Return the image itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the files behind the layers."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the files behind the layers; a second time does nothing."""
+        self.resources.close()
+
+
+@dataclass(slots=True)
+class Plan:
+    """What will be written, in order, with the total known before the first byte.
+
+    Attributes:
+        members: The columns that ``inodes`` are rows of.
+        paths: Output names in walk order; those of directories end in a slash.
+        inodes: The member whose content and metadata each path has.
+        links: By position in ``paths``: the first name of the same inode, for
+            each later name. All others are written whole.
+        posix: POSIX headers (pax) instead of GNU ones.
+        odd: By position, 1 where the header is not just one plain block.
+        size: Bytes of the tar, its end blocks and padding included.
+        warnings: What the reader of the image should know, a sentence each.
+    """
+
+    members: Members
+    paths: list[bytes]
+    inodes: Column
+    links: dict[int, bytes]
+    posix: bool = False
+    odd: bytearray = field(init=False)
+    size: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Begin with no member marked."""
+        self.odd = bytearray(len(self.paths))
+
+    def __len__(self) -> int:
+        """Count the members that will be written."""
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[tuple[bytes, int]]:
+        """Yield each path and its inode, in the order of writing."""
+        return zip(self.paths, self.inodes, strict=True)
+
+
+MERGED: Final = 1 << 18
+"""The most bytes in a span with patches: the writer's buffer, within L2 caches."""
+
+
+@dataclass(slots=True)
+class Span:
+    """A piece of the output that is a stretch of a layer.
+
+    Attributes:
+        layer: Position of the layer.
+        offset: Where the stretch begins in the layer's stream.
+        length: How long it is.
+        patches: What stands in the output instead of the layer's bytes: (position
+            from the start of the stretch, bytes), in order.
+    """
+
+    layer: int
+    offset: int
+    length: int
+    patches: list[tuple[int, bytes]]
+
+
+Piece = bytes | Span
+"""A piece of the output: bytes that we encoded, or a span of a layer."""

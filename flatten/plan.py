@@ -1,0 +1,233 @@
+"""A tree to the ordered pieces of its tar, with the size known before the first byte.
+
+Order: depth first, a directory before its contents, siblings bytewise by name. It
+does not depend on how the tree was layered, so equal trees give equal bytes, and a
+plain ``tar -x`` keeps the mtimes of directories, which it sets on leaving them.
+
+Layers are mostly in this order too. Members that follow each other both in the
+output and in their layer become one span, with our headers patched over theirs, so
+that copying is a few large reads whatever the number of members.
+"""
+
+import zlib
+from array import array
+from collections.abc import Iterator
+from typing import Final
+
+from . import write_header
+from .model import (
+    DIRECTORY,
+    FILE,
+    LINK,
+    MERGED,
+    NO_EXTRA,
+    NO_SOURCE,
+    Column,
+    Extra,
+    Members,
+    Piece,
+    Plan,
+    Span,
+)
+from .resolve import Tree
+from .tarball import BLOCK_SIZE, ZEROS, padded
+from .write_header import RECORD_SIZE
+
+BODY: Final = 1 << 17  # contents from this size on are copied alone, by the kernel
+
+_PLAIN_KINDS: Final = (FILE, DIRECTORY)
+_OCTAL_LIMIT: Final = 8**11  # sizes and mtimes from here on are base-256
+
+
+def make_plan(
+    tree: Tree, *, posix: bool = False, clamp_mtime: int | None = None
+) -> Plan:
+    """List what to write for a tree, and sum up its size.
+
+    Args:
+        tree: All layers applied.
+        posix: Write POSIX headers (pax) throughout, with fractions of seconds.
+        clamp_mtime: Later mtimes become this one, as ``tar --clamp-mtime`` does.
+    """
+    members = tree.members
+    if clamp_mtime is not None:
+        _clamp(members, clamp_mtime)
+    paths: list[bytes] = []
+    inodes = array("I")
+    if tree.root_inode is not None:
+        paths.append(b"./")
+        inodes.append(tree.root_inode)
+    _walk(tree, paths, inodes)
+    links = _later_names(tree, paths, inodes)
+    plan = Plan(members, paths, inodes, links, posix=posix, warnings=tree.warnings)
+    _measure(plan)
+    return plan
+
+
+def _walk(tree: Tree, paths: list[bytes], inodes: Column) -> None:
+    """Append all paths below the root, in walk order."""
+    children = tree.children
+    stack = [(b"", iter(sorted(tree.root.items())))]
+    while stack:
+        prefix, names = stack[-1]
+        for name, inode in names:
+            path = prefix + name
+            below = children.get(inode)
+            inodes.append(inode)
+            if below is not None:
+                path += b"/"
+                paths.append(path)
+                stack.append((path, iter(sorted(below.items()))))
+                break
+            paths.append(path)
+        else:
+            stack.pop()
+
+
+def _later_names(tree: Tree, paths: list[bytes], inodes: Column) -> dict[int, bytes]:
+    """Map the position of each later name of an inode to the inode's first name."""
+    linked = tree.linked
+    if not linked:
+        return {}
+    first: dict[int, bytes] = {}
+    links: dict[int, bytes] = {}
+    for position, inode in enumerate(inodes):
+        if inode in linked:
+            name = first.setdefault(inode, paths[position])
+            if name is not paths[position]:
+                links[position] = name
+    return links
+
+
+def _clamp(members: Members, latest: int) -> None:
+    """Make later mtimes ``latest``, without a fraction."""
+    mtimes = members.mtimes
+    members.mtimes = array("q", [min(mtime, latest) for mtime in mtimes])
+    for member, extra in members.extras.items():
+        if mtimes[member] >= latest and extra.nanoseconds:
+            members.extras[member] = Extra(extra.records, extra.sparse, extra.device)
+
+
+def _measure(plan: Plan) -> None:
+    """Mark the members that need more than a plain header, and sum up the tar."""
+    members, links, odd = plan.members, plan.links, plan.odd
+    sizes, extras, targets = members.sizes, members.extras, members.targets
+    mtimes = members.mtimes
+    total = 0
+    for position, (path, inode) in enumerate(plan):
+        size = sizes[inode]
+        if (
+            plan.posix
+            or len(path) > 100
+            or inode in extras
+            or inode in targets
+            or members.kinds[inode] not in _PLAIN_KINDS
+            or position in links
+            or size >= _OCTAL_LIMIT
+            or not 0 <= mtimes[inode] < _OCTAL_LIMIT
+        ):
+            odd[position] = 1
+            total += len(_head(plan, position, path, inode))
+            total += 0 if position in links else padded(members.stored(inode))
+        else:
+            total += BLOCK_SIZE + (size + 511 & -512)
+    total += 2 * BLOCK_SIZE
+    plan.size = total + -total % RECORD_SIZE
+
+
+def _head(plan: Plan, position: int, path: bytes, inode: int) -> bytes:
+    """Encode all blocks of a member before its data."""
+    members = plan.members
+    first = plan.links.get(position)
+    write = write_header.posix_member if plan.posix else write_header.gnu_member
+    extra = members.extras.get(inode, NO_EXTRA)
+    return write(
+        path,
+        members.kinds[inode] if first is None else LINK,
+        owner=members.owner_table[members.owners[inode]],
+        size=members.sizes[inode],
+        mtime=members.mtimes[inode],
+        target=members.targets.get(inode, b"") if first is None else first,
+        extra=extra if first is None else Extra(nanoseconds=extra.nanoseconds),
+    )
+
+
+def _heads(plan: Plan) -> Iterator[bytes]:
+    """Yield each member's header blocks: plain ones from prepared parts."""
+    members = plan.members
+    kinds, sizes, mtimes = members.kinds, members.sizes, members.mtimes
+    owners = members.owners
+    fields = [write_header.owner_fields(owner) for owner in members.owner_table]
+    tails = {kind: write_header.header(b"", kind)[156:] for kind in _PLAIN_KINDS}
+    # The checksum counts its own field as 8 spaces; Adler-32 starts at 1.
+    sums = {kind: sum(tail) + 8 * 0x20 - 1 for kind, tail in tails.items()}
+    adler32 = zlib.adler32
+    for position, odd in enumerate(plan.odd):
+        inode = plan.inodes[position]
+        if odd:
+            yield _head(plan, position, plan.paths[position], inode)
+            continue
+        kind = kinds[inode]
+        start = b"%b%b%011o\0%011o\0" % (
+            plan.paths[position].ljust(100, b"\0"),
+            fields[owners[inode]],
+            sizes[inode],
+            mtimes[inode],
+        )
+        total = (adler32(start) & 0xFFFF) + sums[kind]
+        yield b"%b%06o\0 %b" % (start, total, tails[kind])
+
+
+def pieces(plan: Plan) -> Iterator[Piece]:
+    """Yield the pieces of the tar, in order; their sizes sum up to ``plan.size``.
+
+    A span with patches is at most ``MERGED`` bytes long.
+    """
+    written = 0
+    for piece in _member_pieces(plan):
+        written += len(piece) if isinstance(piece, bytes) else piece.length
+        yield piece
+    yield bytes(plan.size - written)
+
+
+def _member_pieces(plan: Plan) -> Iterator[Piece]:
+    """Yield the members' pieces: the hot loop, so the ordinary case stays in line.
+
+    The stretch that is being merged goes from ``begin`` to ``end`` of ``layer``;
+    ``patches`` are our headers over the layer's own. Each patch begins with the
+    zeros that pad the content before it, since the layer's padding may be anything.
+    """
+    members = plan.members
+    sizes, layers, offsets, extras = (
+        members.sizes, members.layers, members.data, members.extras,
+    )  # fmt: skip
+    links = plan.links
+    patches: list[tuple[int, bytes]] = []
+    layer = begin = end = NO_SOURCE
+    padding = b""  # owed after the content before
+    for position, head in enumerate(_heads(plan)):
+        inode = plan.inodes[position]
+        data, size, source = offsets[inode], sizes[inode], layers[inode]
+        if position in links:
+            data, size = NO_SOURCE, 0
+        elif inode in extras:
+            size = members.stored(inode)
+        follows = data - BLOCK_SIZE == end + len(padding) and source == layer
+        if follows and len(head) == BLOCK_SIZE and data + size - begin <= MERGED:
+            patches.append((end - begin, padding + head))
+        else:
+            if end > begin:
+                yield Span(layer, begin, end - begin, patches)
+            patches, layer = [], source
+            if len(head) == BLOCK_SIZE and size < BODY and data != NO_SOURCE:
+                yield padding
+                begin = data - BLOCK_SIZE
+                patches.append((0, head))
+            else:
+                yield padding + head
+                begin = data
+        end = data + size
+        padding = ZEROS[: -size % BLOCK_SIZE]
+    if end > begin:
+        yield Span(layer, begin, end - begin, patches)
+    yield padding

@@ -1,0 +1,24 @@
+"""A bar on a terminal, nothing elsewhere. The only module that imports tqdm."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def bar(total: int, mode: str = "auto") -> Iterator[Callable[[int], object] | None]:
+    """Show a bar of bytes on standard error; yield what moves it on.
+
+    Args:
+        total: All bytes that there will be.
+        mode: ``auto`` (on a terminal), ``always`` or ``never``.
+    """
+    if mode == "never" or (mode == "auto" and not sys.stderr.isatty()):
+        yield None
+        return
+    from tqdm import tqdm  # noqa: PLC0415 - 30 to 70 ms
+
+    with tqdm(
+        total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False
+    ) as shown:
+        yield shown.update

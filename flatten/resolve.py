@@ -1,0 +1,271 @@
+"""Members of all layers to one tree of inodes: the rules of docs/semantics.md.
+
+Layers are applied oldest first, each in two steps: first everything it removes,
+since whiteouts only ever hide *older* layers, then everything it adds, in archive
+order. A path names an inode, and a hard link is a second name for the inode that
+the path named at that moment, so it keeps that content when the path is replaced.
+
+The tree is a dict a directory, from names to inodes; the inode of a directory is a
+key of ``children``. Parents are looked up once for each run of siblings.
+
+Reference: OCI image-spec layer.md; where it is silent, what docker's vfs driver,
+podman's vfs driver and umoci do when they agree.
+"""
+
+from typing import Final, NoReturn
+
+from .errors import FormatError, quoted
+from .model import (
+    DIRECTORY,
+    LINK,
+    SYMLINK,
+    LayerIndex,
+    Members,
+)
+
+MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
+
+_WAYS: Final = (DIRECTORY, SYMLINK)
+
+Names = dict[bytes, int]
+"""A directory: its names, and the inode of each."""
+
+
+class Tree:
+    """The file system that the layers applied so far make.
+
+    Attributes:
+        members: The columns that inodes are rows of.
+        root: The names in the root.
+        root_inode: The member that gives the root its metadata, if a layer lists it.
+        children: The names in each other directory, by its inode.
+        linked: Inodes that may have more than one name.
+        warnings: A sentence for each kind of oddity met.
+    """
+
+    def __init__(self, members: Members) -> None:
+        """Start with an empty tree."""
+        self.members = members
+        self.root: Names = {}
+        self.root_inode: int | None = None
+        self.children: dict[int, Names] = {}
+        self.linked: set[int] = set()
+        self.warnings: list[str] = []
+
+    def apply(self, index: LayerIndex) -> None:
+        """Apply one layer on top of those before it.
+
+        Raises:
+            FormatError: A hard link names nothing or a directory; an entry lies
+                below what is not a directory, or behind too many symlinks.
+        """
+        self._remove(index)
+        self._add(index)
+        repeated = len(index.paths) - len(set(index.paths))
+        if repeated:
+            self.warnings.append(
+                f"{index.where}: {repeated:,} paths stand in the layer more than once; "
+                "the last one counts"
+            )
+
+    # --- what a layer removes
+
+    def _remove(self, index: LayerIndex) -> None:
+        own: dict[bytes, int] = {}
+        for removal in index.removals:
+            parent, _, name = removal.path.rpartition(b"/")
+            if removal.opaque:
+                parent, name = removal.path, b""
+            crossed = self._first_symlink(parent)
+            if crossed is not None:
+                # A directory that this layer puts in the link's place is what the
+                # mark is about: nothing of the layers below is in it.
+                own = own or {
+                    path: i for i, path in enumerate(index.paths, index.first)
+                }
+                mine = own.get(crossed)
+                if mine is not None and self.members.kinds[mine] == DIRECTORY:
+                    continue
+            names = self._walk(parent, None, index, removal.offset)
+            if names is None:
+                continue
+            for victim in list(names) if removal.opaque else [name]:
+                if victim in names:
+                    self._forget(names.pop(victim))
+
+    def _first_symlink(self, path: bytes) -> bytes | None:
+        """Return the first prefix of ``path`` that is a symlink."""
+        names, seen = self.root, b""
+        for part in path.split(b"/") if path else ():
+            inode = names.get(part)
+            if inode is None:
+                return None
+            seen = seen + b"/" + part if seen else part
+            if self.members.kinds[inode] == SYMLINK:
+                return seen
+            names = self.children.get(inode, {})
+        return None
+
+    def _forget(self, inode: int) -> None:
+        """Drop the directories below an inode that has lost its name."""
+        todo = [inode]
+        while todo:
+            below = self.children.pop(todo.pop(), None)
+            if below:
+                todo.extend(below.values())
+
+    # --- what a layer adds
+
+    def _add(self, index: LayerIndex) -> None:
+        """Add a layer's members, in archive order."""
+        kinds, children = self.members.kinds, self.children
+        waiting: dict[int, tuple[Names, bytes]] = {}
+        known: dict[bytes, Names] = {
+            b"": self.root
+        }  # directories of this layer, by path
+        parent, names = b"", self.root
+        for member, path in enumerate(index.paths, index.first):
+            head, _, name = path.rpartition(b"/")
+            if head != parent:
+                found = known.get(head)
+                if found is None:
+                    found = known[head] = self._make(head, member, index)
+                parent, names = head, found
+            kind = kinds[member]
+            old = names.get(name)
+            inode = member
+            if kind == DIRECTORY:
+                if not name:
+                    self.root_inode = member
+                    continue
+                # A directory over a directory: new metadata, the same children.
+                kept = None if old is None else children.pop(old, None)
+                children[member] = known[path] = {} if kept is None else kept
+            elif kind == LINK:
+                target = self._target(member, index)
+                if target is None or kinds[target] == LINK:
+                    waiting[member] = names, name
+                else:
+                    self.linked.add(target)
+                    inode = target
+            names[name] = inode
+            if old is None or old == inode or kinds[old] not in _WAYS:
+                continue
+            if kind != DIRECTORY or kinds[old] == SYMLINK:
+                # What was known of paths may have gone through here.
+                self._forget(old)
+                known = {b"": self.root}
+                parent, names = b"", self.root
+        self._link_waiting(waiting, index)
+
+    def _make(self, path: bytes, member: int, index: LayerIndex) -> Names:
+        """Return the directory at ``path``, made if need be, for ``member``."""
+        offset = self.members.data[member] - 512
+        names = self._walk(path, member, index, offset)
+        assert names is not None, "a walk that makes directories ends in one"
+        return names
+
+    def _walk(  # noqa: C901 - one case a kind of path component
+        self, path: bytes, cause: int | None, index: LayerIndex, offset: int
+    ) -> Names | None:
+        """Return the directory at ``path``, through symlinks, inside the root.
+
+        Args:
+            path: A normalised path.
+            cause: The member to make missing directories for (0755 0:0, with its
+                mtime); None makes nothing: what is no directory gives None.
+            index: The layer, for messages.
+            offset: Of the header that needs this, for messages.
+
+        Raises:
+            FormatError: More than 40 symlinks; with ``cause``, something on the way
+                is neither a directory nor a symlink.
+        """
+        members, children = self.members, self.children
+        trail = [self.root]
+        todo = path.split(b"/")[::-1]
+        followed = 0
+        while todo:
+            name = todo.pop()
+            if name == b"..":
+                if len(trail) > 1:  # above the root is the root, as in a chroot
+                    trail.pop()
+                continue
+            if name in (b"", b"."):
+                continue
+            inode = trail[-1].get(name)
+            if inode is None:
+                if cause is None:
+                    return None
+                inode = members.imply(members.layers[cause], members.mtimes[cause])
+                trail[-1][name] = inode
+                children[inode] = {}
+            below = children.get(inode)
+            if below is not None:
+                trail.append(below)
+            elif members.kinds[inode] == SYMLINK:
+                followed += 1
+                if followed > MAX_LINKS:
+                    self._fail(f"more than {MAX_LINKS} symlinks on the way to "
+                               f"{quoted(path)}", index, offset)  # fmt: skip
+                target = members.targets[inode]
+                if target.startswith(b"/"):
+                    trail = [self.root]
+                todo.extend(reversed(target.split(b"/")))
+            elif cause is None:
+                return None
+            else:
+                self._fail(f"an entry below {quoted(path)}, where {quoted(name)} "
+                           "is not a directory", index, offset)  # fmt: skip
+        return trail[-1]
+
+    # --- hard links
+
+    def _target(self, member: int, index: LayerIndex) -> int | None:
+        """Return what a hard link names: an inode, a link that waits, or None."""
+        path = self.members.targets[member]
+        offset = self.members.data[member] - 512
+        inode = index.aside.get(path)
+        if inode is None:
+            parent, _, name = path.rpartition(b"/")
+            names = self._walk(parent, None, index, offset)
+            inode = None if names is None else names.get(name)
+            if not path or (inode is not None and inode in self.children):
+                self._fail(
+                    f"a hard link to the directory {quoted(path)}", index, offset
+                )
+        return inode
+
+    def _link_waiting(
+        self, waiting: dict[int, tuple[Names, bytes]], index: LayerIndex
+    ) -> None:
+        """Give their inodes to hard links that came before what they name.
+
+        Until then the link itself stands in the tree; where it no longer does, a
+        later entry of the layer has taken its place.
+        """
+        found: dict[int, int] = {}
+        for member, (names, name) in waiting.items():
+            if names.get(name) != member:
+                continue
+            chain: dict[int, None] = {}
+            inode = member
+            while self.members.kinds[inode] == LINK:
+                chain[inode] = None
+                target = found.get(inode)
+                if target is None:
+                    target = self._target(inode, index)
+                if target is None or target in chain:
+                    path = self.members.targets[inode]
+                    why = "which is not there" if target is None else "in a circle"
+                    self._fail(f"a hard link to {quoted(path)}, {why}",
+                               index, self.members.data[member] - 512)  # fmt: skip
+                inode = target
+            found |= dict.fromkeys(chain, inode)
+        for member, (names, name) in waiting.items():
+            if names.get(name) == member:
+                names[name] = found[member]
+                self.linked.add(found[member])
+
+    def _fail(self, what: str, index: LayerIndex, offset: int) -> NoReturn:
+        raise FormatError(what, where=index.where, offset=offset)

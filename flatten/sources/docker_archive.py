@@ -1,0 +1,271 @@
+"""What ``docker save`` writes, of every age, and podman and skopeo after it.
+
+===========  ====================================================================
+before 1.10  ``repositories``; ``<id>/json`` and ``<id>/layer.tar`` for each layer,
+             chained by the ``parent`` in the json; no manifest
+1.10 to 24   ``manifest.json``; the layers as before, some of them as links
+podman,      ``manifest.json`` is last; layers are ``<diff id>.tar``, and links to
+skopeo       them
+25 and on    an OCI layout too; the manifest names ``blobs/sha256/<digest>``
+===========  ====================================================================
+
+``manifest.json`` is preferred to ``index.json``: docker 25.0.0 wrote the layers of
+the latter in random order.
+
+Reference: moby image/tarexport/{save,load}.go, image/spec/v1.md; STORAGE of docker.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import FormatError, SourceError, UsageError, quoted
+from ..model import Image
+from .archive import Archive, TarLayer
+
+KIND: Final = "docker-archive"
+
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_SHOWN: Final = 20  # images listed in a message
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One image of an archive, not yet opened."""
+
+    id: str
+    names: tuple[str, ...]
+    config: dict[str, Any]
+    layers: tuple[str, ...]
+
+
+def detect(archive: Archive) -> bool:
+    """Say whether the archive looks like one of docker's."""
+    if b"manifest.json" in archive or b"repositories" in archive:
+        return True
+    if _legacy_ids(archive):
+        return True
+    if archive.failure is not None and archive.is_tar:
+        raise archive.failure  # cut off before what would tell
+    return False
+
+
+def load(archive: Archive, name: str | None) -> Image:
+    """Open one image of an archive.
+
+    Raises:
+        FormatError: The archive breaks its format, or lacks what it names.
+        SourceError: No image has that name.
+        UsageError: Several fit.
+    """
+    if b"manifest.json" in archive:
+        entries = _read_manifest(archive)
+    else:
+        entries = _read_legacy(archive)
+    entry = choose(entries, name, archive.name)
+    diff_ids = _diff_ids(entry, archive)
+    layers = []
+    for position, path in enumerate(entry.layers):
+        what = f"layer {position + 1} of {len(entry.layers)}"
+        found = archive.find(path, what)
+        layers.append(
+            TarLayer(
+                f"{archive.name}, {what} ({path})",
+                diff_ids[position],
+                archive.file,
+                found,
+            )
+        )
+    return Image(archive.name, entry.id, entry.names, entry.config, tuple(layers))
+
+
+def choose(entries: list[_Entry], name: str | None, where: str) -> _Entry:
+    """Return the image that ``name`` means.
+
+    A full name wins over one without its registry, that over an id, and an id over
+    a prefix of it; ``@N`` is a position. Several entries for one image count once.
+    """
+    if name is None:
+        fits = entries
+    elif re.fullmatch(r"@[0-9]{1,9}", name):
+        fits = entries[int(name[1:]) :][:1]
+    else:
+        wanted = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+        hexdigits = name.removeprefix("sha256:")
+        tests = (
+            lambda e: name in e.names,
+            lambda e: wanted in e.names,
+            lambda e: _familiar(wanted) in map(_familiar, e.names),
+            lambda e: e.id == hexdigits,
+            lambda e: hexdigits != "" and e.id.startswith(hexdigits),
+        )
+        fits = next(
+            (found for test in tests if (found := [*filter(test, entries)])), []
+        )
+    if len(fits) == 1:
+        return fits[0]
+    listed = "; ".join(
+        f"@{at} {' '.join(entry.names) or '(no name)'} {entry.id[:12]}"
+        for at, entry in enumerate(entries[:_SHOWN])
+    ) + ("; ..." if len(entries) > _SHOWN else "")
+    if not entries:
+        raise FormatError("the archive holds no image", where=where)
+    if not fits:
+        raise SourceError(
+            f"{where}: no image {quoted(name or '')} in it; it has {listed}"
+        )
+    asked = "holds several images" if name is None else f"{quoted(name)} fits several"
+    raise UsageError(f"{where}: {asked}, choose one with {where}#NAME: {listed}")
+
+
+def _familiar(name: str) -> str:
+    """Strip what docker and podman put before short names."""
+    for prefix in ("localhost/", "index.docker.io/", "docker.io/"):
+        name = name.removeprefix(prefix)
+    return name.removeprefix("library/")
+
+
+def _diff_ids(entry: _Entry, archive: Archive) -> list[str | None]:
+    """Return the diff_id of each layer; None where the config promises none.
+
+    Raises:
+        FormatError: The config has them for another number of layers, or they are
+            no digests.
+    """
+    rootfs = entry.config.get("rootfs")
+    if rootfs is None:  # before 1.10, and images of nothing but metadata
+        return [None] * len(entry.layers)
+    diff_ids = rootfs.get("diff_ids", []) if isinstance(rootfs, dict) else None
+    where = f"{archive.name}, config of {entry.id[:12]}"
+    if not isinstance(diff_ids, list) or not all(
+        isinstance(item, str) and _DIGEST.fullmatch(item) for item in diff_ids
+    ):
+        raise FormatError("rootfs.diff_ids is no list of sha256 digests", where=where)
+    if len(diff_ids) != len(entry.layers):
+        raise FormatError(
+            f"{len(diff_ids)} diff_ids, but the manifest lists {len(entry.layers)}",
+            where=where,
+        )
+    return list(diff_ids)
+
+
+# --- manifest.json
+
+
+def _read_manifest(archive: Archive) -> list[_Entry]:
+    document, _ = archive.read_json("manifest.json", "manifest")
+    where = f"{archive.name}, manifest.json"
+    if not isinstance(document, list):
+        raise FormatError("not a list of images", where=where)
+    entries: list[_Entry] = []
+    for position, item in enumerate(document):
+        config_name, layers, names = _manifest_item(item, f"{where}, image {position}")
+        config, data = archive.read_json(config_name, "config")
+        if not isinstance(config, dict):
+            raise FormatError(f"{quoted(config_name)} is not an object", where=where)
+        image_id = hashlib.sha256(data).hexdigest()
+        for known, entry in enumerate(entries):
+            if (entry.id, entry.layers) == (image_id, layers):
+                merged = dict.fromkeys((*entry.names, *names))
+                entries[known] = _Entry(image_id, tuple(merged), config, layers)
+                break
+        else:
+            entries.append(_Entry(image_id, names, config, layers))
+    return entries
+
+
+def _manifest_item(
+    item: object, where: str
+) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """Return the config's name, the layers' and the tags of one manifest entry."""
+    if not isinstance(item, dict):
+        raise FormatError("not an object", where=where)
+    config = item.get("Config")
+    if not isinstance(config, str) or not config:
+        raise FormatError("Config is not a name", where=where)
+    texts = []
+    for key in ("Layers", "RepoTags"):
+        value = item.get(key)
+        value = [] if value is None else value
+        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+            raise FormatError(f"{key} is not a list of names", where=where)
+        texts.append(tuple(value))
+    return config, texts[0], texts[1]
+
+
+# --- before docker 1.10
+
+
+def _legacy_ids(archive: Archive) -> list[str]:
+    """Return the ids of the layers that have a directory with a json and a layer."""
+    ids = []
+    for name in archive.names():
+        head, _, tail = name.rpartition(b"/")
+        if tail == b"json" and head and head + b"/layer.tar" in archive:
+            ids.append(head.decode("utf-8", "surrogateescape"))
+    return ids
+
+
+def _read_legacy(archive: Archive) -> list[_Entry]:
+    """List the images: what has a name, or else what is nobody's parent."""
+    configs: dict[str, dict[str, Any]] = {}
+    for layer_id in _legacy_ids(archive):
+        config, _ = archive.read_json(f"{layer_id}/json", f"json of {layer_id[:12]}")
+        if not isinstance(config, dict):
+            archive.fail(f"{quoted(layer_id)}/json is not an object")
+        configs[layer_id] = config
+    names = _repositories(archive)
+    if not names:
+        if not archive.ended:
+            archive.fail("no manifest.json, no repositories and no end: cut off?")
+        parents = {_parent(config, archive) for config in configs.values()}
+        names = {layer_id: [] for layer_id in configs if layer_id not in parents}
+    entries = []
+    for image_id, tags in names.items():
+        chain = _chain(image_id, configs, archive)
+        layers = tuple(f"{layer_id}/layer.tar" for layer_id in chain)
+        entries.append(_Entry(image_id, tuple(tags), configs[image_id], layers))
+    return entries
+
+
+def _chain(
+    image_id: str, configs: dict[str, dict[str, Any]], archive: Archive
+) -> list[str]:
+    """Return the ids from the base to ``image_id``."""
+    chain: dict[str, None] = {}
+    current: str | None = image_id
+    while current:
+        if current in chain:
+            archive.fail(f"the parents of {quoted(image_id)} go in a circle")
+        if current not in configs:
+            archive.fail(f"layer {quoted(current)} is not in the archive")
+        chain[current] = None
+        current = _parent(configs[current], archive)
+    return [*chain][::-1]
+
+
+def _parent(config: dict[str, Any], archive: Archive) -> str | None:
+    parent = config.get("parent")
+    if parent is not None and not isinstance(parent, str):
+        archive.fail(f"a parent that is no id: {quoted(str(parent))}")
+    return parent
+
+
+def _repositories(archive: Archive) -> dict[str, list[str]]:
+    """Return the names of each tagged image id."""
+    names: dict[str, list[str]] = {}
+    if b"repositories" not in archive:
+        return names
+    document, _ = archive.read_json("repositories", "list of names")
+    where = f"{archive.name}, repositories"
+    if not isinstance(document, dict):
+        raise FormatError("not an object", where=where)
+    for name, tags in document.items():
+        if not isinstance(tags, dict):
+            raise FormatError(f"the tags of {quoted(name)} are no object", where=where)
+        for tag, image_id in tags.items():
+            if not isinstance(image_id, str):
+                raise FormatError(f"{quoted(name)} has a tag of no id", where=where)
+            names.setdefault(image_id, []).append(f"{name}:{tag}")
+    return names

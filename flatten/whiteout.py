@@ -1,0 +1,62 @@
+"""The AUFS spelling of removals, which layer tars use: all that knows of ``.wh.``.
+
+=====================  ============================================  ==========
+last name of a path    meaning                                       result
+=====================  ============================================  ==========
+``.wh..wh..opq``       the directory hides its lower children        OPAQUE
+``.wh..wh.*``          AUFS bookkeeping, also as a directory         ASIDE
+``.wh.``, ``.wh..``,   names nothing, or the directory itself        ValueError
+``.wh...``
+``.wh.x``              hides ``x`` of the layers below               HIDES
+any other              an ordinary name, ``a.wh.b`` too              ORDINARY
+=====================  ============================================  ==========
+
+Reference: OCI image-spec layer.md, "Whiteouts"; moby pkg/archive/whiteouts.go.
+"""
+
+from typing import Final
+
+MARK: Final = b".wh."
+META: Final = b".wh..wh."
+OPAQUE_MARK: Final = b".wh..wh..opq"
+
+ORDINARY: Final = 0
+HIDES: Final = 1
+OPAQUE: Final = 2
+ASIDE: Final = 3
+
+
+def classify(path: bytes) -> tuple[int, bytes]:
+    """Say what a normalised path means, and which path it is about.
+
+    Raises:
+        ValueError: The mark names nothing; the text says so.
+
+    >>> classify(b"a/.wh.b") == (HIDES, b"a/b")
+    True
+    >>> classify(b"a/.wh..wh..opq") == (OPAQUE, b"a")
+    True
+    >>> classify(b".wh..wh.plnk/12.34") == (ASIDE, b".wh..wh.plnk/12.34")
+    True
+    """
+    parent, slash, name = path.rpartition(b"/")
+    if name == OPAQUE_MARK:
+        return _below_ordinary(OPAQUE, parent, parent)
+    if any(part.startswith(META) for part in path.split(b"/")):
+        return ASIDE, path
+    if not name.startswith(MARK):
+        return _below_ordinary(ORDINARY, path, parent)
+    hidden = name[len(MARK) :]
+    if hidden in (b"", b".", b".."):
+        raise ValueError("a whiteout that names nothing")
+    return _below_ordinary(HIDES, parent + slash + hidden, parent)
+
+
+def _below_ordinary(meaning: int, path: bytes, parent: bytes) -> tuple[int, bytes]:
+    """Refuse what lies below a whiteout: it could only be lost.
+
+    The spec leaves it open; docker and umoci write a directory called ``.wh.x``.
+    """
+    if any(part.startswith(MARK) for part in parent.split(b"/")):
+        raise ValueError("an entry below a whiteout")
+    return meaning, path

@@ -1,0 +1,163 @@
+"""Pieces to tar bytes: into a file, a pipe, or whatever has a descriptor.
+
+Small pieces and merged spans are gathered in one reused buffer, which stays in the
+processor's L2 cache; long spans without patches go from file to file inside the
+kernel. Bench: bench/README.md.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from .errors import FlattenError
+from .model import MERGED, LayerBytes, Piece, Span
+
+LONG: Final = 1 << 17  # spans from this length on are copied by the kernel
+STEP: Final = 1 << 24  # bytes a system call, so that progress moves
+
+_CANNOT_COPY: Final = frozenset(
+    (
+        errno.EXDEV,
+        errno.EINVAL,
+        errno.ENOSYS,
+        errno.EOPNOTSUPP,
+        errno.EBADF,
+        errno.EPERM,
+    )
+)
+"""What copy_file_range and sendfile say where they do not work: read and write then."""
+
+Advance = Callable[[int], object]
+_KernelCopy = Callable[[int, int, int, int], int]
+
+
+def write_tar(
+    pieces: Iterable[Piece],
+    layers: Sequence[LayerBytes],
+    out: int,
+    advance: Advance | None = None,
+) -> int:
+    """Write all pieces in order.
+
+    Args:
+        pieces: What ``plan.pieces`` yields.
+        layers: The layers' bytes, by position.
+        out: A descriptor open for writing, at its position.
+        advance: Called with the number of bytes, each time some are written.
+
+    Returns:
+        The number of bytes written.
+
+    Raises:
+        FormatError: A layer has fewer bytes than when it was indexed.
+        FlattenError: Writing failed; BrokenPipeError passes as it is.
+    """
+    writer = _Writer(out, advance)
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            writer.put(piece)
+        elif piece.length >= LONG and not piece.patches:
+            writer.copy(layers[piece.layer], piece)
+        else:
+            writer.gather(layers[piece.layer], piece)
+    writer.flush()
+    return writer.written
+
+
+class _Writer:
+    """A descriptor behind a buffer."""
+
+    def __init__(self, out: int, advance: Advance | None) -> None:
+        self.written = 0
+        self._out = out
+        self._advance = advance
+        self._view = memoryview(bytearray(MERGED))
+        self._fill = 0
+        self._kernel_copies: list[_KernelCopy] = [_copy_file_range, _sendfile]
+
+    def put(self, data: bytes) -> None:
+        """Write bytes that we encoded."""
+        size = len(data)
+        if size > MERGED:
+            self.flush()
+            self._write(memoryview(data))
+            return
+        start = self._room(size)
+        self._view[start : start + size] = data
+
+    def gather(self, layer: LayerBytes, span: Span) -> None:
+        """Write a span of at most ``MERGED`` bytes, with its patches."""
+        start = self._room(span.length)
+        view = self._view
+        layer.readinto(span.offset, view[start : start + span.length])
+        for position, patch in span.patches:
+            at = start + position
+            view[at : at + len(patch)] = patch
+
+    def copy(self, layer: LayerBytes, span: Span) -> None:
+        """Write a long span as it is."""
+        self.flush()
+        offset, stop = span.offset, span.offset + span.length
+        while offset < stop:
+            count = min(STEP, stop - offset)
+            extent = layer.extent(offset)
+            done = self._kernel_copy(*extent, count) if extent else 0
+            if not done:
+                done = min(count, MERGED)
+                layer.readinto(offset, self._view[:done])
+                self._write(self._view[:done])
+            else:
+                self._count(done)
+            offset += done
+
+    def flush(self) -> None:
+        """Write what the buffer holds."""
+        fill, self._fill = self._fill, 0
+        if fill:
+            self._write(self._view[:fill])
+
+    def _room(self, size: int) -> int:
+        """Make room for ``size`` bytes in the buffer; return where it starts."""
+        if self._fill + size > MERGED:
+            self.flush()
+        start = self._fill
+        self._fill += size
+        return start
+
+    def _write(self, view: memoryview) -> None:
+        while view:
+            try:
+                done = os.write(self._out, view)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise FlattenError(f"cannot write: {error.strerror}") from error
+            self._count(done)
+            view = view[done:]
+
+    def _count(self, done: int) -> None:
+        self.written += done
+        if self._advance is not None:
+            self._advance(done)
+
+    def _kernel_copy(self, source: int, offset: int, count: int) -> int:
+        """Copy inside the kernel; 0 where it cannot, or at the end of the file."""
+        while self._kernel_copies:
+            try:
+                return self._kernel_copies[0](source, self._out, count, offset)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                if error.errno not in _CANNOT_COPY:
+                    raise FlattenError(f"cannot write: {error.strerror}") from error
+                self._kernel_copies.pop(0)
+        return 0
+
+
+def _copy_file_range(source: int, out: int, count: int, offset: int) -> int:
+    return os.copy_file_range(source, out, count, offset)
+
+
+def _sendfile(source: int, out: int, count: int, offset: int) -> int:
+    return os.sendfile(out, source, offset, count)
