@@ -1,0 +1,72 @@
+"""Small real archives of docker, podman and by hand, with their right answers.
+
+They lie beside the project, not in it; without them these tests skip.
+"""
+
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+import flatten
+from listing import listing
+
+FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures"
+
+pytestmark = pytest.mark.skipif(
+    not FIXTURES.is_dir(), reason=f"needs the fixtures in {FIXTURES}"
+)
+
+SAVES = {
+    "docker 20.10": ("ovl-hand", None, "hand"),
+    "podman, docker-archive": ("pod-overlay-hand", None, "hand"),
+    "docker before 1.10": ("handmade-hand-v1", None, "hand"),
+    "docker 25": ("handmade-hand-v25", None, "hand"),
+    "docker 25.0.0, index in random order": (
+        "handmade-hand-v25.0.0-misordered", None, "hand",
+    ),
+    "an image built on it": ("tovl-tiny-child", None, "tovl-tiny-child"),
+    "one of four, by name": ("tovl-multi", "fx/tiny-child:1", "tovl-tiny-child"),
+    "another of four": ("tovl-multi", "fx/tiny-sib:1", "tovl-tiny-sib"),
+    "a committed one of four": ("tovl-multi", "fx/tiny-commit:1", "tovl-tiny-commit"),
+    "the base of four": ("tovl-multi", "fx/hand:1", "hand"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def flat(tmp_path):
+    def run(save, name=None):
+        packed = (FIXTURES / "saves" / f"{save}.tar.xz").read_bytes()
+        image = tmp_path / f"{save}.tar"
+        image.write_bytes(lzma.decompress(packed))
+        out = tmp_path / "rootfs.tar"
+        flatten.export(f"{image}#{name}" if name else image, out)
+        return listing(out)
+
+    return run
+
+
+@pytest.mark.parametrize(("save", "name", "answer"), SAVES.values(), ids=SAVES)
+def test_save(flat, save, name, answer):
+    got = flat(save, name)
+
+    lines = (FIXTURES / "expected" / f"canon-{answer}.jsonl").read_text().splitlines()
+    want = [json.loads(line) for line in lines]
+    for row, mine in zip(want, got, strict=True):
+        row.pop("mtime_ns", None)  # GNU tar holds whole seconds
+        row.pop("path_b64", None)
+        if row.pop("implied", False):
+            row["mtime"] = mine["mtime"]
+    assert sorted(got, key=by_path) == sorted(want, key=by_path)
+
+
+def by_path(row):
+    return row["path"]
+
+
+def test_a_real_busybox_image_is_read_whole(flat):
+    got = flat("small")
+
+    assert len(got) == 278
+    assert sum(row["type"] == "symlink" for row in got) == 267
