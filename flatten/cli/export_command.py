@@ -21,8 +21,8 @@ or @N, its position from 0.
 
 EPILOG = """\
 exit codes: 0 done, 1 failed (I/O, no space), 2 usage, 3 image missing or of no
-known kind, 4 malformed image, 5 digest mismatch, 130 interrupted, 141 the reader
-of the output closed the pipe.
+known kind, 4 malformed image, 5 digest mismatch, 130 interrupted, 141 the
+reader of the output closed the pipe.
 """
 
 
