@@ -14,6 +14,7 @@ from .errors import (
 from .export import Exported, export, plan_image
 from .model import Image, Layer, Plan
 from .sources import open_image
+from .streams import Limits
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ __all__ = [
     "Image",
     "IntegrityError",
     "Layer",
+    "Limits",
     "Plan",
     "SourceError",
     "UsageError",

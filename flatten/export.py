@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import target
-from .errors import UsageError, quoted
+from .compress import compressing, parse_spec
+from .errors import FormatError, UsageError, quoted
 from .model import Image, Members, Plan
 from .plan import make_plan, pieces
 from .progress import bar
 from .read_tar import read_layer
 from .resolve import Tree
 from .sources import open_image
+from .streams import Limits
 from .verify import DigestCheck, checking
 from .write_tar import write_tar
 
@@ -24,7 +26,7 @@ class Exported:
     """What was written.
 
     Attributes:
-        size: Bytes of the tar.
+        size: Bytes of the tar, before compression.
         members: Entries in it.
         layers: How many the image has.
         verified: How many of them were checked against their diff_id.
@@ -42,9 +44,12 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | int,
     *,
+    platform: str | None = None,
     verify: bool = True,
+    limits: Limits | None = None,
     mtime: int | None = None,
     format: str = "gnu",
+    compress: str | None = None,
     progress: str = "never",
 ) -> Exported:
     """Flatten an image into one tar.
@@ -53,9 +58,13 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
         source: ``[KIND:]PATH[#NAME]``, as ``open_image`` takes it.
         out: A path, written under a temporary name and renamed when it is whole; or
             an open descriptor, written from where it stands.
-        verify: Check each layer against its diff_id.
+        platform: ``os/architecture[/variant]``, where the source has several.
+        verify: Check layers against the image's digests.
+        limits: What the image may cost.
         mtime: Later mtimes become this one (seconds), as ``tar --clamp-mtime``.
         format: ``gnu``, or ``pax`` for POSIX headers throughout.
+        compress: ``zstd[:level]``, ``gzip[:level]``, ``xz[:level]`` or ``none``; None
+            goes by the suffix of ``out``.
         progress: A bar on standard error: ``auto``, ``always`` or ``never``.
 
     Raises:
@@ -63,11 +72,23 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
     """
     if format not in FORMATS:
         raise UsageError(f"no format {quoted(format)}; there are {', '.join(FORMATS)}")
-    with open_image(os.fspath(source)) as image, _checking(image, verify) as check:
-        plan = plan_image(image, posix=format == "pax", mtime=mtime)
+    limits = limits or Limits()
+    spec = parse_spec(compress, "" if isinstance(out, int) else os.fspath(out))
+    reference = os.fspath(source)
+    with (
+        open_image(reference, platform=platform, limits=limits) as image,
+        _checking(image, verify) as check,
+    ):
+        plan = plan_image(image, posix=format == "pax", mtime=mtime, limits=limits)
+        if check is not None:
+            check.start_rest()
         opened = [layer.open() for layer in image.layers]
-        with _output(out, image) as descriptor, bar(plan.size, progress) as advance:
-            write_tar(pieces(plan), opened, descriptor, advance)
+        with (
+            _output(out, image) as descriptor,
+            compressing(descriptor, spec) as sink,
+            bar(plan.size, progress) as advance,
+        ):
+            write_tar(pieces(plan), opened, sink, advance)
             if check is not None:
                 check.finish()
     known = sum(layer.diff_id is not None for layer in image.layers) if verify else 0
@@ -76,22 +97,39 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
     )
 
 
-def plan_image(image: Image, *, posix: bool = False, mtime: int | None = None) -> Plan:
+def plan_image(
+    image: Image,
+    *,
+    posix: bool = False,
+    mtime: int | None = None,
+    limits: Limits | None = None,
+) -> Plan:
     """Read the headers of all layers and plan the tar of the tree they make.
 
     Args:
         image: An open image.
         posix: POSIX headers (pax) instead of GNU ones.
         mtime: Later mtimes become this one.
+        limits: What the image may cost.
 
     Raises:
-        FormatError: A layer breaks its format, or says what no tree can be.
+        FormatError: A layer breaks its format, or says what no tree can be; or a
+            limit is passed.
     """
-    members = Members()
+    limits = limits or Limits()
+    members = Members(limit=limits.members)
     tree = Tree(members)
+    opened = [layer.open() for layer in image.layers]  # all begin to inflate
     for position, layer in enumerate(image.layers):
-        tree.apply(read_layer(layer.open(), layer.name, position, members))
-    return make_plan(tree, posix=posix, clamp_mtime=mtime)
+        tree.apply(read_layer(opened[position], layer.name, position, members))
+    plan = make_plan(tree, posix=posix, clamp_mtime=mtime)
+    if plan.size > limits.size:
+        raise FormatError(
+            f"makes a tar of {plan.size:,} bytes, over {limits.size:,}; if that is "
+            "right, allow more with --max-size",
+            where=image.source,
+        )
+    return plan
 
 
 def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck | None]:
@@ -99,12 +137,12 @@ def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck 
 
 
 def _output(
-    out: str | os.PathLike[str] | int, source: Image
+    out: str | os.PathLike[str] | int, image: Image
 ) -> AbstractContextManager[int]:
     """Open the output, which must not be the image itself."""
     if isinstance(out, int):
         return nullcontext(out)
-    path = Path(out)
-    if path.exists() and path.samefile(source.source):
+    path, source = Path(out), Path(image.source)
+    if path.exists() and source.exists() and path.samefile(source):
         raise UsageError(f"{quoted(str(path))} is the image; write to another file")
     return target.create(path)

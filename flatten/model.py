@@ -76,6 +76,7 @@ class Members:
         mtimes: Whole seconds, floored.
         targets: What a symlink holds, or the path that a hard link names.
         extras: What few members have.
+        limit: How many members there may be.
     """
 
     kinds: bytearray = field(default_factory=bytearray)
@@ -88,6 +89,7 @@ class Members:
     extras: dict[int, Extra] = field(default_factory=dict)
     owner_table: list[Owner] = field(default_factory=list)
     owner_index: dict[Owner, int] = field(default_factory=dict)
+    limit: int = 1 << 31
 
     def __len__(self) -> int:
         """Count the members of all layers read so far."""
@@ -187,8 +189,15 @@ class Layer(Protocol):
     def diff_id(self) -> str | None:
         """``sha256:<hex>`` of the uncompressed stream, when the image says it."""
 
+    @property
+    def digest(self) -> str | None:
+        """``sha256:<hex>`` of the blob as it is stored, when the image says it."""
+
+    def blob(self) -> LayerBytes:
+        """Return the layer's bytes as they are stored, maybe compressed."""
+
     def open(self) -> LayerBytes:
-        """Return the layer's bytes, to be read at offsets."""
+        """Return the layer's uncompressed bytes; opened once, however often asked."""
 
 
 @dataclass(slots=True)

@@ -42,6 +42,13 @@ READ_ONE: Final = 1 << 12  # after a jump over data: often only one header is th
 MAX_RECORDS: Final = 1 << 20  # bytes of PAX records for one member, as Go, libarchive
 MAX_NAME: Final = 1 << 16
 
+_TOC: Final = b"stargz.index.json"
+_ESTARGZ: Final = frozenset((_TOC, b".prefetch.landmark", b".no.prefetch.landmark"))
+"""What eStargz adds to a layer: its table of contents, which comes last, and marks.
+
+Reference: stargz-snapshotter docs/estargz.md, "TOC" and "Prioritized Files".
+"""
+
 _META_FLAGS: Final = frozenset(b"xXgLK")
 _LABEL: Final = ord("V")
 
@@ -200,6 +207,7 @@ def read_layer(source: LayerBytes, where: str, layer: int, into: Members) -> Lay
     index = LayerIndex(where, first=len(into))
     reader = TarReader(source, where)
     bookkeeping: list[Entry] = []
+    estargz: list[Entry] = []
     for entry in reader:
         path = entry[0]
         if b".wh." in path:
@@ -211,10 +219,17 @@ def read_layer(source: LayerBytes, where: str, layer: int, into: Members) -> Lay
                 opaque = meaning == whiteout.OPAQUE
                 index.removals.append(Removal(path, opaque, reader.offset))
                 continue
+        if path in _ESTARGZ:
+            estargz.append(entry)
+            continue
         if not path and entry[1] != DIRECTORY:
             reader.fail("the root is not a directory")
         index.paths.append(path)
         _add(reader, entry, into)
+    if estargz and estargz[-1][0] != _TOC:  # files that happen to be called so
+        for entry in estargz:
+            index.paths.append(entry[0])
+            _add(reader, entry, into)
     into.layers.extend([layer] * (len(into) - index.first))
     for entry in bookkeeping:
         index.aside[entry[0]] = len(into)
@@ -228,6 +243,9 @@ def _add(reader: TarReader, entry: Entry, into: Members) -> None:
     _, kind, owner, mtime, size, data, target, extra = entry
     if not -MAX_NUMBER < mtime < MAX_NUMBER:
         reader.fail(f"an mtime of {mtime:,} seconds")
+    if len(into.kinds) >= into.limit:
+        reader.fail(f"more than {into.limit:,} members; if that is right, allow more "
+                    "with --max-members")  # fmt: skip
     if target is not None:
         into.targets[len(into.kinds)] = _target(reader, kind, target)
     if extra is not None:

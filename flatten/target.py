@@ -1,6 +1,5 @@
 """Where the output goes: a file that appears whole or not at all, or a stream."""
 
-import errno
 import os
 import stat
 import sys
@@ -30,26 +29,57 @@ def create(path: Path) -> Iterator[int]:
     try:
         path = path.resolve()
         mode = path.stat().st_mode if path.exists() else stat.S_IFREG
-        if stat.S_ISDIR(mode):
-            raise UsageError(f"{quoted(str(path))} is a directory; name a file in it")
-        if not stat.S_ISREG(mode):
-            with open(path, "wb", buffering=0) as stream:
-                yield stream.fileno()
-            return
-        descriptor, name = _open_beside(path)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FlattenError(f"{quoted(str(path))}: cannot create: {reason}") from error
+        raise _cannot_create(path, error) from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{quoted(str(path))} is a directory; name a file in it")
+    with _appearing(path) if stat.S_ISREG(mode) else _open(path, 0) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def _open(path: Path, flags: int) -> Iterator[int]:
+    """Open a file to write to; yield the descriptor."""
     try:
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-        os.rename(name, path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o666)
+    except OSError as error:
+        raise _cannot_create(path, error) from error
+    try:
+        yield descriptor
     except BaseException:
-        with suppress(FileNotFoundError):
+        os.close(descriptor)
+        raise
+    try:
+        os.close(descriptor)
+    except OSError as error:  # as of a disk on the network that is full
+        raise FlattenError(f"{quoted(str(path))}: {error.strerror}") from error
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[int]:
+    """Write beside ``path`` and rename at the end.
+
+    The name is chosen before anything is created: a signal may come at any moment,
+    and what is removed then is ours.
+    """
+    start = os.fsdecode(os.fsencode(path.name)[:180])
+    name = path.with_name(f".{start}.{os.urandom(6).hex()}{SUFFIX}")
+    try:
+        with _open(name, os.O_CREAT | os.O_EXCL) as descriptor:
+            yield descriptor
+        try:
+            os.rename(name, path)
+        except OSError as error:
+            raise _cannot_create(path, error) from error
+    except BaseException:
+        with suppress(OSError):
             os.unlink(name)
         raise
+
+
+def _cannot_create(path: Path, error: Exception) -> FlattenError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return FlattenError(f"{quoted(str(path))}: cannot create: {reason}")
 
 
 @contextmanager
@@ -65,14 +95,3 @@ def standard_output() -> Iterator[int]:
         )
     sys.stdout.flush()
     yield 1
-
-
-def _open_beside(path: Path) -> tuple[int, Path]:
-    """Create a file of a new name beside ``path``, with the mode the umask leaves."""
-    for number in range(1000):
-        start = os.fsdecode(os.fsencode(path.name)[:200])
-        name = path.with_name(f".{start}.{os.getpid()}.{number}{SUFFIX}")
-        with suppress(FileExistsError):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            return os.open(name, flags, 0o666), name
-    raise FileExistsError(errno.EEXIST, "too many temporary files", str(path))

@@ -8,15 +8,18 @@ the lock after each, for up to the switch interval.
 import hashlib
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from .errors import FlattenError, IntegrityError
-from .model import Layer
+from .model import Layer, LayerBytes
 
 STEP: Final = 1 << 22  # 2 ms of SHA-256
 THREADS: Final = 2
+
+_Task = tuple[str, str, Callable[[], LayerBytes]]  # where, digest, what has it
 
 
 class DigestCheck:
@@ -26,20 +29,34 @@ class DigestCheck:
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
-        """Start hashing the layers whose diff_id is known."""
-        self._todo = [layer for layer in layers if layer.diff_id is not None][::-1]
-        self._error: BaseException | None = None
+        """Note what is to be hashed, and start with what is not compressed.
+
+        Inflating goes first: the tree waits for it, and hashing can go on while the
+        output is written.
+        """
+        self._now: deque[_Task] = deque()
+        self._later: deque[_Task] = deque()
+        for layer in layers:
+            inflated = layer.open() is not layer.blob()
+            if layer.diff_id is not None:
+                tasks = self._later if inflated else self._now
+                tasks.append((layer.name, layer.diff_id, layer.open))
+            if layer.digest is not None and (inflated or layer.digest != layer.diff_id):
+                self._later.append((layer.name, layer.digest, layer.blob))
+        self._error: FlattenError | None = None
         self._stopped = False
-        count = min(THREADS, len(self._todo))
-        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        self._start(self._now)
+
+    def start_rest(self) -> None:
+        """Start hashing what was inflated."""
+        self._start(self._later)
 
     def finish(self) -> None:
         """Wait for all digests.
 
         Raises:
-            IntegrityError: A layer's is not its diff_id.
+            IntegrityError: One is not what was promised.
             FlattenError: A layer could not be read.
         """
         for thread in self._threads:
@@ -53,20 +70,32 @@ class DigestCheck:
         for thread in self._threads:
             thread.join()
 
-    def _run(self) -> None:
+    def _start(self, tasks: deque[_Task]) -> None:
+        for _ in range(min(THREADS, len(tasks))):
+            thread = threading.Thread(target=self._run, args=(tasks,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self, tasks: deque[_Task]) -> None:
         buffer = memoryview(bytearray(STEP))
-        while self._todo and self._error is None and not self._stopped:
+        while tasks and self._error is None and not self._stopped:
             try:
-                layer = self._todo.pop()
+                task = tasks.popleft()
             except IndexError:
                 return  # the other thread took the last one
             try:
-                self._check(layer, buffer)
+                self._check(*task, buffer)
             except FlattenError as error:
                 self._error = error
 
-    def _check(self, layer: Layer, buffer: memoryview) -> None:
-        source = layer.open()
+    def _check(
+        self,
+        where: str,
+        promised: str,
+        opener: Callable[[], LayerBytes],
+        buffer: memoryview,
+    ) -> None:
+        source = opener()
         digest = hashlib.sha256()
         offset, size = 0, source.size()
         while offset < size and not self._stopped:
@@ -75,10 +104,10 @@ class DigestCheck:
             digest.update(view)
             offset += len(view)
         found = f"sha256:{digest.hexdigest()}"
-        if found != layer.diff_id and not self._stopped:
+        if found != promised and not self._stopped:
             raise IntegrityError(
-                f"{layer.name}: its digest is {found}, "
-                f"the image's config promises {layer.diff_id} (--no-verify goes on)"
+                f"{where}: its digest is {found}, the image promises {promised} "
+                "(--no-verify goes on)"
             )
 
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from .compress import Sink
 from .errors import FlattenError
 from .model import MERGED, LayerBytes, Piece, Span
 
@@ -35,7 +36,7 @@ _KernelCopy = Callable[[int, int, int, int], int]
 def write_tar(
     pieces: Iterable[Piece],
     layers: Sequence[LayerBytes],
-    out: int,
+    out: Sink,
     advance: Advance | None = None,
 ) -> int:
     """Write all pieces in order.
@@ -43,11 +44,11 @@ def write_tar(
     Args:
         pieces: What ``plan.pieces`` yields.
         layers: The layers' bytes, by position.
-        out: A descriptor open for writing, at its position.
+        out: What takes the bytes.
         advance: Called with the number of bytes, each time some are written.
 
     Returns:
-        The number of bytes written.
+        The number of bytes of the tar.
 
     Raises:
         FormatError: A layer has fewer bytes than when it was indexed.
@@ -66,15 +67,18 @@ def write_tar(
 
 
 class _Writer:
-    """A descriptor behind a buffer."""
+    """What takes the bytes, behind a buffer."""
 
-    def __init__(self, out: int, advance: Advance | None) -> None:
+    def __init__(self, out: Sink, advance: Advance | None) -> None:
         self.written = 0
         self._out = out
         self._advance = advance
         self._view = memoryview(bytearray(MERGED))
         self._fill = 0
-        self._kernel_copies: list[_KernelCopy] = [_copy_file_range, _sendfile]
+        self._kernel_copies: list[_KernelCopy] = []
+        self._descriptor = out.descriptor()
+        if self._descriptor is not None:
+            self._kernel_copies = [_copy_file_range, _sendfile]
 
     def put(self, data: bytes) -> None:
         """Write bytes that we encoded."""
@@ -127,12 +131,7 @@ class _Writer:
 
     def _write(self, view: memoryview) -> None:
         while view:
-            try:
-                done = os.write(self._out, view)
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise FlattenError(f"cannot write: {error.strerror}") from error
+            done = self._out.write(view)
             self._count(done)
             view = view[done:]
 
@@ -143,9 +142,9 @@ class _Writer:
 
     def _kernel_copy(self, source: int, offset: int, count: int) -> int:
         """Copy inside the kernel; 0 where it cannot, or at the end of the file."""
-        while self._kernel_copies:
+        while self._kernel_copies and self._descriptor is not None:
             try:
-                return self._kernel_copies[0](source, self._out, count, offset)
+                return self._kernel_copies[0](source, self._descriptor, count, offset)
             except BrokenPipeError:
                 raise
             except OSError as error:

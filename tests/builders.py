@@ -265,3 +265,58 @@ def legacy_archive(
     if tags is not None:
         files.append(("repositories", json.dumps(tags).encode()))
     return archive(files, end)
+
+
+def oci_files(
+    tars: Sequence[bytes],
+    *,
+    pack: Any = None,
+    names: Sequence[str] = ("app:1",),
+    documents: Mapping[str, Any] | None = None,
+) -> dict[str, bytes]:
+    """Return the files of an OCI layout: ``pack`` compresses each layer.
+
+    ``documents`` are merged into the config, manifest and index of those names.
+    """
+    more = documents or {}
+    packed = [tar if pack is None else pack(tar) for tar in tars]
+    blobs = {digest(data): data for data in packed}
+
+    def blob(document: Any, kind: str) -> dict[str, Any]:
+        data = json.dumps(document).encode()
+        blobs[digest(data)] = data
+        return descriptor(data, f"application/vnd.oci.image.{kind}.v1+json")
+
+    manifest = {
+        "schemaVersion": 2,
+        "config": blob(config(tars, **more.get("config", {})), "config"),
+        "layers": [
+            descriptor(data, "application/vnd.oci.image.layer.v1.tar")
+            for data in packed
+        ],
+        **more.get("manifest", {}),
+    }
+    listed = blob(manifest, "manifest")
+    index = {
+        "schemaVersion": 2,
+        "manifests": [
+            listed | {"annotations": {"org.opencontainers.image.ref.name": name}}
+            for name in names
+        ],
+        **more.get("index", {}),
+    }
+    return {
+        "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+        "index.json": json.dumps(index).encode(),
+        **{f"blobs/sha256/{name}": data for name, data in blobs.items()},
+    }
+
+
+def descriptor(data: bytes, media_type: str, **more: Any) -> dict[str, Any]:
+    """Describe a blob."""
+    return {
+        "mediaType": media_type,
+        "digest": f"sha256:{digest(data)}",
+        "size": len(data),
+        **more,
+    }

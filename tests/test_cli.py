@@ -113,7 +113,7 @@ FAILURES = {
         3,
         "no image 'x' in it; it has @0 app:1",
     ),
-    "a directory as image": (["."], 3, "flatten: '.': not a file that can be read at"),
+    "a directory as image": (["."], 3, "flatten: '.': no kind of image that is known"),
     "a directory as output": (["IMAGE", "-o", "."], 2, "is a directory"),
     "a directory that is not there": (
         ["IMAGE", "-o", "no/out"],

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGHUP, _terminate)
     try:
         parser = export_command.build_parser()
-        return export_command.run(parser.parse_args(argv))
+        return export_command.run(parser.parse_args(_with_named_stdin(argv)))
     except FlattenError as error:
         print(f"flatten: {error}", file=sys.stderr)
         return error.exit_code
@@ -39,5 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + int(stopped.args[0])
 
 
+def _with_named_stdin(argv: Sequence[str] | None) -> list[str]:
+    """Spell ``-#NAME`` in a way that does not look like an option."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return [f"/dev/stdin{a[1:]}" if a.startswith("-#") else a for a in arguments]
+
+
 def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    for again in (signal.SIGTERM, signal.SIGHUP):  # let the cleaning up be done
+        signal.signal(again, signal.SIG_IGN)
     raise _Terminated(number)

@@ -4,19 +4,22 @@ import argparse
 import os
 import re
 import sys
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import __version__, export, target
 from ..errors import UsageError, quoted
 from ..export import FORMATS
+from ..streams import Limits
 
 DESCRIPTION = """\
 Flatten a container image into one root file system tar.
 
-IMAGE is [KIND:]PATH[#NAME]: an archive of docker save (any age), podman save or
-skopeo. NAME chooses among several images: name:tag, an id or the start of one,
-or @N, its position from 0.
+IMAGE is [KIND:]PATH[#NAME]: an archive of docker save (any age), podman save,
+skopeo or buildx, compressed or not, an OCI layout (a directory), or - for an
+archive on standard input. NAME chooses among several images: name:tag, an id or
+the start of one, or @N, its position from 0.
 """
 
 EPILOG = """\
@@ -55,35 +58,54 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add what says where and how to write."""
     group = parser.add_argument_group("output")
     group.add_argument(
-        "-o",
-        "--output",
-        metavar="OUT",
-        default="-",
+        "-o", "--output", metavar="OUT", default="-",
         help="write here; - is standard output [default: -]",
-    )
+    )  # fmt: skip
     group.add_argument(
-        "--format",
-        choices=FORMATS,
-        default="gnu",
+        "--compress", metavar="HOW",
+        help="zstd, gzip or xz, :LEVEL may follow, or none [default: by OUT's suffix]",
+    )  # fmt: skip
+    group.add_argument(
+        "--format", choices=FORMATS, default="gnu",
         help="headers: GNU's, or POSIX's throughout [default: gnu]",
-    )
+    )  # fmt: skip
     group.add_argument(
-        "--mtime",
-        metavar="TIME",
-        help="make later mtimes TIME: seconds since the epoch, or an ISO "
-        "8601 date [default: $SOURCE_DATE_EPOCH, if set]",
-    )
+        "--mtime", metavar="TIME",
+        help="make later mtimes TIME: seconds since the epoch, or an ISO 8601 date "
+        "[default: $SOURCE_DATE_EPOCH, if set]",
+    )  # fmt: skip
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> None:
     """Add what says how to read."""
     group = parser.add_argument_group("input")
     group.add_argument(
-        "--no-verify",
-        dest="verify",
-        action="store_false",
+        "--platform", metavar="OS/ARCH",
+        help="which image of several, /VARIANT may follow [default: this machine's]",
+    )  # fmt: skip
+    group.add_argument(
+        "--no-verify", dest="verify", action="store_false",
         help="do not check layers against the image's digests",
-    )
+    )  # fmt: skip
+    group.add_argument(
+        "--memory", metavar="SIZE", type=parse_size,
+        help="keep this much inflated data in memory, the rest goes to $TMPDIR "
+        "[default: a quarter of what is free]",
+    )  # fmt: skip
+    limits = Limits()
+    group.add_argument(
+        "--max-size", metavar="SIZE", type=parse_size, default=limits.size,
+        help="refuse layers, and an output, of more [default: 1T]",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-members", metavar="N", type=parse_size, default=limits.members,
+        help=f"refuse layers of more members [default: {limits.members:,}]",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-ratio", metavar="N", type=parse_size, default=limits.ratio,
+        help="refuse layers that inflate to more than N times their size, if that is "
+        f"over 1 GiB [default: {limits.ratio:,}]",
+    )  # fmt: skip
 
 
 def add_message_options(parser: argparse.ArgumentParser) -> None:
@@ -105,17 +127,19 @@ def run(args: argparse.Namespace) -> int:
     """Flatten, and return the exit code."""
     mtime = parse_mtime(args.mtime)
     progress = "never" if args.quiet else args.progress
-    options = {
-        "verify": args.verify,
-        "mtime": mtime,
-        "format": args.format,
-        "progress": progress,
-    }
-    if args.output == "-":
-        with target.standard_output() as out:
-            done = export(args.image, out, **options)
-    else:
-        done = export(args.image, Path(args.output), **options)
+    to_stdout = args.output == "-"
+    with target.standard_output() if to_stdout else nullcontext(None) as out:
+        done = export(
+            args.image,
+            Path(args.output) if out is None else out,
+            platform=args.platform,
+            verify=args.verify,
+            limits=Limits(args.memory, args.max_size, args.max_members, args.max_ratio),
+            mtime=mtime,
+            format=args.format,
+            compress=args.compress,
+            progress=progress,
+        )
     if not args.quiet:
         for warning in done.warnings:
             print(f"flatten: warning: {warning}", file=sys.stderr)
@@ -126,6 +150,24 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes, or of anything: digits, and maybe K, M, G or T.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+
+    >>> parse_size("1536"), parse_size("1.5K"), parse_size("2GiB")
+    (1536, 1536, 2147483648)
+    """
+    found = re.fullmatch(
+        r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([KMGT]?)(?:i?B)?", text, re.IGNORECASE
+    )
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no size, such as 512M")
+    power = "KMGT".find(found[2].upper()) + 1 if found[2] else 0
+    return int(float(found[1]) * 1024**power)
 
 
 def parse_mtime(text: str | None) -> int | None:

@@ -2,19 +2,21 @@
 
 A reference is ``[KIND:]PATH[#NAME]``. Without a kind, the modules of ``SOURCES`` are
 asked in order. Each has ``KIND``, its name as skopeo spells it where skopeo knows it,
-``detect(archive) -> bool`` and ``load(archive, name) -> Image``.
+``detect(files) -> bool`` and ``load(files, wanted) -> Image``.
 """
 
 import os
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Protocol
 
 from ..errors import SourceError, quoted
 from ..model import Image
-from ..streams import File
-from . import docker_archive
+from ..streams import File, Limits, Pool, open_file, plain
+from . import docker_archive, oci_archive, oci_layout
 from .archive import Archive
+from .choice import Wanted, parse_platform
+from .documents import Files
+from .folder import Folder
 
 
 class Source(Protocol):
@@ -24,44 +26,63 @@ class Source(Protocol):
     def KIND(self) -> str:  # noqa: N802 - a module's constant
         """Its name in references."""
 
-    def detect(self, archive: Archive) -> bool:
-        """Say whether the archive looks like one of this kind."""
+    def detect(self, files: Files) -> bool:
+        """Say whether the files look like an image of this kind."""
 
-    def load(self, archive: Archive, name: str | None) -> Image:
-        """Open one image of the archive."""
-
-
-SOURCES: tuple[Source, ...] = (docker_archive,)
-"""Asked in this order."""
+    def load(self, files: Files, wanted: Wanted) -> Image:
+        """Open one image."""
 
 
-def open_image(reference: str) -> Image:
+SOURCES: tuple[Source, ...] = (docker_archive, oci_archive, oci_layout)
+"""Asked in this order; archives that are docker's and OCI's are docker's."""
+
+
+def open_image(
+    reference: str, *, platform: str | None = None, limits: Limits | None = None
+) -> Image:
     """Open the image that ``reference`` names, whatever kind of source it is in.
 
     Args:
-        reference: ``[KIND:]PATH[#NAME]``. The name of an image in the source is one
-            of its tags, its id or a prefix of that, or ``@N``, its position. It can
-            be left out where the source holds one image.
+        reference: ``[KIND:]PATH[#NAME]``; PATH ``-`` is standard input. NAME is one
+            of the image's names, its id or the start of that, or ``@N``, its
+            position. It can be left out where the source holds one image.
+        platform: ``os/architecture[/variant]``, where the source has several;
+            None takes the host's.
+        limits: What the image may cost.
 
     Raises:
         SourceError: The path does not exist or holds no kind of image that is known,
-            or no image has that name.
+            or no image has that name or platform.
         UsageError: The source holds several images and the reference fits more
             than one.
         FormatError: The source breaks its format.
     """
     kind, path, name = parse_reference(reference)
+    wanted = Wanted(name, None if platform is None else parse_platform(platform))
     with ExitStack() as resources:
-        file = File(Path(path), path)
-        resources.callback(file.close)
-        archive = Archive(file)
+        pool = Pool(limits or Limits())
+        resources.callback(pool.close)
+        files = _open_files(path, pool, resources)
         for source in SOURCES:
-            if kind == source.KIND or (kind is None and source.detect(archive)):
-                image = source.load(archive, name)
+            if kind in (None, source.KIND) and source.detect(files):
+                image = source.load(files, wanted)
                 image.resources = resources.pop_all()
                 return image
-    tried = ", ".join(source.KIND for source in SOURCES)
-    raise SourceError(f"{quoted(path)}: no kind of image that is known (tried {tried})")
+    tried = kind or ", ".join(source.KIND for source in SOURCES)
+    what = quoted(path) if path != "-" else "standard input"
+    raise SourceError(f"{what}: no kind of image that is known (tried {tried})")
+
+
+def _open_files(path: str, pool: Pool, resources: ExitStack) -> Files:
+    """Open what a path names: a directory, or an archive that may be compressed."""
+    if os.path.isdir(path):
+        folder = Folder(path, pool)
+        resources.callback(folder.resources.close)
+        return folder
+    file = open_file(path, pool)
+    if isinstance(file, File):
+        resources.callback(file.close)
+    return Archive(plain(file, pool, file.where), file.where, pool)
 
 
 def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
@@ -71,8 +92,8 @@ def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
 
     >>> parse_reference("docker-archive:a/b.tar#alpine:3.20")
     ('docker-archive', 'a/b.tar', 'alpine:3.20')
-    >>> parse_reference("b.tar")
-    (None, 'b.tar', None)
+    >>> parse_reference("-#app:1")
+    (None, '-', 'app:1')
     """
     if os.path.lexists(reference):
         return None, reference, None
@@ -80,13 +101,10 @@ def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
     for source in SOURCES:
         if reference.startswith(source.KIND + ":"):
             kind = source.KIND
-            reference = reference.removeprefix(kind + ":")
-    if os.path.lexists(reference):
-        return kind, reference, None
-    path, mark, name = reference.partition("#")
-    while mark and not os.path.lexists(path) and "#" in name:
-        more, mark, name = name.partition("#")
-        path += "#" + more
-    if not mark:
-        return kind, reference, None
-    return kind, path if os.path.lexists(path) else reference.split("#", 1)[0], name
+    rest = reference if kind is None else reference.removeprefix(kind + ":")
+    marks = [at for at, character in enumerate(rest) if character == "#"]
+    for stop in (len(rest), *marks):
+        if os.path.lexists(rest[:stop]):
+            return kind, rest[:stop], rest[stop + 1 :] if stop < len(rest) else None
+    path, mark, name = rest.partition("#")
+    return kind, path, name if mark else None

@@ -12,22 +12,20 @@ skopeo       them
 ``manifest.json`` is preferred to ``index.json``: docker 25.0.0 wrote the layers of
 the latter in random order.
 
-Reference: moby image/tarexport/{save,load}.go, image/spec/v1.md; STORAGE of docker.
+Reference: moby image/tarexport/{save,load}.go and image/spec/v1.md.
 """
 
 import hashlib
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..errors import FormatError, SourceError, UsageError, quoted
+from ..errors import FormatError, quoted
 from ..model import Image
-from .archive import Archive, TarLayer
+from .archive import Archive
+from .choice import Platform, Wanted, choose, config_platform
+from .documents import BlobLayer, Files, blob_digest, diff_ids, read_json
 
 KIND: Final = "docker-archive"
-
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_SHOWN: Final = 20  # images listed in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +37,28 @@ class _Entry:
     config: dict[str, Any]
     layers: tuple[str, ...]
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Return the image's id alone."""
+        return (self.id,)
 
-def detect(archive: Archive) -> bool:
+    def platform(self) -> Platform | None:
+        """Return the platform that the config is for."""
+        return config_platform(self.config)
+
+
+def detect(files: Files) -> bool:
     """Say whether the archive looks like one of docker's."""
-    if b"manifest.json" in archive or b"repositories" in archive:
+    if not isinstance(files, Archive):
+        return False
+    if b"manifest.json" in files or b"repositories" in files or _legacy_ids(files):
         return True
-    if _legacy_ids(archive):
-        return True
-    if archive.failure is not None and archive.is_tar:
-        raise archive.failure  # cut off before what would tell
+    if files.failure is not None and files.is_tar:
+        raise files.failure  # cut off before what would tell
     return False
 
 
-def load(archive: Archive, name: str | None) -> Image:
+def load(files: Files, wanted: Wanted) -> Image:
     """Open one image of an archive.
 
     Raises:
@@ -59,109 +66,34 @@ def load(archive: Archive, name: str | None) -> Image:
         SourceError: No image has that name.
         UsageError: Several fit.
     """
-    if b"manifest.json" in archive:
-        entries = _read_manifest(archive)
-    else:
-        entries = _read_legacy(archive)
-    entry = choose(entries, name, archive.name)
-    diff_ids = _diff_ids(entry, archive)
+    assert isinstance(files, Archive), "detect says so, or the kind was given"
+    read = _read_manifest if b"manifest.json" in files else _read_legacy
+    entry = choose(read(files), wanted, files.name)
+    count = len(entry.layers)
+    promised = diff_ids(entry.config, count, f"{files.name}, config of {entry.id[:12]}")
     layers = []
     for position, path in enumerate(entry.layers):
-        what = f"layer {position + 1} of {len(entry.layers)}"
-        found = archive.find(path, what)
+        what = f"layer {position + 1} of {count}"
+        name = f"{files.name}, {what} ({path})"
+        blob = files.open(path, what)
         layers.append(
-            TarLayer(
-                f"{archive.name}, {what} ({path})",
-                diff_ids[position],
-                archive.file,
-                found,
-            )
+            BlobLayer(name, promised[position], blob_digest(path), blob, files.pool)
         )
-    return Image(archive.name, entry.id, entry.names, entry.config, tuple(layers))
-
-
-def choose(entries: list[_Entry], name: str | None, where: str) -> _Entry:
-    """Return the image that ``name`` means.
-
-    A full name wins over one without its registry, that over an id, and an id over
-    a prefix of it; ``@N`` is a position. Several entries for one image count once.
-    """
-    if name is None:
-        fits = entries
-    elif re.fullmatch(r"@[0-9]{1,9}", name):
-        fits = entries[int(name[1:]) :][:1]
-    else:
-        wanted = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-        hexdigits = name.removeprefix("sha256:")
-        tests = (
-            lambda e: name in e.names,
-            lambda e: wanted in e.names,
-            lambda e: _familiar(wanted) in map(_familiar, e.names),
-            lambda e: e.id == hexdigits,
-            lambda e: hexdigits != "" and e.id.startswith(hexdigits),
-        )
-        fits = next(
-            (found for test in tests if (found := [*filter(test, entries)])), []
-        )
-    if len(fits) == 1:
-        return fits[0]
-    listed = "; ".join(
-        f"@{at} {' '.join(entry.names) or '(no name)'} {entry.id[:12]}"
-        for at, entry in enumerate(entries[:_SHOWN])
-    ) + ("; ..." if len(entries) > _SHOWN else "")
-    if not entries:
-        raise FormatError("the archive holds no image", where=where)
-    if not fits:
-        raise SourceError(
-            f"{where}: no image {quoted(name or '')} in it; it has {listed}"
-        )
-    asked = "holds several images" if name is None else f"{quoted(name)} fits several"
-    raise UsageError(f"{where}: {asked}, choose one with {where}#NAME: {listed}")
-
-
-def _familiar(name: str) -> str:
-    """Strip what docker and podman put before short names."""
-    for prefix in ("localhost/", "index.docker.io/", "docker.io/"):
-        name = name.removeprefix(prefix)
-    return name.removeprefix("library/")
-
-
-def _diff_ids(entry: _Entry, archive: Archive) -> list[str | None]:
-    """Return the diff_id of each layer; None where the config promises none.
-
-    Raises:
-        FormatError: The config has them for another number of layers, or they are
-            no digests.
-    """
-    rootfs = entry.config.get("rootfs")
-    if rootfs is None:  # before 1.10, and images of nothing but metadata
-        return [None] * len(entry.layers)
-    diff_ids = rootfs.get("diff_ids", []) if isinstance(rootfs, dict) else None
-    where = f"{archive.name}, config of {entry.id[:12]}"
-    if not isinstance(diff_ids, list) or not all(
-        isinstance(item, str) and _DIGEST.fullmatch(item) for item in diff_ids
-    ):
-        raise FormatError("rootfs.diff_ids is no list of sha256 digests", where=where)
-    if len(diff_ids) != len(entry.layers):
-        raise FormatError(
-            f"{len(diff_ids)} diff_ids, but the manifest lists {len(entry.layers)}",
-            where=where,
-        )
-    return list(diff_ids)
+    return Image(files.name, entry.id, entry.names, entry.config, tuple(layers))
 
 
 # --- manifest.json
 
 
 def _read_manifest(archive: Archive) -> list[_Entry]:
-    document, _ = archive.read_json("manifest.json", "manifest")
+    document, _ = read_json(archive, "manifest.json", "manifest")
     where = f"{archive.name}, manifest.json"
     if not isinstance(document, list):
         raise FormatError("not a list of images", where=where)
     entries: list[_Entry] = []
     for position, item in enumerate(document):
         config_name, layers, names = _manifest_item(item, f"{where}, image {position}")
-        config, data = archive.read_json(config_name, "config")
+        config, data = read_json(archive, config_name, "config")
         if not isinstance(config, dict):
             raise FormatError(f"{quoted(config_name)} is not an object", where=where)
         image_id = hashlib.sha256(data).hexdigest()
@@ -211,7 +143,7 @@ def _read_legacy(archive: Archive) -> list[_Entry]:
     """List the images: what has a name, or else what is nobody's parent."""
     configs: dict[str, dict[str, Any]] = {}
     for layer_id in _legacy_ids(archive):
-        config, _ = archive.read_json(f"{layer_id}/json", f"json of {layer_id[:12]}")
+        config, _ = read_json(archive, f"{layer_id}/json", f"json of {layer_id[:12]}")
         if not isinstance(config, dict):
             archive.fail(f"{quoted(layer_id)}/json is not an object")
         configs[layer_id] = config
@@ -257,7 +189,7 @@ def _repositories(archive: Archive) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     if b"repositories" not in archive:
         return names
-    document, _ = archive.read_json("repositories", "list of names")
+    document, _ = read_json(archive, "repositories", "list of names")
     where = f"{archive.name}, repositories"
     if not isinstance(document, dict):
         raise FormatError("not an object", where=where)

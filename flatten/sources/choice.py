@@ -1,0 +1,194 @@
+"""The choice among the images of one source: by name, id, position and platform."""
+
+import platform as host
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from ..errors import FormatError, SourceError, UsageError, quoted
+
+_SHOWN: Final = 20  # images listed in a message
+_ARCHITECTURES: Final = {
+    "x86_64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "i686": ("386", ""),
+    "loongarch64": ("loong64", ""),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """An operating system, an architecture and maybe a variant of it."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    def __str__(self) -> str:
+        """Return the spelling that docker and OCI tools use."""
+        return "/".join(filter(None, (self.os, self.architecture, self.variant)))
+
+    def runs(self, other: "Platform") -> bool:
+        """Say whether ``other`` is this platform; a variant left out fits any."""
+        return (self.os, self.architecture) == (other.os, other.architecture) and (
+            "" in (self.variant, other.variant) or self.variant == other.variant
+        )
+
+
+def parse_platform(text: str) -> Platform:
+    """Read ``os/architecture[/variant]``.
+
+    Raises:
+        UsageError: It is none.
+
+    >>> str(parse_platform("linux/arm/v7"))
+    'linux/arm/v7'
+    """
+    if not re.fullmatch(r"[^/]+/[^/]+(/[^/]+)?", text):
+        raise UsageError(f"--platform: {quoted(text)} is not os/architecture[/variant]")
+    return Platform(*text.lower().split("/"))
+
+
+def host_platform() -> Platform:
+    """Return this machine's platform; images are of linux."""
+    machine = host.machine().lower()
+    return Platform("linux", *_ARCHITECTURES.get(machine, (machine, "")))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a user asks of a source.
+
+    Attributes:
+        name: A name with tag, an id or the start of one, or ``@N``.
+        platform: None takes the host's, where there is a choice.
+    """
+
+    name: str | None = None
+    platform: Platform | None = None
+
+
+class Entry(Protocol):
+    """An image that can be chosen.
+
+    Attributes:
+        ids: Hex digests it is known by: of its config, its manifest.
+        names: Its names, with tags.
+    """
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Hex digests it is known by, the one that is shown first."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its names, with tags."""
+
+    def platform(self) -> Platform | None:
+        """Return its platform, if it says one."""
+
+
+E = TypeVar("E", bound=Entry)
+
+
+def choose(entries: Sequence[E], wanted: Wanted, where: str) -> E:
+    """Return the one image that is meant.
+
+    A full name wins over one without its registry, that over an id, and an id over the
+    start of one. Where several are left, the platform decides.
+
+    Raises:
+        FormatError: There are no images.
+        SourceError: None fits.
+        UsageError: Several do.
+    """
+    if not entries:
+        raise FormatError("the archive holds no image", where=where)
+    found = list(entries) if wanted.name is None else _named(entries, wanted.name)
+    if not found:
+        shown = quoted(wanted.name or "")
+        raise SourceError(
+            f"{where}: no image {shown} in it; it has {_listed(entries)}"
+        )  # fmt: skip
+    fits = _on_platform(found, wanted.platform)
+    if not fits and wanted.platform is not None:
+        raise SourceError(
+            f"{where}: no image for {wanted.platform}; it has {_listed(entries)}"
+        )
+    if len(fits) == 1:
+        return fits[0]
+    asked = "holds several images" if wanted.name is None else (
+        f"{quoted(wanted.name)} fits several"
+    )  # fmt: skip
+    raise UsageError(
+        f"{where}: {asked}, choose one with {where}#NAME or --platform: "
+        f"{_listed(fits or found)}"
+    )
+
+
+def _named(entries: Sequence[E], name: str) -> list[E]:
+    """Return the entries that a name means, by the strongest way that fits any."""
+    if re.fullmatch(r"@[0-9]{1,9}", name):
+        return list(entries[int(name[1:]) :][:1])
+    tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    hexdigits = name.removeprefix("sha256:")
+    tests: tuple[Callable[[E], bool], ...] = (
+        lambda entry: name in entry.names,
+        lambda entry: tagged in entry.names,
+        lambda entry: _familiar(tagged) in map(_familiar, entry.names),
+        lambda entry: hexdigits in entry.ids,
+        lambda entry: hexdigits != "" and any(
+            known.startswith(hexdigits) for known in entry.ids
+        ),
+    )  # fmt: skip
+    for test in tests:
+        found = [entry for entry in entries if test(entry)]
+        if found:
+            return found
+    return []
+
+
+def _on_platform(entries: list[E], platform: Platform | None) -> list[E]:
+    """Return the entries for a platform; the host's, where none is asked for.
+
+    What says no platform fits, but less than what does; a sole image fits unless
+    another platform was asked for.
+    """
+    if platform is None and len(entries) == 1:
+        return entries
+    asked = platform or host_platform()
+    known = [(entry, entry.platform()) for entry in entries]
+    if platform is None and len({found for _, found in known}) == 1:
+        return entries  # they do not differ in it
+    fits = [entry for entry, found in known if found is not None and asked.runs(found)]
+    exact = [entry for entry in fits if entry.platform() == asked]
+    return exact or fits or [entry for entry, found in known if found is None]
+
+
+def _familiar(name: str) -> str:
+    """Strip what docker and podman put before short names."""
+    for prefix in ("localhost/", "index.docker.io/", "docker.io/"):
+        name = name.removeprefix(prefix)
+    return name.removeprefix("library/")
+
+
+def _listed(entries: Sequence[E]) -> str:
+    """List entries for a message."""
+    shown = []
+    for position, entry in enumerate(entries[:_SHOWN]):
+        names = " ".join(entry.names) or "(no name)"
+        platform = entry.platform()
+        parts = [f"@{position}", names, entry.ids[0][:12], str(platform or "")]
+        shown.append(" ".join(filter(None, parts)))
+    return "; ".join(shown) + ("; ..." if len(entries) > _SHOWN else "")
+
+
+def config_platform(config: dict[str, object]) -> Platform | None:
+    """Return the platform that an image config is for, if it says so."""
+    parts = [config.get(key) for key in ("os", "architecture", "variant")]
+    if not isinstance(parts[0], str) or not isinstance(parts[1], str):
+        return None
+    return Platform(*(part for part in parts if isinstance(part, str) and part))

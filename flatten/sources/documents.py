@@ -1,0 +1,124 @@
+"""The JSON documents and blobs of an image: read within bounds, checked by digest."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from ..errors import FormatError, IntegrityError, quoted
+from ..model import LayerBytes
+from ..streams import Pool, plain
+
+MAX_DOCUMENT: Final = 1 << 23  # bytes of a JSON document; registries stop at 4 MiB
+DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_BLOB: Final = re.compile(r"blobs/sha256/([0-9a-f]{64})")
+
+
+class Files(Protocol):
+    """Named files around an image: the members of an archive, or a directory's.
+
+    Attributes:
+        name: As the user gave it, for messages.
+        pool: What inflates compressed layers.
+    """
+
+    name: str
+    pool: Pool
+
+    def __contains__(self, name: bytes) -> bool:
+        """Say whether there is a file of that name."""
+
+    def open(self, name: str, what: str) -> LayerBytes:
+        """Return a file's bytes.
+
+        Raises:
+            FormatError: There is none; the message says ``what`` is missing.
+        """
+
+
+@dataclass(slots=True)
+class BlobLayer:
+    """A layer that is a blob of some files, compressed or not.
+
+    Attributes:
+        stored: The blob.
+    """
+
+    name: str
+    diff_id: str | None
+    digest: str | None
+    stored: LayerBytes
+    pool: Pool
+    opened: LayerBytes | None = field(default=None, repr=False)
+
+    def blob(self) -> LayerBytes:
+        """Return the blob."""
+        return self.stored
+
+    def open(self) -> LayerBytes:
+        """Return the uncompressed bytes; inflating begins at the first call."""
+        if self.opened is None:
+            self.opened = plain(self.stored, self.pool, self.name)
+        return self.opened
+
+
+def read_json(files: Files, name: str, what: str) -> tuple[Any, bytes]:
+    """Return a document as parsed, and its bytes.
+
+    Raises:
+        FormatError: It is not there, too large, or not JSON.
+        IntegrityError: It is a blob, named by its digest, and has another.
+    """
+    source = files.open(name, what)
+    where = f"{files.name}, {what}"
+    if source.size() > MAX_DOCUMENT:
+        raise FormatError(
+            f"{source.size():,} bytes, over {MAX_DOCUMENT:,}", where=where
+        )
+    data = source.read(0, source.size())
+    digest = blob_digest(name)
+    actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if digest not in (None, actual):
+        raise IntegrityError(
+            f"{where}: its digest is {actual}, its name {quoted(name)}"
+        )
+    try:
+        return json.loads(data), data
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        where = f"{where}, {quoted(name)}"
+        raise FormatError(f"is not JSON: {reason}", where=where) from error
+
+
+def blob_digest(name: str) -> str | None:
+    """Return the digest that a blob is named by, if it is.
+
+    >>> blob_digest("blobs/sha256/" + "0" * 64) == "sha256:" + "0" * 64
+    True
+    >>> blob_digest("manifest.json")
+    """
+    found = _BLOB.fullmatch(name)
+    return f"sha256:{found[1]}" if found else None
+
+
+def diff_ids(config: dict[str, Any], count: int, where: str) -> list[str | None]:
+    """Return the diff_id of each layer; None where the config promises none.
+
+    Raises:
+        FormatError: The config has them for another number of layers, or they are
+            no digests.
+    """
+    rootfs = config.get("rootfs")
+    if rootfs is None:  # before docker 1.10, and configs that are not of images
+        return [None] * count
+    found = rootfs.get("diff_ids", []) if isinstance(rootfs, dict) else None
+    if not isinstance(found, list) or not all(
+        isinstance(item, str) and DIGEST.fullmatch(item) for item in found
+    ):
+        raise FormatError("rootfs.diff_ids is no list of sha256 digests", where=where)
+    if len(found) != count:
+        raise FormatError(
+            f"{len(found)} diff_ids, but the manifest lists {count}", where=where
+        )
+    return list(found)

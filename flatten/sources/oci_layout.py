@@ -1,0 +1,207 @@
+"""An OCI image layout: a directory of blobs by digest, with an index.
+
+``index.json`` lists manifests, or indexes of manifests, one for each platform. What
+attests to an image (provenance, SBOM) is listed among them and skipped. A document that
+could be read both as an index and as a manifest is refused (CVE-2021-41190).
+
+Reference: OCI image-spec image-layout.md, image-index.md, manifest.md, config.md.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..errors import FormatError, quoted
+from ..model import Image
+from .choice import Platform, Wanted, choose, config_platform
+from .documents import DIGEST, BlobLayer, Files, diff_ids, read_json
+from .folder import Folder
+
+KIND: Final = "oci"
+
+MAX_DEPTH: Final = 4  # indexes in indexes; buildx writes 2
+MAX_DOCUMENTS: Final = 4096
+_NAMES: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+_ATTESTS: Final = "vnd.docker.reference.type"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A manifest of the layout.
+
+    Attributes:
+        ids: Hex digests of the manifest, its config, and the indexes that list it.
+        names: From the annotations, its own or those of the index that lists it.
+        manifest: As parsed.
+        listed: The platform that the index says it is for.
+    """
+
+    files: Files
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    manifest: dict[str, Any]
+    listed: Platform | None
+
+    def platform(self) -> Platform | None:
+        """Return the platform, from the index or else from the config."""
+        return self.listed or config_platform(self.config())
+
+    def config(self) -> dict[str, Any]:
+        """Return the config document."""
+        digest, _ = _descriptor(
+            self.manifest.get("config"), f"{self.files.name}, config"
+        )
+        document, _ = read_json(self.files, _path(digest), "config")
+        if not isinstance(document, dict):
+            raise FormatError("not an object", where=f"{self.files.name}, config")
+        return document
+
+
+def detect(files: Files) -> bool:
+    """Say whether the directory looks like a layout."""
+    return isinstance(files, Folder) and b"index.json" in files
+
+
+def load(files: Files, wanted: Wanted) -> Image:
+    """Open one image of a layout.
+
+    Raises:
+        FormatError: The layout breaks its format, or lacks what it names.
+        IntegrityError: A document is not its digest.
+        SourceError: No image has that name, or is for that platform.
+        UsageError: Several fit.
+    """
+    document, _ = read_json(files, "index.json", "index")
+    entries = list(_manifests(files, document, "index.json", MAX_DEPTH, [0]))
+    entry = choose(_without_repeats(entries), wanted, files.name)
+    return _open(files, entry)
+
+
+def _open(files: Files, entry: _Entry) -> Image:
+    """Open the image that a manifest describes."""
+    where = f"{files.name}, manifest"
+    config, image_id = entry.config(), entry.ids[1]
+    descriptors = entry.manifest.get("layers")
+    if not isinstance(descriptors, list):
+        raise FormatError("layers is not a list", where=where)
+    count = len(descriptors)
+    promised = diff_ids(config, count, f"{files.name}, config of {image_id[:12]}")
+    layers = []
+    for position, descriptor in enumerate(descriptors):
+        what = f"layer {position + 1} of {count}"
+        digest, size = _descriptor(descriptor, f"{files.name}, {what}")
+        path = _path(digest)
+        if path.encode() not in files and descriptor.get("urls"):
+            raise FormatError(
+                f"{digest} is not part of the image, it must be fetched from "
+                f"{quoted(str(descriptor['urls'][0]))}",
+                where=f"{files.name}, {what}",
+            )
+        blob = files.open(path, what)
+        if blob.size() != size:
+            raise FormatError(
+                f"{digest} has {blob.size():,} bytes, the manifest says {size:,}",
+                where=f"{files.name}, {what}",
+            )
+        name = f"{files.name}, {what} ({digest})"
+        layers.append(BlobLayer(name, promised[position], digest, blob, files.pool))
+    return Image(files.name, image_id, entry.names, config, tuple(layers))
+
+
+def _manifests(  # noqa: PLR0913, PLR0917 - what is inherited on the way down
+    files: Files,
+    index: object,
+    name: str,
+    depth: int,
+    read: list[int],
+    ids: tuple[str, ...] = (),
+    names: tuple[str, ...] = (),
+) -> Iterator[_Entry]:
+    """Yield the manifests that an index lists, those of indexes in it too."""
+    where = f"{files.name}, {name}"
+    if not isinstance(index, dict) or not isinstance(index.get("manifests"), list):
+        raise FormatError("not an index: it has no list of manifests", where=where)
+    if "layers" in index or "config" in index:
+        raise FormatError("both an index and a manifest (CVE-2021-41190)", where=where)
+    for descriptor in index["manifests"]:
+        digest, size = _descriptor(descriptor, where)
+        annotations = descriptor.get("annotations") or {}
+        platform = _platform(descriptor)
+        if _ATTESTS in annotations or (platform and platform.os == "unknown"):
+            continue
+        read[0] += 1
+        if read[0] > MAX_DOCUMENTS:
+            raise FormatError(f"more than {MAX_DOCUMENTS:,} manifests", where=where)
+        own = tuple(str(annotations[key]) for key in _NAMES if key in annotations)
+        found = _read_blob(files, descriptor, digest, size)
+        if found is None:
+            continue
+        known = (digest.removeprefix("sha256:"), *ids)
+        if "manifests" not in found:
+            config, _ = _descriptor(found.get("config"), f"{files.name}, manifest")
+            known = (known[0], config.removeprefix("sha256:"), *known[1:])
+            yield _Entry(files, known, own or names, found, platform)
+        elif depth:
+            yield from _manifests(
+                files, found, f"index {digest}", depth - 1, read, known, own or names
+            )
+        else:
+            raise FormatError(f"indexes in indexes, over {MAX_DEPTH} deep", where=where)
+
+
+def _read_blob(
+    files: Files, descriptor: dict[str, Any], digest: str, size: int
+) -> dict[str, Any] | None:
+    """Return a manifest or index; None when it is of a platform not fetched."""
+    where = f"{files.name}, manifest {digest}"
+    if _path(digest).encode() not in files:
+        return None
+    document, data = read_json(files, _path(digest), "manifest")
+    if not isinstance(document, dict):
+        raise FormatError("not an object", where=where)
+    if len(data) != size:
+        raise FormatError(f"{len(data):,} bytes, the index says {size:,}", where=where)
+    said = {descriptor.get("mediaType"), document.get("mediaType")} - {None}
+    if len(said) > 1:
+        raise FormatError(f"two media types, {sorted(map(str, said))}", where=where)
+    if "manifests" in document and ("layers" in document or "config" in document):
+        raise FormatError("both an index and a manifest (CVE-2021-41190)", where=where)
+    return document
+
+
+def _descriptor(value: object, where: str) -> tuple[str, int]:
+    """Return the digest and size of a descriptor."""
+    if not isinstance(value, dict):
+        raise FormatError("a descriptor that is no object", where=where)
+    digest, size = value.get("digest"), value.get("size")
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        raise FormatError(f"{quoted(str(digest))} is no sha256 digest", where=where)
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise FormatError(f"{quoted(str(size))} is no size", where=where)
+    for key, kind in (("annotations", dict), ("platform", dict), ("urls", list)):
+        if value.get(key) is not None and not isinstance(value[key], kind):
+            raise FormatError(
+                f"{key} of a descriptor is no {kind.__name__}", where=where
+            )
+    return digest, size
+
+
+def _platform(descriptor: dict[str, Any]) -> Platform | None:
+    return config_platform(descriptor.get("platform") or {})
+
+
+def _path(digest: str) -> str:
+    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+
+
+def _without_repeats(entries: list[_Entry]) -> list[_Entry]:
+    """Join the entries of one manifest, which has as many as it has names."""
+    joined: dict[str, _Entry] = {}
+    for entry in entries:
+        first = joined.setdefault(entry.ids[0], entry)
+        names = tuple(dict.fromkeys(first.names + entry.names))
+        ids = tuple(dict.fromkeys(first.ids + entry.ids))
+        joined[entry.ids[0]] = _Entry(
+            first.files, ids, names, first.manifest, first.listed
+        )
+    return list(joined.values())
