@@ -12,11 +12,13 @@ that copying is a few large reads whatever the number of members.
 import zlib
 from array import array
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from . import write_header
 from .model import (
     DIRECTORY,
+    FIFO,
     FILE,
     LINK,
     MERGED,
@@ -35,7 +37,7 @@ from .write_header import RECORD_SIZE
 
 BODY: Final = 1 << 17  # contents from this size on are copied alone, by the kernel
 
-_PLAIN_KINDS: Final = (FILE, DIRECTORY)
+_GNU_REST: Final = write_header.header(b"", FILE)[257:]  # what follows the target
 _OCTAL_LIMIT: Final = 8**11  # sizes and mtimes from here on are base-256
 
 
@@ -109,20 +111,21 @@ def _clamp(members: Members, latest: int) -> None:
 
 
 def _measure(plan: Plan) -> None:
-    """Mark the members that need more than a plain header, and sum up the tar."""
+    """Mark the members that need more than one plain header, and sum up the tar."""
     members, links, odd = plan.members, plan.links, plan.odd
     sizes, extras, targets = members.sizes, members.extras, members.targets
     mtimes = members.mtimes
-    total = 0
+    total = 2 * BLOCK_SIZE
     for position, (path, inode) in enumerate(plan):
         size = sizes[inode]
+        if position in links:
+            size, target = 0, links[position]
+        else:
+            target = targets.get(inode, b"")
         if (
             plan.posix
-            or len(path) > 100
+            or len(target) > 100
             or inode in extras
-            or inode in targets
-            or members.kinds[inode] not in _PLAIN_KINDS
-            or position in links
             or size >= _OCTAL_LIMIT
             or not 0 <= mtimes[inode] < _OCTAL_LIMIT
         ):
@@ -131,7 +134,8 @@ def _measure(plan: Plan) -> None:
             total += 0 if position in links else padded(members.stored(inode))
         else:
             total += BLOCK_SIZE + (size + 511 & -512)
-    total += 2 * BLOCK_SIZE
+            if len(path) > 100:
+                total += BLOCK_SIZE + (len(path) + 512 & -512)
     plan.size = total + -total % RECORD_SIZE
 
 
@@ -154,28 +158,49 @@ def _head(plan: Plan, position: int, path: bytes, inode: int) -> bytes:
 
 def _heads(plan: Plan) -> Iterator[bytes]:
     """Yield each member's header blocks: plain ones from prepared parts."""
-    members = plan.members
+    members, links = plan.members, plan.links
     kinds, sizes, mtimes = members.kinds, members.sizes, members.mtimes
-    owners = members.owners
+    owners, targets = members.owners, members.targets
     fields = [write_header.owner_fields(owner) for owner in members.owner_table]
-    tails = {kind: write_header.header(b"", kind)[156:] for kind in _PLAIN_KINDS}
-    # The checksum counts its own field as 8 spaces; Adler-32 starts at 1.
-    sums = {kind: sum(tail) + 8 * 0x20 - 1 for kind, tail in tails.items()}
+    untargeted = {kind: _tail(kind, b"") for kind in (FILE, DIRECTORY, FIFO)}
     adler32 = zlib.adler32
     for position, odd in enumerate(plan.odd):
-        inode = plan.inodes[position]
+        path, inode = plan.paths[position], plan.inodes[position]
         if odd:
-            yield _head(plan, position, plan.paths[position], inode)
+            yield _head(plan, position, path, inode)
             continue
-        kind = kinds[inode]
+        kind, size = kinds[inode], sizes[inode]
+        if position in links:
+            size = 0
+            tail, tail_sum = _tail(LINK, links[position])
+        elif inode in targets:
+            tail, tail_sum = _tail(kind, targets[inode])
+        else:
+            tail, tail_sum = untargeted[kind]
         start = b"%b%b%011o\0%011o\0" % (
-            plan.paths[position].ljust(100, b"\0"),
-            fields[owners[inode]],
-            sizes[inode],
-            mtimes[inode],
-        )
-        total = (adler32(start) & 0xFFFF) + sums[kind]
-        yield b"%b%06o\0 %b" % (start, total, tails[kind])
+            path[:100].ljust(100, b"\0"), fields[owners[inode]], size, mtimes[inode],
+        )  # fmt: skip
+        # Adler-32 starts at 1; 148 bytes stay below its modulus.
+        total = (adler32(start) & 0xFFFF) - 1 + tail_sum
+        head = b"%b%06o\0 %b" % (start, total, tail)
+        yield head if len(path) <= 100 else _long_name(path) + head
+
+
+def _long_name(path: bytes) -> bytes:
+    """Write a GNU ``L`` member; its header depends on the length only."""
+    size = len(path) + 1
+    return _long_header(size) + path + bytes(1 + -size % BLOCK_SIZE)
+
+
+@lru_cache
+def _long_header(size: int) -> bytes:
+    return write_header.header(write_header.LONG_LINK, ord("L"), size=size)
+
+
+def _tail(kind: int, target: bytes) -> tuple[bytes, int]:
+    """Return a header from its typeflag on, and the sum of that and 8 spaces."""
+    tail = b"%c%b%b" % (kind, target.ljust(100, b"\0"), _GNU_REST)
+    return tail, (zlib.adler32(tail) & 0xFFFF) - 1 + 8 * 0x20
 
 
 def pieces(plan: Plan) -> Iterator[Piece]:

@@ -137,7 +137,7 @@ def read_header(
         data,
         stored,
         target if kind in (LINK, SYMLINK) else None,
-        extra if extra != Extra() else None,
+        extra if kind in (CHAR, BLOCK) or extra != Extra() else None,
     )
 
 

@@ -25,6 +25,7 @@ from .errors import FormatError, quoted
 from .model import (
     DIRECTORY,
     FILE,
+    LINK,
     SYMLINK,
     Extra,
     LayerBytes,
@@ -49,6 +50,7 @@ _ESTARGZ: Final = frozenset((_TOC, b".prefetch.landmark", b".no.prefetch.landmar
 Reference: stargz-snapshotter docs/estargz.md, "TOC" and "Prioritized Files".
 """
 
+_PLAIN: Final = frozenset((FILE, LINK, SYMLINK, DIRECTORY))  # nothing else in them
 _META_FLAGS: Final = frozenset(b"xXgLK")
 _LABEL: Final = ord("V")
 
@@ -88,8 +90,8 @@ class TarReader:
         except ValueError as error:
             self.fail(str(error))
 
-    def _members(self) -> Iterator[Entry]:
-        """Yield the members; what is not a plain file's header goes another way."""
+    def _members(self) -> Iterator[Entry]:  # noqa: C901 - the hot loop, in line
+        """Yield the members; headers that are not plain go another way."""
         owners: dict[bytes, Owner] = {}
         ahead: Ahead | None = None
         buffer, base = b"", 0  # what was read last, and where it begins
@@ -111,12 +113,23 @@ class TarReader:
 
             flag = block[156]
             size = parse_number(block[124:136])
-            if flag == FILE and ahead is None and not self._defaults and not size >> 62:
+            if (
+                flag in _PLAIN
+                and ahead is None
+                and not self._defaults
+                and not size >> 62
+            ):
                 name = tarball.parse_name(block)
                 owner = owners.get(block[100:124])
                 if owner is None:
                     owner = owners[block[100:124]] = parse_owner(block, {})
-                kind, stored, target, extra = FILE, size, None, None
+                kind, extra, target = flag, None, None
+                if flag != FILE:
+                    size = 0  # no data follows, whatever the header says
+                    if flag != DIRECTORY:
+                        target = tarball.text_field(block, 157, 257)
+                        owner = (0o777, *owner[1:]) if flag == SYMLINK else owner
+                stored = size
                 mtime = parse_number(block[136:148])
                 data = offset + BLOCK_SIZE
             elif flag in _META_FLAGS:

@@ -24,6 +24,7 @@ from .model import (
 from .tarball import BLOCK_SIZE, format_number, format_records
 
 RECORD_SIZE: Final = 10_240  # tar's blocking factor of 20: outputs end on one
+LONG_LINK: Final = b"././@LongLink"  # the name of L and K members
 GNU_MAGIC: Final = b"ustar  \0"
 POSIX_MAGIC: Final = b"ustar\x0000"
 
@@ -85,7 +86,7 @@ def record_member(name: bytes, typeflag: int, body: bytes, magic: bytes) -> byte
 
 def long_name(typeflag: bytes, text: bytes) -> bytes:
     """Write a GNU ``L`` or ``K`` member: a name or target over 100 bytes."""
-    return record_member(b"././@LongLink", typeflag[0], text + b"\0", GNU_MAGIC)
+    return record_member(LONG_LINK, typeflag[0], text + b"\0", GNU_MAGIC)
 
 
 def pax_header(records: list[tuple[bytes, bytes]], magic: bytes) -> bytes:
