@@ -98,7 +98,7 @@ def read_header(
         ValueError: It breaks the format, or says what cannot be.
     """
     records = defaults | dict(ahead.records)
-    records = {key: value for key, value in records.items() if value}
+    records = without_empty(records)
     name = _text(b"path", tarball.parse_name(block), ahead.name, records)
     target = _text(
         b"linkpath", tarball.text_field(block, 157, 257), ahead.target, records
@@ -139,6 +139,15 @@ def read_header(
         target if kind in (LINK, SYMLINK) else None,
         extra if kind in (CHAR, BLOCK) or extra != Extra() else None,
     )
+
+
+def without_empty(records: Records) -> Records:
+    """Drop records of an empty value, which means none; an xattr may be empty."""
+    return {
+        key: value
+        for key, value in records.items()
+        if value or key.startswith(_KEPT_PREFIXES)
+    }
 
 
 def parse_owner(block: bytes, records: Records) -> Owner:

@@ -34,7 +34,13 @@ from .model import (
     Owner,
     Removal,
 )
-from .read_header import MAX_NUMBER, Ahead, parse_owner, read_header
+from .read_header import (
+    MAX_NUMBER,
+    Ahead,
+    parse_owner,
+    read_header,
+    without_empty,
+)
 from .tarball import BLOCK_SIZE, ZEROS, parse_number
 
 READ_AHEAD: Final = 1 << 18  # while headers follow each other closely
@@ -159,7 +165,7 @@ class TarReader:
                 f"truncated: the last member reaches byte {reached:,}, "
                 f"the stream has {size:,}"
             )
-        if ahead is not None:
+        if ahead is not None and not block:
             raise ValueError("truncated: a header that describes the next, and no next")
         if block.strip(b"\0"):
             raise ValueError(f"truncated: {len(block)} bytes of a header")
@@ -183,8 +189,8 @@ class TarReader:
         elif flag == ord("K"):
             ahead.target = body.split(b"\0", 1)[0]
         elif flag == ord("g"):
-            self._defaults |= dict(tarball.parse_records(body))
-            self._defaults = {k: v for k, v in self._defaults.items() if v}
+            records = self._defaults | dict(tarball.parse_records(body))
+            self._defaults = without_empty(records)
             return ahead if ahead != Ahead() else None
         elif ahead.records:
             raise ValueError("two PAX headers for one member")

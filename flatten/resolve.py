@@ -242,12 +242,11 @@ class Tree:
         """Give their inodes to hard links that came before what they name.
 
         Until then the link itself stands in the tree; where it no longer does, a
-        later entry of the layer has taken its place.
+        later entry of the layer has taken its place. It must name something all the
+        same: tools that link at once fail on it.
         """
         found: dict[int, int] = {}
-        for member, (names, name) in waiting.items():
-            if names.get(name) != member:
-                continue
+        for member in waiting:
             chain: dict[int, None] = {}
             inode = member
             while self.members.kinds[inode] == LINK:

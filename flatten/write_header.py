@@ -193,7 +193,8 @@ def posix_member(  # noqa: PLR0913 - the fields of a member
             b"GNU.sparse.realsize": b"%d" % size,
         }
         size = len(data_map) + sum(length for _, length in extra.sparse)
-        shown = b"GNUSparseFile.0/" + name.rpartition(b"/")[2]
+        # Cut off rather than in a record: Python would take that for the name.
+        shown = (b"GNUSparseFile.0/" + name.rpartition(b"/")[2])[:100]
     texts = {b"path": shown, b"linkpath": target}
     records |= {key: text for key, text in texts.items() if len(text) > 100}
     numbers = {b"uid": (uid, 8), b"gid": (gid, 8), b"size": (size, 12)}

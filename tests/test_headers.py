@@ -77,6 +77,9 @@ NAMES = {
         long_name(b"n" * 101) + pax({b"path": b"n" * 101}) + block(b"x"), b"n" * 101,
     ),
     "Solaris spells x as X": (pax({b"path": b"n"}, b"X") + block(b"x"), b"n"),
+    "records before the end, for no member": (
+        block(b"x") + pax({b"path": b"n"}) + bytes(1024), b"x",
+    ),
     "a label is skipped": (block(b"label", b"V") + block(b"x"), b"x"),
     "an uname in the PAX records is dropped": (pax({b"uname": b"u"}) + block(b"x"), b"x"),
 }  # fmt: skip
@@ -155,8 +158,8 @@ REFUSED = {
     "records that end too soon": (block(b"x", b"x", size=600) + bytes(512), "truncated"),
     "records over the limit": (block(b"x", b"x", size=2**20 + 1), "over the 1,048,576"),
     "a long name over the limit": (block(b"x", b"L", size=2**17), "over the"),
-    "records for no member": (pax({b"a": b"b"}), "describes the next, and no next"),
-    "a long name for no member": (long_name(b"n"), "describes the next, and no next"),
+    "records, and then the end of the stream": (pax({b"a": b"b"}), "and no next"),
+    "a long name, and then the end of the stream": (long_name(b"n"), "and no next"),
     "two PAX headers for one member": (
         pax({b"a": b"b"}) + pax({b"a": b"c"}) + block(b"x"), "two PAX headers",
     ),
@@ -253,6 +256,17 @@ def test_32_sparse_files_of_all_kinds_are_one(flat, regions, format):
         assert opened.extractfile("x").read() == want
         assert opened.extractfile("y").read() == b"after"
         assert opened.getmember("x").sparse is not None
+
+
+@pytest.mark.parametrize("format", ["gnu", "pax"])
+def test_32_a_sparse_file_of_a_long_name(flat, format):
+    name = b"d/" + b"n" * 150
+    tar = flat(
+        long_name(name) + sparse_gnu(name, [(512, 5)], 9000, b"data!"), format=format
+    )
+
+    (row,) = [row for row in listing(tar) if row["type"] == "file"]
+    assert (row["path"], row["size"]) == (name.decode(), 9000)
 
 
 def test_32_a_sparse_map_without_holes_is_a_plain_file(flat):

@@ -157,7 +157,7 @@ TREES = {
     "20 a chain of hard links to later names":
         ([["c=b", "b=a", "a", "d=c"]], {"a": "0", "b": "0", "c": "0", "d": "0"}),
     "20 a hard link that waits and is replaced":
-        ([["b=nothing", "b"]], {"b": "0"}),
+        ([["b=a", "b", member("a", b"A")]], {"a": "A", "b": "0"}),
     "21 a hard link to itself changes nothing":
         ([["a"], ["a=a"]], {"a": "0"}),
     "23 a hard link to a symlink is a second name of the symlink":
@@ -213,6 +213,8 @@ REFUSED = {
         ([["a", "b=../a"]], "layer 1", "hard link to a name that leaves the root"),
     "21 a hard link to nothing":
         ([["b=a"]], "layer 1", "a hard link to 'a', which is not there"),
+    "21 a hard link to nothing that is replaced later":
+        ([["b=a", "b"]], "layer 1", "a hard link to 'a', which is not there"),
     "21 a hard link to itself that is not there":
         ([["a=a"]], "layer 1", "a hard link to 'a', in a circle"),
     "21 a hard link to a directory":
