@@ -8,10 +8,11 @@ from pathlib import Path
 from . import target
 from .compress import compressing, parse_spec
 from .errors import FormatError, UsageError, quoted
-from .model import Image, Members, Plan
-from .plan import make_plan, pieces
+from .model import Image, LayerBytes, Members, Plan
+from .plan import Placement, make_plan, pieces
 from .progress import bar
 from .read_tar import read_layer
+from .reflink import MODES, sharing_block
 from .resolve import Tree
 from .sources import open_image
 from .streams import Limits
@@ -50,6 +51,7 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
     mtime: int | None = None,
     format: str = "gnu",
     compress: str | None = None,
+    reflink: str = "never",
     progress: str = "never",
 ) -> Exported:
     """Flatten an image into one tar.
@@ -65,6 +67,9 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
         format: ``gnu``, or ``pax`` for POSIX headers throughout.
         compress: ``zstd[:level]``, ``gzip[:level]``, ``xz[:level]`` or ``none``; None
             goes by the suffix of ``out``.
+        reflink: Share contents with the image's file instead of copying them:
+            ``auto`` where the file system can, ``always`` or else fail, ``never``.
+            It changes padding, so bytes, and never what they mean.
         progress: A bar on standard error: ``auto``, ``always`` or ``never``.
 
     Raises:
@@ -72,6 +77,8 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
     """
     if format not in FORMATS:
         raise UsageError(f"no format {quoted(format)}; there are {', '.join(FORMATS)}")
+    if reflink not in MODES:
+        raise UsageError(f"no reflink {quoted(reflink)}; there are {', '.join(MODES)}")
     limits = limits or Limits()
     spec = parse_spec(compress, "" if isinstance(out, int) else os.fspath(out))
     reference = os.fspath(source)
@@ -79,16 +86,20 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
         open_image(reference, platform=platform, limits=limits) as image,
         _checking(image, verify) as check,
     ):
-        plan = plan_image(image, posix=format == "pax", mtime=mtime, limits=limits)
+        opened = [layer.open() for layer in image.layers]  # all begin to inflate
+        file = None if isinstance(out, int) or spec or format == "pax" else Path(out)
+        block = sharing_block(image, file, reflink)
+        plan = plan_image(
+            image, posix=format == "pax", mtime=mtime, limits=limits, share=block
+        )
         if check is not None:
             check.start_rest()
-        opened = [layer.open() for layer in image.layers]
         with (
             _output(out, image) as descriptor,
             compressing(descriptor, spec) as sink,
             bar(plan.size, progress) as advance,
         ):
-            write_tar(pieces(plan), opened, sink, advance)
+            write_tar(pieces(plan), opened, sink, advance, share=block)
             if check is not None:
                 check.finish()
     known = sum(layer.diff_id is not None for layer in image.layers) if verify else 0
@@ -103,6 +114,7 @@ def plan_image(
     posix: bool = False,
     mtime: int | None = None,
     limits: Limits | None = None,
+    share: int = 0,
 ) -> Plan:
     """Read the headers of all layers and plan the tar of the tree they make.
 
@@ -111,6 +123,8 @@ def plan_image(
         posix: POSIX headers (pax) instead of GNU ones.
         mtime: Later mtimes become this one.
         limits: What the image may cost.
+        share: Block size of the output's file system, to place contents so that
+            their blocks can be shared with the image's file; 0 does not.
 
     Raises:
         FormatError: A layer breaks its format, or says what no tree can be; or a
@@ -122,7 +136,10 @@ def plan_image(
     opened = [layer.open() for layer in image.layers]  # all begin to inflate
     for position, layer in enumerate(image.layers):
         tree.apply(read_layer(opened[position], layer.name, position, members))
-    plan = make_plan(tree, posix=posix, clamp_mtime=mtime)
+    placement = (
+        Placement(share, [_origin(layer) for layer in opened]) if share else None
+    )
+    plan = make_plan(tree, posix=posix, clamp_mtime=mtime, placement=placement)
     if plan.size > limits.size:
         raise FormatError(
             f"makes a tar of {plan.size:,} bytes, over {limits.size:,}; if that is "
@@ -130,6 +147,11 @@ def plan_image(
             where=image.source,
         )
     return plan
+
+
+def _origin(layer: LayerBytes) -> int | None:
+    extent = layer.extent(0)
+    return None if extent is None else extent[1]
 
 
 def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck | None]:

@@ -251,6 +251,9 @@ class Plan:
             each later name. All others are written whole.
         posix: POSIX headers (pax) instead of GNU ones.
         odd: By position, 1 where the header is not just one plain block.
+        pads: By position, how many blocks of name stand before a member, so that its
+            content can be shared with the layer's file.
+        alone: From this size on a content is a piece of its own.
         size: Bytes of the tar, its end blocks and padding included.
         warnings: What the reader of the image should know, a sentence each.
     """
@@ -261,6 +264,8 @@ class Plan:
     links: dict[int, bytes]
     posix: bool = False
     odd: bytearray = field(init=False)
+    pads: dict[int, int] = field(default_factory=dict)
+    alone: int = 1 << 17
     size: int = 0
     warnings: list[str] = field(default_factory=list)
 

@@ -11,7 +11,8 @@ that copying is a few large reads whatever the number of members.
 
 import zlib
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -36,13 +37,32 @@ from .tarball import BLOCK_SIZE, ZEROS, padded
 from .write_header import RECORD_SIZE
 
 BODY: Final = 1 << 17  # contents from this size on are copied alone, by the kernel
+SHARED: Final = 1 << 16  # and from this one on when they can be shared
 
 _GNU_REST: Final = write_header.header(b"", FILE)[257:]  # what follows the target
+_BUSYBOX_BLOCKS: Final = 8  # of name; its tar reads at most 4,095 bytes
 _OCTAL_LIMIT: Final = 8**11  # sizes and mtimes from here on are base-256
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where contents must be in the output, to share the blocks of their source.
+
+    Attributes:
+        block: The file system's block size.
+        origins: By layer, where its stream begins in a file; None if it is in none.
+    """
+
+    block: int
+    origins: Sequence[int | None]
+
+
 def make_plan(
-    tree: Tree, *, posix: bool = False, clamp_mtime: int | None = None
+    tree: Tree,
+    *,
+    posix: bool = False,
+    clamp_mtime: int | None = None,
+    placement: Placement | None = None,
 ) -> Plan:
     """List what to write for a tree, and sum up its size.
 
@@ -50,6 +70,8 @@ def make_plan(
         tree: All layers applied.
         posix: Write POSIX headers (pax) throughout, with fractions of seconds.
         clamp_mtime: Later mtimes become this one, as ``tar --clamp-mtime`` does.
+        placement: Place large contents so that blocks can be shared. A GNU ``L``
+            record whose name is padded with NULs does that; every reader allows it.
     """
     members = tree.members
     if clamp_mtime is not None:
@@ -62,7 +84,8 @@ def make_plan(
     _walk(tree, paths, inodes)
     links = _later_names(tree, paths, inodes)
     plan = Plan(members, paths, inodes, links, posix=posix, warnings=tree.warnings)
-    _measure(plan)
+    plan.alone = BODY if placement is None else SHARED
+    _measure(plan, placement)
     return plan
 
 
@@ -110,12 +133,12 @@ def _clamp(members: Members, latest: int) -> None:
             members.extras[member] = Extra(extra.records, extra.sparse, extra.device)
 
 
-def _measure(plan: Plan) -> None:
+def _measure(plan: Plan, placement: Placement | None) -> None:
     """Mark the members that need more than one plain header, and sum up the tar."""
     members, links, odd = plan.members, plan.links, plan.odd
     sizes, extras, targets = members.sizes, members.extras, members.targets
     mtimes = members.mtimes
-    total = 2 * BLOCK_SIZE
+    total = 0
     for position, (path, inode) in enumerate(plan):
         size = sizes[inode]
         if position in links:
@@ -133,10 +156,36 @@ def _measure(plan: Plan) -> None:
             total += len(_head(plan, position, path, inode))
             total += 0 if position in links else padded(members.stored(inode))
         else:
-            total += BLOCK_SIZE + (size + 511 & -512)
-            if len(path) > 100:
+            if placement is not None and size >= SHARED:
+                total += _place(plan, placement, position, total)
+            elif len(path) > 100:
                 total += BLOCK_SIZE + (len(path) + 512 & -512)
+            total += BLOCK_SIZE + (size + 511 & -512)
+    total += 2 * BLOCK_SIZE
     plan.size = total + -total % RECORD_SIZE
+
+
+def _place(plan: Plan, placement: Placement, position: int, at: int) -> int:
+    """Return how many bytes of name to put before a member at ``at`` in the output.
+
+    That is none where its content is in place as it is, and has a short name. Names
+    that busybox could not read any more are not padded: their contents are copied.
+    """
+    members, inode = plan.members, plan.inodes[position]
+    origin = placement.origins[members.layers[inode]]
+    length = len(plan.paths[position])
+    least = (length + BLOCK_SIZE) // BLOCK_SIZE  # of a name with its NUL
+    unpadded = BLOCK_SIZE * (1 + least) if length > 100 else 0
+    if origin is None:
+        return unpadded
+    away = origin + members.data[inode] - at - BLOCK_SIZE  # how far, without a name
+    if length <= 100 and away % placement.block == 0:
+        return 0
+    blocks = least + (away - BLOCK_SIZE * (1 + least)) % placement.block // BLOCK_SIZE
+    if blocks > _BUSYBOX_BLOCKS:
+        return unpadded
+    plan.pads[position] = blocks
+    return BLOCK_SIZE * (1 + blocks)
 
 
 def _head(plan: Plan, position: int, path: bytes, inode: int) -> bytes:
@@ -158,7 +207,7 @@ def _head(plan: Plan, position: int, path: bytes, inode: int) -> bytes:
 
 def _heads(plan: Plan) -> Iterator[bytes]:
     """Yield each member's header blocks: plain ones from prepared parts."""
-    members, links = plan.members, plan.links
+    members, links, pads = plan.members, plan.links, plan.pads
     kinds, sizes, mtimes = members.kinds, members.sizes, members.mtimes
     owners, targets = members.owners, members.targets
     fields = [write_header.owner_fields(owner) for owner in members.owner_table]
@@ -183,13 +232,19 @@ def _heads(plan: Plan) -> Iterator[bytes]:
         # Adler-32 starts at 1; 148 bytes stay below its modulus.
         total = (adler32(start) & 0xFFFF) - 1 + tail_sum
         head = b"%b%06o\0 %b" % (start, total, tail)
-        yield head if len(path) <= 100 else _long_name(path) + head
+        if position in pads:
+            head = _long_name(path, pads[position]) + head
+        elif len(path) > 100:
+            head = _long_name(path) + head
+        yield head
 
 
-def _long_name(path: bytes) -> bytes:
-    """Write a GNU ``L`` member; its header depends on the length only."""
+def _long_name(path: bytes, blocks: int = 0) -> bytes:
+    """Write a GNU ``L`` member, of some blocks of name, or of as many as it needs."""
     size = len(path) + 1
-    return _long_header(size) + path + bytes(1 + -size % BLOCK_SIZE)
+    if blocks:
+        size = max(size, blocks * BLOCK_SIZE - 1)
+    return _long_header(size) + path + bytes(padded(size) - len(path))
 
 
 @lru_cache
@@ -226,7 +281,7 @@ def _member_pieces(plan: Plan) -> Iterator[Piece]:
     sizes, layers, offsets, extras = (
         members.sizes, members.layers, members.data, members.extras,
     )  # fmt: skip
-    links = plan.links
+    links, alone = plan.links, plan.alone
     patches: list[tuple[int, bytes]] = []
     layer = begin = end = NO_SOURCE
     padding = b""  # owed after the content before
@@ -238,20 +293,23 @@ def _member_pieces(plan: Plan) -> Iterator[Piece]:
         elif inode in extras:
             size = members.stored(inode)
         follows = data - BLOCK_SIZE == end + len(padding) and source == layer
-        if follows and len(head) == BLOCK_SIZE and data + size - begin <= MERGED:
+        mergeable = len(head) == BLOCK_SIZE and size < alone
+        if follows and mergeable and data + size - begin <= MERGED:
             patches.append((end - begin, padding + head))
+            end = data + size
         else:
             if end > begin:
                 yield Span(layer, begin, end - begin, patches)
-            patches, layer = [], source
-            if len(head) == BLOCK_SIZE and size < BODY and data != NO_SOURCE:
+            layer = source
+            if mergeable and data != NO_SOURCE:
                 yield padding
-                begin = data - BLOCK_SIZE
-                patches.append((0, head))
+                begin, end, patches = data - BLOCK_SIZE, data + size, [(0, head)]
             else:
                 yield padding + head
-                begin = data
-        end = data + size
+                begin, end, patches = data, data + size, []
+            if size >= alone:
+                yield Span(layer, begin, size, [])
+                begin = end = NO_SOURCE
         padding = ZEROS[: -size % BLOCK_SIZE]
     if end > begin:
         yield Span(layer, begin, end - begin, patches)

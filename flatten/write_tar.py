@@ -13,6 +13,7 @@ from typing import Final
 from .compress import Sink
 from .errors import FlattenError
 from .model import MERGED, LayerBytes, Piece, Span
+from .reflink import clone
 
 LONG: Final = 1 << 17  # spans from this length on are copied by the kernel
 STEP: Final = 1 << 24  # bytes a system call, so that progress moves
@@ -38,6 +39,8 @@ def write_tar(
     layers: Sequence[LayerBytes],
     out: Sink,
     advance: Advance | None = None,
+    *,
+    share: int = 0,
 ) -> int:
     """Write all pieces in order.
 
@@ -46,6 +49,8 @@ def write_tar(
         layers: The layers' bytes, by position.
         out: What takes the bytes.
         advance: Called with the number of bytes, each time some are written.
+        share: Block size of the file system, to share contents instead of copying
+            them where they are in place; 0 copies.
 
     Returns:
         The number of bytes of the tar.
@@ -54,11 +59,11 @@ def write_tar(
         FormatError: A layer has fewer bytes than when it was indexed.
         FlattenError: Writing failed; BrokenPipeError passes as it is.
     """
-    writer = _Writer(out, advance)
+    writer = _Writer(out, advance, share)
     for piece in pieces:
         if isinstance(piece, bytes):
             writer.put(piece)
-        elif piece.length >= LONG and not piece.patches:
+        elif not piece.patches and (share or piece.length >= LONG):
             writer.copy(layers[piece.layer], piece)
         else:
             writer.gather(layers[piece.layer], piece)
@@ -69,16 +74,19 @@ def write_tar(
 class _Writer:
     """What takes the bytes, behind a buffer."""
 
-    def __init__(self, out: Sink, advance: Advance | None) -> None:
+    def __init__(self, out: Sink, advance: Advance | None, share: int) -> None:
         self.written = 0
         self._out = out
         self._advance = advance
         self._view = memoryview(bytearray(MERGED))
         self._fill = 0
+        self._share = share
         self._kernel_copies: list[_KernelCopy] = []
         self._descriptor = out.descriptor()
         if self._descriptor is not None:
             self._kernel_copies = [_copy_file_range, _sendfile]
+            if share:
+                self._kernel_copies.insert(0, self._clone)
 
     def put(self, data: bytes) -> None:
         """Write bytes that we encoded."""
@@ -139,6 +147,16 @@ class _Writer:
         self.written += done
         if self._advance is not None:
             self._advance(done)
+
+    def _clone(self, source: int, out: int, count: int, offset: int) -> int:
+        """Share whole blocks that are in place in both files, and copy the rest."""
+        block = self._share
+        if (offset - self.written) % block:
+            return _copy_file_range(source, out, count, offset)
+        before = -offset % block
+        if before or count < block:
+            return _copy_file_range(source, out, min(before or count, count), offset)
+        return clone(source, out, count - count % block, offset)
 
     def _kernel_copy(self, source: int, offset: int, count: int) -> int:
         """Copy inside the kernel; 0 where it cannot, or at the end of the file."""

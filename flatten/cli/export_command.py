@@ -11,6 +11,7 @@ from pathlib import Path
 from .. import __version__, export, target
 from ..errors import UsageError, quoted
 from ..export import FORMATS
+from ..reflink import MODES
 from ..streams import Limits
 
 DESCRIPTION = """\
@@ -68,6 +69,10 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--format", choices=FORMATS, default="gnu",
         help="headers: GNU's, or POSIX's throughout [default: gnu]",
+    )  # fmt: skip
+    group.add_argument(
+        "--reflink", choices=MODES, default="never",
+        help="share contents with the image's file, on btrfs and XFS [default: never]",
     )  # fmt: skip
     group.add_argument(
         "--mtime", metavar="TIME",
@@ -138,6 +143,7 @@ def run(args: argparse.Namespace) -> int:
             mtime=mtime,
             format=args.format,
             compress=args.compress,
+            reflink=args.reflink,
             progress=progress,
         )
     if not args.quiet:
