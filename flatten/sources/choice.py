@@ -1,6 +1,6 @@
 """The choice among the images of one source: by name, id, position and platform."""
 
-import platform as host
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def parse_platform(text: str) -> Platform:
 
 def host_platform() -> Platform:
     """Return this machine's platform; images are of linux."""
-    machine = host.machine().lower()
+    machine = os.uname().machine
     return Platform("linux", *_ARCHITECTURES.get(machine, (machine, "")))
 
 
