@@ -110,9 +110,11 @@ def test_whole_archives(flat, plain, pack):
 
 
 def test_each_layer_is_sniffed_by_itself(flat, plain):
-    packs = iter([gzip.compress, lambda data: data, zstd])
+    packs = [gzip.compress, bytes, zstd]
 
-    assert flat(packed_archive(lambda tar: next(packs)(tar))) == plain
+    tars = [pack(tar) for pack, tar in zip(packs, TARS, strict=True)]
+
+    assert flat(docker_archive(tars, config_document=config(TARS))) == plain
 
 
 def test_an_empty_layer_may_be_compressed(flat):
