@@ -21,6 +21,7 @@ from .model import (
     SYMLINK,
     LayerIndex,
     Members,
+    Removal,
 )
 
 MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
@@ -51,6 +52,7 @@ class Tree:
         self.children: dict[int, Names] = {}
         self.linked: set[int] = set()
         self.warnings: list[str] = []
+        self._listed: tuple[LayerIndex | None, set[bytes]] = None, set()
 
     def apply(self, index: LayerIndex) -> None:
         """Apply one layer on top of those before it.
@@ -61,6 +63,7 @@ class Tree:
         """
         self._remove(index)
         self._add(index)
+        self._listed = None, set()
         repeated = len(index.paths) - len(set(index.paths))
         if repeated:
             self.warnings.append(
@@ -71,27 +74,44 @@ class Tree:
     # --- what a layer removes
 
     def _remove(self, index: LayerIndex) -> None:
-        own: dict[bytes, int] = {}
-        for removal in index.removals:
-            parent, _, name = removal.path.rpartition(b"/")
-            if removal.opaque:
-                parent, name = removal.path, b""
-            crossed = self._first_symlink(parent)
-            if crossed is not None:
-                # A directory that this layer puts in the link's place is what the
-                # mark is about: nothing of the layers below is in it.
-                own = own or {
-                    path: i for i, path in enumerate(index.paths, index.first)
-                }
-                mine = own.get(crossed)
-                if mine is not None and self.members.kinds[mine] == DIRECTORY:
-                    continue
-            names = self._walk(parent, None, index, removal.offset)
-            if names is None:
-                continue
-            for victim in list(names) if removal.opaque else [name]:
-                if victim in names:
-                    self._forget(names.pop(victim))
+        """Remove what a layer hides.
+
+        All marks are looked up before any counts: their order means nothing, and
+        one may be behind a symlink that another removes.
+        """
+        found = [self._hidden_by(removal, index) for removal in index.removals]
+        for names, victim in found:
+            for name in list(names) if victim is None else [victim]:
+                if name in names:
+                    self._forget(names.pop(name))
+
+    def _hidden_by(
+        self, removal: Removal, index: LayerIndex
+    ) -> tuple[Names, bytes | None]:
+        """Return the directory a mark is about, and the name in it, or None for all."""
+        parent, _, name = removal.path.rpartition(b"/")
+        victim: bytes | None = name
+        if removal.opaque:
+            parent, victim = removal.path, None
+        crossed = self._first_symlink(parent)
+        if crossed is not None and crossed in self._directories(index):
+            # A directory that this layer puts in the link's place is what the mark
+            # is about: nothing of the layers below is in it.
+            return {}, victim
+        names = self._walk(parent, None, index, removal.offset)
+        return ({} if names is None else names), victim
+
+    def _directories(self, index: LayerIndex) -> set[bytes]:
+        """Return the paths that a layer lists as directories; the last layer's, once."""
+        if self._listed[0] is not index:
+            kinds = self.members.kinds
+            paths = {
+                path: kinds[member]
+                for member, path in enumerate(index.paths, index.first)
+            }
+            found = {path for path, kind in paths.items() if kind == DIRECTORY}
+            self._listed = index, found
+        return self._listed[1]
 
     def _first_symlink(self, path: bytes) -> bytes | None:
         """Return the first prefix of ``path`` that is a symlink."""

@@ -129,6 +129,10 @@ TREES = {
     "13 the same, with the whiteout first":
         ([["usr/", "usr/a", "lib->usr"], ["-lib/a", "lib/"]],
          {"lib/": "", "usr/": "", "usr/a": "0"}),
+    "13 a whiteout below a symlink that is whited out itself":
+        ([["s->d", "d/x", "d/y"], ["-s", "-s/x"]], {"d/": "", "d/y": "0"}),
+    "13 the same, in the other order":
+        ([["s->d", "d/x", "d/y"], ["-s/x", "-s"]], {"d/": "", "d/y": "0"}),
     "14 .. inside a name is cleaned":
         ([["d/", "d/../a", "d/e/../../b"]], {"a": "0", "b": "0", "d/": ""}),
     "15 symlink text is kept byte for byte":
