@@ -148,14 +148,15 @@ class LayerIndex:
         first: Number of the layer's first member; ``paths[i]`` is of ``first + i``.
         paths: Normalised paths, in archive order.
         removals: In archive order.
-        aside: AUFS bookkeeping by path: never in the tree, but hard links name it.
+        aside: Members that are AUFS bookkeeping: not in the tree, but hard links of
+            the same layer may name them.
     """
 
     where: str
     first: int
     paths: list[bytes] = field(default_factory=list)
     removals: list[Removal] = field(default_factory=list)
-    aside: dict[bytes, int] = field(default_factory=dict)
+    aside: set[int] = field(default_factory=set)
 
 
 class LayerBytes(Protocol):

@@ -225,16 +225,14 @@ def read_layer(source: LayerBytes, where: str, layer: int, into: Members) -> Lay
     """
     index = LayerIndex(where, first=len(into))
     reader = TarReader(source, where)
-    bookkeeping: list[Entry] = []
     estargz: list[Entry] = []
     for entry in reader:
         path = entry[0]
         if b".wh." in path:
             meaning, path = _classify(reader, path)
             if meaning == whiteout.ASIDE:
-                bookkeeping.append(entry)
-                continue
-            if meaning != whiteout.ORDINARY:
+                index.aside.add(len(into))
+            elif meaning != whiteout.ORDINARY:
                 opaque = meaning == whiteout.OPAQUE
                 index.removals.append(Removal(path, opaque, reader.offset))
                 continue
@@ -250,10 +248,6 @@ def read_layer(source: LayerBytes, where: str, layer: int, into: Members) -> Lay
             index.paths.append(entry[0])
             _add(reader, entry, into)
     into.layers.extend([layer] * (len(into) - index.first))
-    for entry in bookkeeping:
-        index.aside[entry[0]] = len(into)
-        _add(reader, entry, into)
-        into.layers.append(layer)
     return index
 
 

@@ -52,6 +52,7 @@ class Tree:
         self.children: dict[int, Names] = {}
         self.linked: set[int] = set()
         self.warnings: list[str] = []
+        self._aside: Names = {}  # AUFS bookkeeping of the layer that is being applied
         self._listed: tuple[LayerIndex | None, set[bytes]] = None, set()
 
     def apply(self, index: LayerIndex) -> None:
@@ -93,16 +94,30 @@ class Tree:
         victim: bytes | None = name
         if removal.opaque:
             parent, victim = removal.path, None
-        crossed = self._first_symlink(parent)
-        if crossed is not None and crossed in self._directories(index):
-            # A directory that this layer puts in the link's place is what the mark
-            # is about: nothing of the layers below is in it.
+        if self._crosses_symlink(parent) and self._replaced(parent, removal, index):
             return {}, victim
         names = self._walk(parent, None, index, removal.offset)
         return ({} if names is None else names), victim
 
+    def _replaced(self, path: bytes, removal: Removal, index: LayerIndex) -> bool:
+        """Say whether the layer puts a directory in the place of a symlink in ``path``.
+
+        Then it is that directory that a mark is about: nothing of the layers below
+        is in it.
+        """
+        parts = path.split(b"/")
+        for depth in range(1, len(parts) + 1):
+            if b"/".join(parts[:depth]) not in self._directories(index):
+                continue
+            above = b"/".join(parts[: depth - 1])
+            names = self._walk(above, None, index, removal.offset)
+            inode = None if names is None else names.get(parts[depth - 1])
+            if inode is not None and self.members.kinds[inode] == SYMLINK:
+                return True
+        return False
+
     def _directories(self, index: LayerIndex) -> set[bytes]:
-        """Return the paths that a layer lists as directories; the last layer's, once."""
+        """Return the paths that a layer lists as directories, gathered once."""
         if self._listed[0] is not index:
             kinds = self.members.kinds
             paths = {
@@ -113,18 +128,17 @@ class Tree:
             self._listed = index, found
         return self._listed[1]
 
-    def _first_symlink(self, path: bytes) -> bytes | None:
-        """Return the first prefix of ``path`` that is a symlink."""
-        names, seen = self.root, b""
+    def _crosses_symlink(self, path: bytes) -> bool:
+        """Say whether a prefix of ``path`` is a symlink."""
+        names = self.root
         for part in path.split(b"/") if path else ():
             inode = names.get(part)
             if inode is None:
-                return None
-            seen = seen + b"/" + part if seen else part
+                return False
             if self.members.kinds[inode] == SYMLINK:
-                return seen
+                return True
             names = self.children.get(inode, {})
-        return None
+        return False
 
     def _forget(self, inode: int) -> None:
         """Drop the directories below an inode that has lost its name."""
@@ -144,7 +158,13 @@ class Tree:
             b"": self.root
         }  # directories of this layer, by path
         parent, names = b"", self.root
+        aside, self._aside = index.aside, {}
         for member, path in enumerate(index.paths, index.first):
+            if aside and member in aside:
+                self._aside[path] = self._link(
+                    member, self._aside, path, waiting, index
+                )
+                continue
             head, _, name = path.rpartition(b"/")
             if head != parent:
                 found = known.get(head)
@@ -162,12 +182,7 @@ class Tree:
                 kept = None if old is None else children.pop(old, None)
                 children[member] = known[path] = {} if kept is None else kept
             elif kind == LINK:
-                target = self._target(member, index)
-                if target is None or kinds[target] == LINK:
-                    waiting[member] = names, name
-                else:
-                    self.linked.add(target)
-                    inode = target
+                inode = self._link(member, names, name, waiting, index)
             names[name] = inode
             if old is None or old == inode or kinds[old] not in _WAYS:
                 continue
@@ -241,19 +256,36 @@ class Tree:
 
     # --- hard links
 
+    def _link(
+        self,
+        member: int,
+        names: Names,
+        name: bytes,
+        waiting: dict[int, tuple[Names, bytes]],
+        index: LayerIndex,
+    ) -> int:
+        """Return a member's inode: its own, or what it links to, if it is there."""
+        if self.members.kinds[member] != LINK:
+            return member
+        target = self._target(member, index)
+        if target is None or self.members.kinds[target] == LINK:
+            waiting[member] = names, name
+            return member
+        self.linked.add(target)
+        return target
+
     def _target(self, member: int, index: LayerIndex) -> int | None:
         """Return what a hard link names: an inode, a link that waits, or None."""
         path = self.members.targets[member]
         offset = self.members.data[member] - 512
-        inode = index.aside.get(path)
+        inode = self._aside.get(path)
         if inode is None:
             parent, _, name = path.rpartition(b"/")
             names = self._walk(parent, None, index, offset)
             inode = None if names is None else names.get(name)
-            if not path or (inode is not None and inode in self.children):
-                self._fail(
-                    f"a hard link to the directory {quoted(path)}", index, offset
-                )
+        found_directory = inode is not None and self.members.kinds[inode] == DIRECTORY
+        if not path or found_directory:
+            self._fail(f"a hard link to the directory {quoted(path)}", index, offset)
         return inode
 
     def _link_waiting(
@@ -263,28 +295,51 @@ class Tree:
 
         Until then the link itself stands in the tree; where it no longer does, a
         later entry of the layer has taken its place. It must name something all the
-        same: tools that link at once fail on it.
+        same: tools that link at once fail on it. The way to a target may lead through
+        links that wait too, so what is not found is looked for again.
         """
         found: dict[int, int] = {}
-        for member in waiting:
-            chain: dict[int, None] = {}
-            inode = member
-            while self.members.kinds[inode] == LINK:
-                chain[inode] = None
-                target = found.get(inode)
-                if target is None:
-                    target = self._target(inode, index)
-                if target is None or target in chain:
-                    path = self.members.targets[inode]
-                    why = "which is not there" if target is None else "in a circle"
-                    self._fail(f"a hard link to {quoted(path)}, {why}",
-                               index, self.members.data[member] - 512)  # fmt: skip
-                inode = target
-            found |= dict.fromkeys(chain, inode)
-        for member, (names, name) in waiting.items():
-            if names.get(name) == member:
-                names[name] = found[member]
-                self.linked.add(found[member])
+        todo = list(waiting)
+        for _ in range(MAX_LINKS):
+            for member in todo:
+                inode = self._follow(member, found, index)
+                names, name = waiting[member]
+                if inode is not None and names.get(name) == member:
+                    names[name] = inode
+                    self.linked.add(inode)
+            left = [member for member in todo if member not in found]
+            if not left:
+                return
+            if len(left) == len(todo):
+                break
+            todo = left
+        for member in left:
+            if member not in index.aside:
+                self._fail_link(member, "which is not there", index)
+
+    def _follow(
+        self, member: int, found: dict[int, int], index: LayerIndex
+    ) -> int | None:
+        """Return the inode at the end of a chain of links, and note it for them all."""
+        chain: dict[int, None] = {}
+        inode = member
+        while self.members.kinds[inode] == LINK:
+            chain[inode] = None
+            target = found.get(inode)
+            if target is None:
+                target = self._target(inode, index)
+            if target is None:
+                return None
+            if target in chain:
+                self._fail_link(inode, "in a circle", index)
+            inode = target
+        found |= dict.fromkeys(chain, inode)
+        return inode
+
+    def _fail_link(self, member: int, why: str, index: LayerIndex) -> NoReturn:
+        path = quoted(self.members.targets[member])
+        offset = self.members.data[member] - 512
+        self._fail(f"a hard link to {path}, {why}", index, offset)
 
     def _fail(self, what: str, index: LayerIndex, offset: int) -> NoReturn:
         raise FormatError(what, where=index.where, offset=offset)

@@ -40,9 +40,11 @@ def classify(path: bytes) -> tuple[int, bytes]:
     True
     """
     parent, slash, name = path.rpartition(b"/")
+    if any(part.startswith(META) for part in parent.split(b"/")):
+        return ASIDE, path
     if name == OPAQUE_MARK:
         return _below_ordinary(OPAQUE, parent, parent)
-    if any(part.startswith(META) for part in path.split(b"/")):
+    if name.startswith(META):
         return ASIDE, path
     if not name.startswith(MARK):
         return _below_ordinary(ORDINARY, path, parent)

@@ -85,12 +85,15 @@ TREES = {
          {"k": "0"}),
     "7 AUFS bookkeeping does not reach the output":
         ([[".wh..wh.aufs", ".wh..wh.plnk/", ".wh..wh.orph/", ".wh..wh.orph/x", "a",
-           "d/.wh..wh.y"]], {"a": "0"}),
+           "d/.wh..wh.y"], [".wh..wh.orph/-a".replace("-", ".wh."), ".wh..wh.orph/d/*"]],
+         {"a": "0"}),
     "7 a hard link to AUFS bookkeeping gets its content":
         ([["a"], [member(".wh..wh.plnk/7.1", b"P"), "b=.wh..wh.plnk/7.1",
                   "c=.wh..wh.plnk/7.1"]], {"a": "0", "b": "P", "c": "P"}),
     "7 a hard link before the AUFS bookkeeping that it names":
         ([["b=.wh..wh.plnk/7.1", member(".wh..wh.plnk/7.1", b"P")]], {"b": "P"}),
+    "7 AUFS bookkeeping may link to nothing":
+        ([["a", ".wh..wh.plnk/7.1=gone"]], {"a": "0"}),
     "8 a char device 0:0 is a device, not a whiteout":
         ([["a"], [member("a", type=b"3", device=(0, 0))]], {"a": "chr"}),
     "9 a file in a directory's place: the subtree is gone":
@@ -133,6 +136,10 @@ TREES = {
         ([["s->d", "d/x", "d/y"], ["-s", "-s/x"]], {"d/": "", "d/y": "0"}),
     "13 the same, in the other order":
         ([["s->d", "d/x", "d/y"], ["-s/x", "-s"]], {"d/": "", "d/y": "0"}),
+    "13 the same, with the replaced symlink behind another":
+        ([["lib->usr/lib", "usr/lib/d->/srv", "srv/x"], ["lib/d/", "lib/d/*"]],
+         {"lib": "->usr/lib", "srv/": "", "srv/x": "0", "usr/": "", "usr/lib/": "",
+          "usr/lib/d/": ""}),
     "14 .. inside a name is cleaned":
         ([["d/", "d/../a", "d/e/../../b"]], {"a": "0", "b": "0", "d/": ""}),
     "15 symlink text is kept byte for byte":
@@ -223,6 +230,8 @@ REFUSED = {
         ([["a=a"]], "layer 1", "a hard link to 'a', in a circle"),
     "21 a hard link to a directory":
         ([["d/", "a=d"]], "layer 1", "a hard link to the directory 'd'"),
+    "21 a hard link to a directory of AUFS's bookkeeping":
+        ([[".wh..wh.plnk/", "a=.wh..wh.plnk"]], "layer 1", "link to the directory"),
     "21 a hard link to the root":
         ([["a=./"]], "layer 1", "a hard link to the directory ''"),
     "21 hard links in a circle":
