@@ -213,7 +213,7 @@ class Spool:
             return b""
         at = bisect_right(self._starts, offset) - 1
         if offset + count <= self._starts[at] + self._size(at):
-            return self._part(at, offset - self._starts[at], count)
+            return bytes(self._part(at, offset - self._starts[at], count))
         out = bytearray(count)
         self.readinto(offset, memoryview(out))
         return bytes(out)
@@ -241,12 +241,12 @@ class Spool:
         stop = self._starts[at + 1] if at + 1 < len(self._starts) else self._length
         return stop - self._starts[at]
 
-    def _part(self, at: int, skip: int, count: int) -> bytes:
-        """Return bytes of one chunk."""
+    def _part(self, at: int, skip: int, count: int) -> memoryview | bytes:
+        """Return bytes of one chunk, not copied when they are in memory."""
         chunk = self._chunks[at]
         if isinstance(chunk, int):
             return self._pool.recall(chunk + skip, count)
-        return chunk[skip : skip + count]
+        return memoryview(chunk)[skip : skip + count]
 
     def _wait(self, stop: int) -> None:
         """Wait until there are ``stop`` bytes, or all."""

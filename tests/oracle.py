@@ -23,7 +23,7 @@ a hard link to one that waits                      waits, too
 a hard link to nothing, its name listed again      refused
 a hard link to ``.wh..wh.plnk/N``                  that file, of the same layer; all
                                                    such links are one inode
-a hard link among AUFS's bookkeeping               may lead nowhere if none is to it
+a hard link among AUFS's bookkeeping to nothing    no error, if none is to that link
 implied directories                                mtime of the entry that made them
 symlinks                                           mode 0777
 =================================================  ===================================
@@ -136,7 +136,8 @@ def cleaned(name: bytes, entry: Entry) -> Path:
 
 def is_bookkeeping(path: Path) -> bool:
     """Tell AUFS's own files, and all below them, from opaque marks and the rest."""
-    return path[-1:] != (OPAQUE,) and any(n.startswith(BOOKKEEPING) for n in path)
+    path = path[:-1] if path[-1:] == (OPAQUE,) else path
+    return any(name.startswith(BOOKKEEPING) for name in path)
 
 
 def is_whiteout(path: Path) -> bool:
@@ -262,8 +263,6 @@ def add_member(
     directory = directory_at(tree, path[:-1], entry, make=True)
     assert directory is not None
     inode = inode_of(tree, plnk, entry, waiting)
-    if entry.type == "hardlink" and inode.type == "dir":
-        raise Refused(entry, "hard link to a directory")
     where = (*directory, *path[-1:])
     old = tree.get(where)
     if old is not None and not old.type == inode.type == "dir":
@@ -275,6 +274,8 @@ def inode_of(tree: Tree, plnk: Tree, entry: Entry, waiting: Waiting) -> Inode:
     """Return what a member's path will name."""
     if entry.type == "hardlink":
         inode = linked(tree, plnk, entry) or Inode(PENDING)
+        if inode.type == "dir":
+            raise Refused(entry, "hard link to a directory")
         if inode.type == PENDING:
             waiting[inode] = entry
         return inode
@@ -318,18 +319,13 @@ def bind_waiting(tree: Tree, plnk: Tree, waiting: Waiting) -> None:
         pending, inode = ready.popitem()
         entry = waiting.pop(pending)
         if inode.type == "dir":
-            refuse(entry, "hard link to a directory")
+            raise Refused(entry, "hard link to a directory")
         for names in (tree, plnk):
             for path in [path for path in names if names[path] is pending]:
                 names[path] = inode
     for entry in waiting.values():
-        refuse(entry, "hard link to nothing, or in a cycle")
-
-
-def refuse(entry: Entry, why: str) -> None:
-    """Refuse a link that cannot be bound, unless it is AUFS's bookkeeping."""
-    if not is_bookkeeping(cleaned(entry.name, entry)):
-        raise Refused(entry, why)
+        if not is_bookkeeping(cleaned(entry.name, entry)):
+            raise Refused(entry, "hard link to nothing, or in a cycle")
 
 
 def first_names(tree: Tree) -> dict[Inode, Path]:

@@ -159,10 +159,11 @@ def make_mark(kind: str, path: bytes, pick: Pick, plain: Entry) -> Entry:
         return replace(entry, name=directory + b".wh..wh..opq")
     if kind == "malformed":
         return replace(entry, name=parent + slash + chosen(MALFORMED, form))
-    if form % 5 == 0:
-        entry = replace(entry, type="hardlink", target=target)
-    inside = parent + slash if form % 11 == 0 else b""
-    return replace(entry, name=inside + chosen(AUFS, form))
+    path = chosen(AUFS, form)
+    if path in PLNKS and form % 3 == 0:
+        return replace(entry, name=path, type="hardlink", target=target)
+    inside = parent + slash if form % 11 == 0 and path not in PLNKS else b""
+    return replace(entry, name=inside + path, type=type.replace("hardlink", "file"))
 
 
 def chosen(options: Sequence[T], number: int) -> T:
@@ -294,6 +295,22 @@ FOUND: dict[str, Image] = {
             Entry(b"srv/x"),
         ],
         [Entry(b"lib/d/", "dir"), Entry(b"lib/d/.wh..wh..opq")],
+    ],
+    "a whiteout does not pass a link where its layer lists a directory": [
+        [
+            Entry(b"a", "symlink", target=b"b"),
+            Entry(b"b", "symlink", target=b"c"),
+            Entry(b"c/x"),
+        ],
+        [Entry(b"b/", "dir"), Entry(b"a/.wh.x")],
+    ],
+    "nor if another name of the link's place is the listed one": [
+        [
+            Entry(b"s", "symlink", target=b"d"),
+            Entry(b"d/l", "symlink", target=b"../e"),
+            Entry(b"e/x"),
+        ],
+        [Entry(b"d/l/", "dir"), Entry(b"s/l/.wh.x")],
     ],
     "an opaque mark among AUFS's bookkeeping is bookkeeping": [
         [Entry(b".wh..wh.orph/d/.wh..wh..opq")],
