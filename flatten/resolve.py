@@ -12,6 +12,7 @@ Reference: OCI image-spec layer.md; where it is silent, what docker's vfs driver
 podman's vfs driver and umoci do when they agree.
 """
 
+from itertools import count
 from typing import Final, NoReturn
 
 from .errors import FormatError, quoted
@@ -21,7 +22,6 @@ from .model import (
     SYMLINK,
     LayerIndex,
     Members,
-    Removal,
 )
 
 MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
@@ -30,6 +30,9 @@ _WAYS: Final = (DIRECTORY, SYMLINK)
 
 Names = dict[bytes, int]
 """A directory: its names, and the inode of each."""
+
+Places = set[tuple[int, bytes]]
+"""Names in directories: the id of the directory's dict, and the name."""
 
 
 class Tree:
@@ -53,7 +56,6 @@ class Tree:
         self.linked: set[int] = set()
         self.warnings: list[str] = []
         self._aside: Names = {}  # AUFS bookkeeping of the layer that is being applied
-        self._listed: tuple[LayerIndex | None, set[bytes]] = None, set()
 
     def apply(self, index: LayerIndex) -> None:
         """Apply one layer on top of those before it.
@@ -64,7 +66,6 @@ class Tree:
         """
         self._remove(index)
         self._add(index)
-        self._listed = None, set()
         repeated = len(index.paths) - len(set(index.paths))
         if repeated:
             self.warnings.append(
@@ -80,53 +81,38 @@ class Tree:
         All marks are looked up before any counts: their order means nothing, and
         one may be behind a symlink that another removes.
         """
-        found = [self._hidden_by(removal, index) for removal in index.removals]
+        replaced: Places | None = None
+        found: list[tuple[Names, bytes | None]] = []
+        for removal in index.removals:
+            parent, _, name = removal.path.rpartition(b"/")
+            victim = None if removal.opaque else name
+            parent = removal.path if removal.opaque else parent
+            if replaced is None and self._crosses_symlink(parent):
+                replaced = self._replaced_symlinks(index)
+            names = self._walk(parent, None, index, removal.offset, replaced or ())
+            if names is not None:
+                found.append((names, victim))
         for names, victim in found:
             for name in list(names) if victim is None else [victim]:
                 if name in names:
                     self._forget(names.pop(name))
 
-    def _hidden_by(
-        self, removal: Removal, index: LayerIndex
-    ) -> tuple[Names, bytes | None]:
-        """Return the directory a mark is about, and the name in it, or None for all."""
-        parent, _, name = removal.path.rpartition(b"/")
-        victim: bytes | None = name
-        if removal.opaque:
-            parent, victim = removal.path, None
-        if self._crosses_symlink(parent) and self._replaced(parent, removal, index):
-            return {}, victim
-        names = self._walk(parent, None, index, removal.offset)
-        return ({} if names is None else names), victim
+    def _replaced_symlinks(self, index: LayerIndex) -> Places:
+        """Return the symlinks in whose places a layer puts directories.
 
-    def _replaced(self, path: bytes, removal: Removal, index: LayerIndex) -> bool:
-        """Say whether the layer puts a directory in the place of a symlink in ``path``.
-
-        Then it is that directory that a mark is about: nothing of the layers below
-        is in it.
+        It is those directories that marks below are about, and nothing of the layers
+        below is in them; what the symlinks lead to is not meant.
         """
-        parts = path.split(b"/")
-        for depth in range(1, len(parts) + 1):
-            if b"/".join(parts[:depth]) not in self._directories(index):
-                continue
-            above = b"/".join(parts[: depth - 1])
-            names = self._walk(above, None, index, removal.offset)
-            inode = None if names is None else names.get(parts[depth - 1])
-            if inode is not None and self.members.kinds[inode] == SYMLINK:
-                return True
-        return False
-
-    def _directories(self, index: LayerIndex) -> set[bytes]:
-        """Return the paths that a layer lists as directories, gathered once."""
-        if self._listed[0] is not index:
-            kinds = self.members.kinds
-            paths = {
-                path: kinds[member]
-                for member, path in enumerate(index.paths, index.first)
-            }
-            found = {path for path, kind in paths.items() if kind == DIRECTORY}
-            self._listed = index, found
-        return self._listed[1]
+        kinds, places = self.members.kinds, set()
+        listed = dict(zip(index.paths, count(index.first)))
+        for path, member in listed.items():
+            if kinds[member] == DIRECTORY and path:
+                parent, _, name = path.rpartition(b"/")
+                names = self._walk(parent, None, index, self.members.data[member] - 512)
+                inode = None if names is None else names.get(name)
+                if inode is not None and kinds[inode] == SYMLINK:
+                    places.add((id(names), name))
+        return places
 
     def _crosses_symlink(self, path: bytes) -> bool:
         """Say whether a prefix of ``path`` is a symlink."""
@@ -200,8 +186,13 @@ class Tree:
         assert names is not None, "a walk that makes directories ends in one"
         return names
 
-    def _walk(  # noqa: C901 - one case a kind of path component
-        self, path: bytes, cause: int | None, index: LayerIndex, offset: int
+    def _walk(  # noqa: C901, PLR0912 - one case a kind of path component
+        self,
+        path: bytes,
+        cause: int | None,
+        index: LayerIndex,
+        offset: int,
+        barred: Places | tuple[()] = (),
     ) -> Names | None:
         """Return the directory at ``path``, through symlinks, inside the root.
 
@@ -211,6 +202,7 @@ class Tree:
                 mtime); None makes nothing: what is no directory gives None.
             index: The layer, for messages.
             offset: Of the header that needs this, for messages.
+            barred: Symlinks that are not followed: there the walk ends, with None.
 
         Raises:
             FormatError: More than 40 symlinks; with ``cause``, something on the way
@@ -238,6 +230,8 @@ class Tree:
             below = children.get(inode)
             if below is not None:
                 trail.append(below)
+            elif barred and (id(trail[-1]), name) in barred:
+                return None
             elif members.kinds[inode] == SYMLINK:
                 followed += 1
                 if followed > MAX_LINKS:
