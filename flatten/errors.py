@@ -59,6 +59,15 @@ class IntegrityError(FlattenError):
     exit_code = 5
 
 
+def shown(text: str) -> str:
+    r"""Return user data as it is where that is harmless, else quoted.
+
+    >>> print(shown("app.tar"), shown("a\nb"))
+    app.tar 'a\nb'
+    """
+    return text if text.isprintable() and 0 < len(text) < 300 else quoted(text)
+
+
 def quoted(text: bytes | str) -> str:
     r"""Quote user data for a message, on one line, whatever bytes are in it.
 

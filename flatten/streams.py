@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from .decompress import CHUNK, decompress, sniff
-from .errors import FlattenError, FormatError, SourceError, quoted
+from .errors import FlattenError, FormatError, SourceError, quoted, shown
 from .model import LayerBytes
 
 _ZERO_CHUNK: Final = bytes(CHUNK)
@@ -396,13 +396,13 @@ def open_file(path: str, pool: Pool) -> File | Spool:
         SourceError: It does not exist, may not be read, or is a directory or a
             character device.
     """
-    shown = "standard input" if path == "-" else quoted(path)
+    named = "standard input" if path == "-" else quoted(path)
     try:
         descriptor = os.dup(0) if path == "-" else _open(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise SourceError(f"{shown}: {reason}") from error
-    name = "standard input" if path == "-" else path
+        raise SourceError(f"{named}: {reason}") from error
+    name = "standard input" if path == "-" else shown(path)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return File(descriptor, name, os.fstat(descriptor).st_size)
@@ -410,9 +410,9 @@ def open_file(path: str, pool: Pool) -> File | Spool:
         return File(descriptor, name, os.lseek(descriptor, 0, os.SEEK_END))
     try:
         if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
-            raise SourceError(f"{shown}: not a file, a directory of an image or a pipe")
+            raise SourceError(f"{named}: not a file, a directory of an image or a pipe")
         spool = Spool(pool, name)
-        pool.fill(spool, _chunks(descriptor, shown))
+        pool.fill(spool, _chunks(descriptor, named))
         spool.finish()
     finally:
         os.close(descriptor)
@@ -423,14 +423,14 @@ def _open(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _chunks(descriptor: int, shown: str) -> Iterable[bytes]:
+def _chunks(descriptor: int, named: str) -> Iterable[bytes]:
     """Yield what a pipe gives, in chunks of one size, so that zeros are seen."""
     buffer = bytearray()
     while True:
         try:
             data = os.read(descriptor, CHUNK - len(buffer))
         except OSError as error:
-            raise FlattenError(f"{shown}: cannot read: {error.strerror}") from error
+            raise FlattenError(f"{named}: cannot read: {error.strerror}") from error
         buffer += data
         if len(buffer) == CHUNK or (not data and buffer):
             yield bytes(buffer)

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,5 +92,4 @@ def standard_output() -> Iterator[int]:
         raise UsageError(
             "a tar will not be written to a terminal; use -o FILE, or a pipe"
         )
-    sys.stdout.flush()
     yield 1

@@ -1,5 +1,6 @@
 """The command as people run it: what it writes, says and ends with."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import docker_archive, layers, member
+from builders import archive, docker_archive, layers, member
 from listing import contents
 
 FLATTEN = [sys.executable, "-m", "flatten"]
@@ -152,6 +153,32 @@ def test_failures(image, tmp_path, args, code, why):
     if code != 2:
         assert got.stderr.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_messages_are_one_line_whatever_the_names(tmp_path):
+    tars = layers(["../x"])
+    names = {"Config": "c.json", "RepoTags": ["a\x1b[31m:1"], "Layers": ["l\n.tar"]}
+    files = [
+        ("l\n.tar", tars[0]),
+        ("c.json", b"{}"),
+        ("manifest.json", json.dumps([names]).encode()),
+    ]
+    path = tmp_path / "new\nline.tar"
+    path.write_bytes(archive(files))
+
+    for image in (path, f"{path}#other", tmp_path / "no\nthing"):
+        got = run(image, "-o", "/dev/null")
+        assert got.returncode in (3, 4)
+        assert got.stderr.count("\n") == 1
+        assert "\x1b" not in got.stderr
+
+
+def test_without_standard_output_it_says_so(image):
+    command = f"exec '{sys.executable}' -m flatten '{image}' >&-"
+    got = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+
+    assert got.returncode == 1
+    assert got.stderr == b"flatten: cannot write: Bad file descriptor\n"
 
 
 def test_a_digest_mismatch_is_exit_code_5(image):

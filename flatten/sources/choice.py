@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from ..errors import FormatError, SourceError, UsageError, quoted
+from ..errors import FormatError, SourceError, UsageError, quoted, shown
 
 _SHOWN: Final = 20  # images listed in a message
 _ARCHITECTURES: Final = {
@@ -109,9 +109,9 @@ def choose(entries: Sequence[E], wanted: Wanted, where: str) -> E:
         raise FormatError("the archive holds no image", where=where)
     found = list(entries) if wanted.name is None else _named(entries, wanted.name)
     if not found:
-        shown = quoted(wanted.name or "")
+        asked = quoted(wanted.name or "")
         raise SourceError(
-            f"{where}: no image {shown} in it; it has {_listed(entries)}"
+            f"{where}: no image {asked} in it; it has {_listed(entries)}"
         )  # fmt: skip
     fits = _on_platform(found, wanted.platform)
     if not fits and wanted.platform is not None:
@@ -177,13 +177,13 @@ def _familiar(name: str) -> str:
 
 def _listed(entries: Sequence[E]) -> str:
     """List entries for a message."""
-    shown = []
+    listed = []
     for position, entry in enumerate(entries[:_SHOWN]):
-        names = " ".join(entry.names) or "(no name)"
+        names = " ".join(map(shown, entry.names)) or "(no name)"
         platform = entry.platform()
         parts = [f"@{position}", names, entry.ids[0][:12], str(platform or "")]
-        shown.append(" ".join(filter(None, parts)))
-    return "; ".join(shown) + ("; ..." if len(entries) > _SHOWN else "")
+        listed.append(" ".join(filter(None, parts)))
+    return "; ".join(listed) + ("; ..." if len(entries) > _SHOWN else "")
 
 
 def config_platform(config: dict[str, object]) -> Platform | None:

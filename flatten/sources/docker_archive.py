@@ -19,7 +19,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..errors import FormatError, quoted
+from ..errors import FormatError, quoted, shown
 from ..model import Image
 from .archive import Archive
 from .choice import Platform, Wanted, choose, config_platform
@@ -74,7 +74,7 @@ def load(files: Files, wanted: Wanted) -> Image:
     layers = []
     for position, path in enumerate(entry.layers):
         what = f"layer {position + 1} of {count}"
-        name = f"{files.name}, {what} ({path})"
+        name = f"{files.name}, {what} ({shown(path)})"
         blob = files.open(path, what)
         layers.append(
             BlobLayer(name, promised[position], blob_digest(path), blob, files.pool)

@@ -5,7 +5,7 @@ import stat
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..errors import FlattenError, FormatError, quoted
+from ..errors import FlattenError, FormatError, quoted, shown
 from ..streams import File, Pool
 from ..tarball import normalise
 
@@ -24,7 +24,7 @@ class Folder:
 
     def __init__(self, path: str, pool: Pool) -> None:
         """Open nothing yet."""
-        self.name = path
+        self.name = shown(path)
         self.pool = pool
         self.resources = ExitStack()
         self._path = Path(path)
