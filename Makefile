@@ -1,5 +1,6 @@
 # make demo    flatten a small image and show the result
 # make check   the whole law: format, lint, types, imports, tests, docs
+# make bench   the targets' table, a few minutes; make bench-full: with large images
 # make fuzz    random layered images against the naive model, thousands of them
 
 VENV := .venv
@@ -8,7 +9,7 @@ PYTHON ?= python3
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo check lint types imports test fuzz fix clean
+.PHONY: demo check lint types imports test fuzz bench bench-full fix clean
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -44,6 +45,12 @@ test: $(VENV)/.installed
 
 fuzz: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_random.py
+
+bench: $(VENV)/.installed
+	$(BIN)/python bench/run.py --quick --rivals
+
+bench-full: $(VENV)/.installed
+	$(BIN)/python bench/run.py --full --rivals
 
 fix: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

@@ -219,8 +219,12 @@ def test_a_reader_that_leaves_ends_it_silently(large):
 def test_a_signal_leaves_nothing_behind(large, tmp_path, number, code):
     folder = tmp_path / "out"
     folder.mkdir()
-    command = [*FLATTEN, large, "-o", folder / "out.tar"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+    command = [*FLATTEN, large, "-o", folder / "out.tar.xz"]  # which takes a while
+
+    def heed():  # what runs the tests may ignore it, as nohup does
+        signal.signal(number, signal.SIG_DFL)
+
+    with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=heed)  # noqa: PLW1509 - no threads here as process:
         while not list(folder.iterdir()):
             time.sleep(0.001)
         process.send_signal(number)
@@ -228,6 +232,17 @@ def test_a_signal_leaves_nothing_behind(large, tmp_path, number, code):
 
     assert process.returncode == code
     assert list(folder.iterdir()) == []
+
+
+def test_what_is_ignored_stays_ignored_as_under_nohup():
+    code = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
+        "from flatten.cli import main; main(['no/such/image']);"
+        "print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    )
+    got = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+
+    assert got.stdout == b"True\n"
 
 
 def test_mtime_and_source_date_epoch_clamp(image):

@@ -280,15 +280,25 @@ def zeros_layer(size, pack):
     return b"".join(parts)
 
 
+MEASURE = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stderr=subprocess.PIPE)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+print(done.returncode, peak, done.stderr.decode(), sep="|", end="")
+"""
+
+
 def run_measured(*args):
-    """Run the command; return exit code, errors and peak memory in MiB."""
-    command = [sys.executable, "-m", "flatten", *map(str, args)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    errors = process.stderr.read().decode()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    return process.returncode, errors, used.ru_maxrss >> 10
+    """Run the command; return exit code, errors and peak memory in MiB.
+
+    From a small process: what is measured begins at the size of the parent.
+    """
+    command = [sys.executable, "-c", MEASURE, sys.executable, "-m", "flatten"]
+    done = subprocess.run(
+        [*command, *map(str, args)], capture_output=True, text=True, check=True
+    )
+    code, peak, errors = done.stdout.split("|", 2)
+    return int(code), errors, int(peak)
 
 
 def test_a_gigabyte_of_zeros_takes_no_memory(tmp_path):

@@ -312,6 +312,10 @@ FOUND: dict[str, Image] = {
         ],
         [Entry(b"d/l/", "dir"), Entry(b"s/l/.wh.x")],
     ],
+    "a link in a circle may become an opaque directory with directories": [
+        [Entry(b"a", "symlink", target=b"a")],
+        [Entry(b"a/", "dir"), Entry(b"a/.wh..wh..opq"), Entry(b"a/d/", "dir")],
+    ],
     "an opaque mark among AUFS's bookkeeping is bookkeeping": [
         [Entry(b".wh..wh.orph/d/.wh..wh..opq")],
     ],
