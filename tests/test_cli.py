@@ -224,7 +224,11 @@ def test_a_signal_leaves_nothing_behind(large, tmp_path, number, code):
     def heed():  # what runs the tests may ignore it, as nohup does
         signal.signal(number, signal.SIG_DFL)
 
-    with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=heed)  # noqa: PLW1509 - no threads here as process:
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed,  # noqa: PLW1509 - no threads here
+    ) as process:
         while not list(folder.iterdir()):
             time.sleep(0.001)
         process.send_signal(number)
