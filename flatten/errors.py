@@ -75,7 +75,7 @@ def quoted(text: bytes | str) -> str:
     'café\n'
     """
     if isinstance(text, str):
-        text = text.encode("utf-8", "surrogateescape")
+        text = text.encode("utf-8", "backslashreplace")
     if len(text) > 300:
         text = text[:297] + b"..."
     return repr(text.decode("utf-8", "backslashreplace"))

@@ -1,7 +1,7 @@
 """The whole story: an image is opened, indexed, stacked, planned and written."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,7 +164,8 @@ def _output(
     """Open the output, which must not be the image itself."""
     if isinstance(out, int):
         return nullcontext(out)
-    path, source = Path(out), Path(image.source)
-    if path.exists() and source.exists() and path.samefile(source):
-        raise UsageError(f"{quoted(str(path))} is the image; write to another file")
+    path = Path(out)
+    with suppress(OSError, ValueError):  # whatever it is, it is not the image
+        if path.samefile(image.source):
+            raise UsageError(f"{quoted(str(path))} is the image; write elsewhere")
     return target.create(path)

@@ -13,7 +13,8 @@ def bar(total: int, mode: str = "auto") -> Iterator[Callable[[int], object] | No
         total: All bytes that there will be.
         mode: ``auto`` (on a terminal), ``always`` or ``never``.
     """
-    if mode == "never" or (mode == "auto" and not sys.stderr.isatty()):
+    closed = sys.stderr is None
+    if closed or mode == "never" or (mode == "auto" and not sys.stderr.isatty()):
         yield None
         return
     from tqdm import tqdm  # noqa: PLC0415 - 30 to 70 ms

@@ -35,7 +35,8 @@ from .model import (
 )
 from .tarball import BLOCK_SIZE, parse_decimal, parse_number
 
-MAX_NUMBER: Final = 1 << 62  # of owners and sizes: sums of two fit a column
+MAX_NUMBER: Final = 1 << 62  # of sizes and times: sums of two fit a column
+MAX_OWNER: Final = 1 << 32  # as Linux; GNU tar fails on more
 
 _PLAIN_FLAGS: Final = frozenset(b"123456")
 _KEPT_PREFIXES: Final = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
@@ -121,7 +122,7 @@ def read_header(
         if found is not None:
             regions, size, data, stored = found
             sparse = tarball.sparse_map(regions, size, stored)
-            name = records.get(b"GNU.sparse.name", name)
+            name = _text(b"GNU.sparse.name", name, None, records)
     extra = Extra(
         kept_records(records),
         sparse,
@@ -158,7 +159,7 @@ def parse_owner(block: bytes, records: Records) -> Owner:
         uid = parse_decimal(records[b"uid"])
     if b"gid" in records:
         gid = parse_decimal(records[b"gid"])
-    if not (0 <= uid < MAX_NUMBER and 0 <= gid < MAX_NUMBER):
+    if not (0 <= uid < MAX_OWNER and 0 <= gid < MAX_OWNER):
         raise ValueError(f"an owner that cannot be: {uid}:{gid}")
     return mode, uid, gid
 
@@ -311,4 +312,6 @@ def _libarchive_xattr(key: bytes, value: bytes) -> tuple[bytes, bytes]:
     """Decode libarchive's own record: name URL-encoded, value in base64."""
     head, *rest = key.removeprefix(_LIBARCHIVE_XATTR).split(b"%")
     name = head + b"".join(bytes.fromhex(part[:2].decode()) + part[2:] for part in rest)
+    if b"=" in name or b"\0" in name:
+        raise ValueError(f"an xattr that no PAX record can name: {quoted(name)}")
     return b"SCHILY.xattr." + name, b64decode(value + b"=" * (-len(value) % 4))

@@ -280,6 +280,8 @@ def _classify(reader: TarReader, path: bytes) -> tuple[int, bytes]:
 def _target(reader: TarReader, kind: int, target: bytes) -> bytes:
     """Return a symlink's text as it is, and the path a hard link means."""
     if kind == SYMLINK:
+        if len(target) > MAX_NAME:
+            reader.fail(f"a symlink of {len(target):,} bytes, over {MAX_NAME:,}")
         return target
     try:
         return _path(target)

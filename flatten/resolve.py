@@ -15,6 +15,7 @@ podman's vfs driver and umoci do when they agree.
 from itertools import count
 from typing import Final, NoReturn
 
+from . import whiteout
 from .errors import FormatError, quoted
 from .model import (
     DIRECTORY,
@@ -224,6 +225,10 @@ class Tree:
             if inode is None:
                 if cause is None:
                     return None
+                if whiteout.is_mark(name):  # through a symlink to it
+                    self._fail(
+                        f"an entry below the whiteout {quoted(name)}", index, offset
+                    )
                 inode = members.imply(members.layers[cause], members.mtimes[cause])
                 trail[-1][name] = inode
                 children[inode] = {}
@@ -234,6 +239,8 @@ class Tree:
                 return None
             elif members.kinds[inode] == SYMLINK:
                 followed += 1
+                if followed > MAX_LINKS and cause is None:
+                    return None
                 if followed > MAX_LINKS:
                     self._fail(f"more than {MAX_LINKS} symlinks on the way to "
                                f"{quoted(path)}", index, offset)  # fmt: skip

@@ -27,6 +27,7 @@ from typing import Final
 from .decompress import CHUNK, decompress, sniff
 from .errors import FlattenError, FormatError, SourceError, quoted, shown
 from .model import LayerBytes
+from .tarball import BLOCK_SIZE, checksum_error
 
 _ZERO_CHUNK: Final = bytes(CHUNK)
 _MIN_BUDGET: Final = 1 << 26
@@ -283,8 +284,11 @@ class Pool:
             self._todo.append((spool, source, kind))
             if len(self._threads) < len(os.sched_getaffinity(0)):
                 thread = threading.Thread(target=self._run, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise FlattenError(f"{where}: cannot inflate: {error}") from error
                 self._threads.append(thread)
-                thread.start()
         return spool
 
     def fill(self, spool: Spool, chunks: Iterable[bytes], source_size: int = 0) -> None:
@@ -375,8 +379,8 @@ class Pool:
                 self.fill(spool, plain, source.size())
             except FlattenError as error:
                 spool.finish(error)
-            except MemoryError:
-                spool.finish(FlattenError(f"{spool.where}: out of memory"))
+            except BaseException as error:
+                spool.finish(FlattenError(f"{spool.where}: cannot inflate: {error!r}"))
             else:
                 closed = (
                     FlattenError(f"{spool.where}: given up") if self._closed else None
@@ -440,9 +444,15 @@ def _chunks(descriptor: int, named: str) -> Iterable[bytes]:
 
 
 def plain(source: LayerBytes, pool: Pool, where: str) -> LayerBytes:
-    """Return bytes as they are, or what they inflate to when they are compressed."""
+    """Return bytes as they are, or what they inflate to when they are compressed.
+
+    The name that a tar begins with may look like the start of compressed data.
+    """
     kind = sniff(source)
-    return source if kind is None else pool.inflate(source, kind, where)
+    block = source.read(0, BLOCK_SIZE)
+    if kind is None or (len(block) == BLOCK_SIZE and not checksum_error(block)):
+        return source
+    return pool.inflate(source, kind, where)
 
 
 def free_memory() -> int:

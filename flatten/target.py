@@ -26,21 +26,22 @@ def create(path: Path) -> Iterator[int]:
         FlattenError: It cannot be created.
     """
     try:
-        path = path.resolve()
-        mode = path.stat().st_mode if path.exists() else stat.S_IFREG
-    except (OSError, RuntimeError, ValueError) as error:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG | 0o666 & ~_umask()
+    except (OSError, ValueError) as error:
         raise _cannot_create(path, error) from error
     if stat.S_ISDIR(mode):
         raise UsageError(f"{quoted(str(path))} is a directory; name a file in it")
-    with _appearing(path) if stat.S_ISREG(mode) else _open(path, 0) as descriptor:
-        yield descriptor
+    with _appearing(path, mode) if stat.S_ISREG(mode) else _open(path, path, 0) as out:
+        yield out
 
 
 @contextmanager
-def _open(path: Path, flags: int) -> Iterator[int]:
-    """Open a file to write to; yield the descriptor."""
+def _open(path: Path, name: Path, flags: int) -> Iterator[int]:
+    """Open ``name`` to write what will be ``path``; yield the descriptor."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o666)
+        descriptor = os.open(name, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
     except OSError as error:
         raise _cannot_create(path, error) from error
     try:
@@ -55,19 +56,24 @@ def _open(path: Path, flags: int) -> Iterator[int]:
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[int]:
+def _appearing(path: Path, mode: int) -> Iterator[int]:
     """Write beside ``path`` and rename at the end.
 
     The name is chosen before anything is created: a signal may come at any moment,
     and what is removed then is ours.
     """
-    start = os.fsdecode(os.fsencode(path.name)[:180])
-    name = path.with_name(f".{start}.{os.urandom(6).hex()}{SUFFIX}")
     try:
-        with _open(name, os.O_CREAT | os.O_EXCL) as descriptor:
+        whole = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _cannot_create(path, error) from error
+    start = os.fsdecode(os.fsencode(whole.name)[:180])
+    name = whole.with_name(f".{start}.{os.urandom(6).hex()}{SUFFIX}")
+    try:
+        with _open(path, name, os.O_CREAT | os.O_EXCL) as descriptor:
+            os.fchmod(descriptor, stat.S_IMODE(mode))
             yield descriptor
         try:
-            os.rename(name, path)
+            os.rename(name, whole)
         except OSError as error:
             raise _cannot_create(path, error) from error
     except BaseException:
@@ -93,3 +99,10 @@ def standard_output() -> Iterator[int]:
             "a tar will not be written to a terminal; use -o FILE, or a pipe"
         )
     yield 1
+
+
+def _umask() -> int:
+    """Return the umask, which the system tells only to whoever sets it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from .errors import FlattenError, IntegrityError
@@ -43,7 +43,7 @@ class DigestCheck:
                 tasks.append((layer.name, layer.diff_id, layer.open))
             if layer.digest is not None and (inflated or layer.digest != layer.diff_id):
                 self._later.append((layer.name, layer.digest, layer.blob))
-        self._error: FlattenError | None = None
+        self._error: BaseException | None = None
         self._stopped = False
         self._threads: list[threading.Thread] = []
         self._start(self._now)
@@ -61,8 +61,10 @@ class DigestCheck:
         """
         for thread in self._threads:
             thread.join()
-        if self._error is not None:
+        if isinstance(self._error, FlattenError):
             raise self._error
+        if self._error is not None:
+            raise FlattenError(f"cannot check digests: {self._error!r}")
 
     def stop(self) -> None:
         """Give up, without an answer."""
@@ -73,20 +75,21 @@ class DigestCheck:
     def _start(self, tasks: deque[_Task]) -> None:
         for _ in range(min(THREADS, len(tasks))):
             thread = threading.Thread(target=self._run, args=(tasks,))
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise FlattenError(f"cannot check digests: {error}") from error
             self._threads.append(thread)
-            thread.start()
 
     def _run(self, tasks: deque[_Task]) -> None:
-        buffer = memoryview(bytearray(STEP))
-        while tasks and self._error is None and not self._stopped:
-            try:
-                task = tasks.popleft()
-            except IndexError:
-                return  # the other thread took the last one
-            try:
-                self._check(*task, buffer)
-            except FlattenError as error:
-                self._error = error
+        """Check one task after the other; whatever ends a thread is kept."""
+        try:
+            buffer = memoryview(bytearray(STEP))
+            while tasks and self._error is None and not self._stopped:
+                with suppress(IndexError):  # the other thread took the last one
+                    self._check(*tasks.popleft(), buffer)
+        except BaseException as error:
+            self._error = error
 
     def _check(
         self,

@@ -54,6 +54,11 @@ def classify(path: bytes) -> tuple[int, bytes]:
     return _below_ordinary(HIDES, parent + slash + hidden, parent)
 
 
+def is_mark(name: bytes) -> bool:
+    """Say whether a name is a whiteout's, which no tree may hold."""
+    return name.startswith(MARK)
+
+
 def _below_ordinary(meaning: int, path: bytes, parent: bytes) -> tuple[int, bytes]:
     """Refuse what lies below a whiteout: it could only be lost.
 

@@ -112,9 +112,9 @@ def gnu_sparse_header(regions: SparseMap, size: int) -> tuple[bytes, bytes]:
     tail = bytes(41) + b"".join(head).ljust(96, b"\0")
     tail += (b"\1" if rest else b"\0") + format_number(size, 12)
     blocks = []
-    while rest:
-        now, rest = rest[:21], rest[21:]
-        block = b"".join(now).ljust(504, b"\0") + (b"\1" if rest else b"\0")
+    for start in range(0, len(rest), 21):
+        block = b"".join(rest[start : start + 21]).ljust(504, b"\0")
+        block += b"\1" if start + 21 < len(rest) else b"\0"
         blocks.append(block.ljust(BLOCK_SIZE, b"\0"))
     return tail, b"".join(blocks)
 

@@ -124,12 +124,17 @@ FAILURES = {
     "the image as output": (
         ["IMAGE", "-o", "IMAGE"],
         2,
-        "is the image; write to another",
+        "is the image; write elsewhere",
     ),
     "an mtime that is no time": (
         ["IMAGE", "--mtime", "soon"],
         2,
         "--mtime: 'soon' is no",
+    ),
+    "a name that is too long": (
+        ["IMAGE", "-o", "n" * 300],
+        1,
+        "cannot create: File name too long",
     ),
     "a full disk": (["IMAGE", "-o", "/dev/full"], 1, "cannot write: No space left"),
     "text": (["text"], 3, "flatten: 'text': no kind of image that is known"),
@@ -171,6 +176,32 @@ def test_messages_are_one_line_whatever_the_names(tmp_path):
         assert got.returncode in (3, 4)
         assert got.stderr.count("\n") == 1
         assert "\x1b" not in got.stderr
+
+
+@pytest.mark.parametrize("image", ["good", "no/such"])
+def test_without_standard_error_nothing_gets_into_the_data(tmp_path, image):
+    (tmp_path / "good").write_bytes(docker_archive(layers(["a", "a"])))
+    command = f"exec '{sys.executable}' -m flatten {image} -v 2>&-"
+    got = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, stdout=subprocess.PIPE, check=False
+    )
+
+    assert got.returncode == (0 if image == "good" else 3)
+    assert b"flatten:" not in got.stdout
+
+
+def test_dev_stdout_is_written_to(image):
+    got = run(image, "-o", "/dev/stdout", text=False)
+
+    assert contents(got.stdout) == {"b": "0"}
+
+
+def test_an_existing_outputs_mode_is_kept(image, tmp_path):
+    out = tmp_path / "out.tar"
+    out.touch(mode=0o600)
+    run(image, "-o", out)
+
+    assert out.stat().st_mode & 0o777 == 0o600
 
 
 def test_without_standard_output_it_says_so(image):

@@ -117,6 +117,35 @@ def test_each_layer_is_sniffed_by_itself(flat, plain):
     assert flat(docker_archive(tars, config_document=config(TARS))) == plain
 
 
+@pytest.mark.parametrize(
+    "start", [b"BZhello", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ"]
+)
+def test_a_layer_whose_first_name_looks_compressed_is_a_tar(flat, start):
+    got = contents(flat(docker_archive([layer(member(start, b"x"))])))
+
+    assert "x" in got.values()
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zstd, lzma.compress, bz2.compress])
+def test_a_damaged_archive_is_malformed_not_unknown(flat, pack):
+    whole = pack(docker_archive(TARS))
+
+    with pytest.raises(flatten.FormatError):
+        flat(whole[: len(whole) // 2])
+
+
+def test_what_ends_a_thread_is_not_lost(flat, monkeypatch, tmp_path):
+    """Neither a digest that nobody checked, nor a reader that waits for ever."""
+    monkeypatch.setattr(flatten.verify, "STEP", 1 << 60)
+    with pytest.raises(flatten.FlattenError, match="cannot check digests"):
+        flat(docker_archive(TARS))
+    monkeypatch.undo()
+    monkeypatch.setattr(flatten.streams, "decompress", None)
+    with pytest.raises(flatten.FlattenError, match="cannot inflate"):
+        flat(packed_archive(gzip.compress))
+    assert not (tmp_path / "rootfs.tar").exists()
+
+
 def test_an_empty_layer_may_be_compressed(flat):
     assert contents(flat(packed_archive(gzip.compress, [b"", layer("a")]))) == {
         "a": "0"

@@ -149,6 +149,18 @@ REFUSED = {
     "a negative size": (block(b"x", size=-512), "a size of -512 bytes"),
     "a size beyond all sense": (block(b"x", size=2**80), "a size of"),
     "a negative uid": (block(b"x", uid=-1), "an owner that cannot be: -1:0"),
+    "a uid that Linux has not": (block(b"x", uid=2**32), "an owner that cannot be"),
+    "a sparse name with a NUL": (
+        pax({b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0",
+             b"GNU.sparse.realsize": b"0", b"GNU.sparse.name": b"a\0b"})
+        + block(b"x", size=512) + padded(b"0\n"), "a NUL in the PAX record",
+    ),
+    "an xattr that no record can name": (
+        pax({b"LIBARCHIVE.xattr.user.a%3Db": b"AAAA"}) + block(b"x"), "no PAX record",
+    ),
+    "a symlink over 64 KiB": (
+        pax({b"linkpath": b"t" * 65537}) + block(b"x", b"2"), "a symlink of 65,537",
+    ),
     "an mtime beyond all sense": (block(b"x", mtime=2**80), "an mtime of"),
     "a negative device": (block(b"x", b"3", device=(-1, 0)), "a device that cannot be"),
     "an unknown typeflag": (block(b"x", b"Z"), "unknown typeflag 'Z': 'x'"),
@@ -271,7 +283,7 @@ def test_32_a_sparse_file_of_a_long_name(flat, format):
 
 def test_32_a_sparse_map_without_holes_is_a_plain_file(flat):
     plain = flat(member("x", b"data" * 300) + bytes(1024))
-    sparse = flat(sparse_gnu(b"x", [(0, 600), (600, 600)], 1200, b"data" * 300))
+    sparse = flat(sparse_gnu(b"x", [(0, 512), (512, 688)], 1200, b"data" * 300))
 
     assert plain == sparse
 

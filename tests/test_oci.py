@@ -240,6 +240,9 @@ MALFORMED = {
         edited(manifest={"manifests": []}), "both an index and a manifest",
     ),
     "two media types": (edited(manifest={"mediaType": "x/y"}), "two media types"),
+    "media types that are lists": (
+        edited(manifest={"mediaType": [1]}), "two media types",
+    ),
     "no layers": (edited(manifest={"layers": None}), "layers is not a list"),
     "layers of text": (edited(manifest={"layers": ["x", "y"]}), "no object"),
     "no config": (edited(manifest={"config": None}), "a descriptor that is no object"),
@@ -326,6 +329,10 @@ def test_a_blob_that_is_a_directory_or_fifo(flat, tmp_path):
     (folder / name).mkdir()
     with pytest.raises(flatten.FlattenError, match="layer 1 of 2: "):
         flat({})
+
+
+def test_a_config_of_no_platform(flat):
+    assert flat(edited(config={"os": "", "architecture": ""})) == WANT
 
 
 def test_host_platforms_are_spelled_as_docker_does(monkeypatch):

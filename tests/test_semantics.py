@@ -140,6 +140,8 @@ TREES = {
         ([["lib->usr/lib", "usr/lib/d->/srv", "srv/x"], ["lib/d/", "lib/d/*"]],
          {"lib": "->usr/lib", "srv/": "", "srv/x": "0", "usr/": "", "usr/lib/": "",
           "usr/lib/d/": ""}),
+    "13 a whiteout behind symlinks in a circle":
+        ([["a->b", "b->a"], ["-a/x"]], {"a": "->b", "b": "->a"}),
     "14 .. inside a name is cleaned":
         ([["d/", "d/../a", "d/e/../../b"]], {"a": "0", "b": "0", "d/": ""}),
     "15 symlink text is kept byte for byte":
@@ -210,6 +212,8 @@ REFUSED = {
         ([["a"], [".wh.."]], "layer 2 of 2", "whiteout that names nothing"),
     "5 a whiteout that names its parent":
         ([["d/.wh..."]], "layer 1", "whiteout that names nothing"),
+    "5 an entry below a whiteout, through a symlink":
+        ([["l->.wh.a", "l/b"]], "layer 1", "below the whiteout '.wh.a'"),
     "5 an entry below a whiteout":
         ([[".wh.d/", ".wh.d/x"]], "layer 1", "an entry below a whiteout"),
     "13 symlinks in a circle":

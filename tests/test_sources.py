@@ -1,5 +1,6 @@
 """Archives of every age, and the choice among several images."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -266,6 +267,16 @@ MALFORMED = {
         archive([("repositories", b'{"a": {"1": null}}')]), "'a' has a tag of no id",
     ),
     "repositories is empty": (archive([("repositories", b"{}")]), "holds no image"),
+    "repositories has an empty id": (
+        archive([("repositories", b'{"a": {"1": ""}}')]), "'' is not in the archive",
+    ),
+    "Config is half a character": (
+        with_manifest([ONE | {"Config": "\ud800"}]), "config, ",
+    ),
+    "too many layers": (
+        with_manifest([ONE | {"Layers": ["l.tar"] * 5000}], LAYER, CONFIG),
+        "5,000 layers, over 4,096",
+    ),
     "parents in a circle": (
         archive([("a/json", b'{"parent": "b"}'), ("a/layer.tar", b""),
                  ("b/json", b'{"parent": "a"}'), ("b/layer.tar", b""),
@@ -294,7 +305,7 @@ def test_malformed(flat, tmp_path, data, why):
 UNKNOWN = {
     "an empty file": b"",
     "text": b"hello\n" * 500,
-    "a gzip file": b"\x1f\x8b\x08" + b"x" * 2000,
+    "a gzip file": gzip.compress(b"hello\n" * 500),
     "zeros": bytes(10240),
     "a tar of something else": archive([("hello", b"world")]),
     "one letter": b"x",

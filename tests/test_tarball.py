@@ -97,6 +97,15 @@ def test_checksum_is_exact_where_adler_wraps():
     assert "checksum" in tarball.checksum_error(wrong)
 
 
+@pytest.mark.parametrize("field", [b"888888\0 ", b"0123489\0", b"      \0 "])
+def test_a_checksum_that_is_not_octal(field):
+    head = block(b"name")
+
+    assert "header checksum is" in tarball.checksum_error(
+        head[:148] + field + head[156:]
+    )
+
+
 def test_checksum_error_shows_both_sums():
     head = block(b"name")
     wrong = head[:148] + b"012345\0 " + head[156:]
@@ -164,11 +173,13 @@ MAPS = {
     "a hole at the end": ([(0, 5)], 10, 5, ((0, 5),)),
     "a hole at the start": ([(5, 5)], 10, 5, ((5, 5),)),
     "nothing but a hole": ([], 10, 0, ()),
-    "regions that touch are joined": ([(0, 2), (2, 2), (6, 1)], 9, 5, ((0, 4), (6, 1))),
+    "regions that touch are joined": (
+        [(0, 512), (512, 512), (2048, 1)], 9999, 1025, ((0, 1024), (2048, 1)),
+    ),
     "empty regions are dropped": ([(0, 2), (5, 0), (9, 0)], 9, 2, ((0, 2),)),
-    "no hole: no sparse file": ([(0, 5), (5, 5)], 10, 10, None),
+    "no hole: no sparse file": ([(0, 512), (512, 5)], 517, 517, None),
     "no bytes: no sparse file": ([(0, 0)], 0, 0, None),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("regions", "size", "stored", "want"), MAPS.values(), ids=MAPS)
@@ -179,13 +190,14 @@ def test_sparse_map(regions, size, stored, want):
 
 
 NO_MAPS = {
-    "overlap": ([(0, 5), (4, 5)], 10, 10),
-    "wrong order": ([(5, 2), (0, 2)], 10, 4),
+    "overlap": ([(0, 512), (511, 5)], 1000, 517),
+    "wrong order": ([(512, 512), (0, 512)], 9999, 1024),
     "beyond the file": ([(8, 5)], 10, 5),
     "negative length": ([(0, -5)], 10, -5),
     "more than is stored": ([(0, 5)], 10, 4),
     "less than is stored": ([(0, 5)], 10, 6),
-}
+    "a part of a block, and one more": ([(0, 5), (512, 5)], 999, 10),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("regions", "size", "stored"), NO_MAPS.values(), ids=NO_MAPS)

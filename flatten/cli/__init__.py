@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from ..errors import FlattenError
 from . import export_command
+from .messages import say
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -26,13 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser = export_command.build_parser()
         return export_command.run(parser.parse_args(_with_named_stdin(argv)))
     except FlattenError as error:
-        print(f"flatten: {error}", file=sys.stderr)
+        say(str(error))
         return error.exit_code
     except BrokenPipeError:  # the reader left: say nothing, as cat does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
     except MemoryError:
-        print("flatten: out of memory", file=sys.stderr)
+        say("out of memory")
         return FlattenError.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

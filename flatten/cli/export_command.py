@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ..errors import UsageError, quoted
 from ..export import FORMATS
 from ..reflink import MODES
 from ..streams import Limits
+from .messages import say
 
 DESCRIPTION = """\
 Flatten a container image into one root file system tar.
@@ -147,12 +147,11 @@ def run(args: argparse.Namespace) -> int:
         )
     if not args.quiet:
         for warning in done.warnings:
-            print(f"flatten: warning: {warning}", file=sys.stderr)
+            say(f"warning: {warning}")
     if args.verbose:
-        print(
-            f"flatten: {done.layers:,} layers ({done.verified:,} verified), "
-            f"{done.members:,} members, {done.size:,} bytes",
-            file=sys.stderr,
+        say(
+            f"{done.layers:,} layers ({done.verified:,} verified), "
+            f"{done.members:,} members, {done.size:,} bytes"
         )
     return 0
 

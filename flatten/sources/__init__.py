@@ -82,7 +82,10 @@ def _open_files(path: str, pool: Pool, resources: ExitStack) -> Files:
     file = open_file(path, pool)
     if isinstance(file, File):
         resources.callback(file.close)
-    return Archive(plain(file, pool, file.where), file.where, pool)
+    archive = plain(file, pool, file.where)
+    if archive is not file:
+        archive.size()  # what is wrong with the compressed data comes first
+    return Archive(archive, file.where, pool)
 
 
 def parse_reference(reference: str) -> tuple[str | None, str, str | None]:

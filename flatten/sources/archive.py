@@ -74,7 +74,7 @@ class Archive:
             FormatError: It is not there, or links lead nowhere.
         """
         shown = quoted(name)
-        path = name.encode("utf-8", "surrogateescape")
+        path = name.encode("utf-8", "surrogatepass")
         hops = 0
         while path not in self._files:
             if hops > MAX_HOPS:

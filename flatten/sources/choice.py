@@ -189,6 +189,7 @@ def _listed(entries: Sequence[E]) -> str:
 def config_platform(config: dict[str, object]) -> Platform | None:
     """Return the platform that an image config is for, if it says so."""
     parts = [config.get(key) for key in ("os", "architecture", "variant")]
-    if not isinstance(parts[0], str) or not isinstance(parts[1], str):
+    os_, architecture, variant = (p if isinstance(p, str) else "" for p in parts)
+    if not os_ or not architecture:
         return None
-    return Platform(*(part for part in parts if isinstance(part, str) and part))
+    return Platform(shown(os_), shown(architecture), variant and shown(variant))

@@ -143,7 +143,9 @@ def _read_legacy(archive: Archive) -> list[_Entry]:
     """List the images: what has a name, or else what is nobody's parent."""
     configs: dict[str, dict[str, Any]] = {}
     for layer_id in _legacy_ids(archive):
-        config, _ = read_json(archive, f"{layer_id}/json", f"json of {layer_id[:12]}")
+        config, _ = read_json(
+            archive, f"{layer_id}/json", f"json of {shown(layer_id[:12])}"
+        )
         if not isinstance(config, dict):
             archive.fail(f"{quoted(layer_id)}/json is not an object")
         configs[layer_id] = config
@@ -165,6 +167,8 @@ def _chain(
     image_id: str, configs: dict[str, dict[str, Any]], archive: Archive
 ) -> list[str]:
     """Return the ids from the base to ``image_id``."""
+    if image_id not in configs:
+        archive.fail(f"layer {quoted(image_id)} is not in the archive")
     chain: dict[str, None] = {}
     current: str | None = image_id
     while current:

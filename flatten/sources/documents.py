@@ -102,6 +102,9 @@ def blob_digest(name: str) -> str | None:
     return f"sha256:{found[1]}" if found else None
 
 
+MAX_LAYERS: Final = 4096  # docker makes 127
+
+
 def diff_ids(config: dict[str, Any], count: int, where: str) -> list[str | None]:
     """Return the diff_id of each layer; None where the config promises none.
 
@@ -109,6 +112,8 @@ def diff_ids(config: dict[str, Any], count: int, where: str) -> list[str | None]
         FormatError: The config has them for another number of layers, or they are
             no digests.
     """
+    if count > MAX_LAYERS:
+        raise FormatError(f"{count:,} layers, over {MAX_LAYERS:,}", where=where)
     rootfs = config.get("rootfs")
     if rootfs is None:  # before docker 1.10, and configs that are not of images
         return [None] * count

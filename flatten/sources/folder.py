@@ -31,7 +31,10 @@ class Folder:
 
     def __contains__(self, name: bytes) -> bool:
         """Say whether there is a file of that name."""
-        return (self._path / os.fsdecode(name)).is_file()
+        try:
+            return (self._path / os.fsdecode(name)).is_file()
+        except OSError as error:
+            raise FlattenError(f"{self.name}: {error.strerror}") from error
 
     def open(self, name: str, what: str) -> File:
         """Return a file's bytes.
@@ -41,7 +44,7 @@ class Folder:
         """
         where = f"{self.name}, {what}"
         try:
-            relative = os.fsdecode(normalise(name.encode("utf-8", "surrogateescape")))
+            relative = os.fsdecode(normalise(name.encode("utf-8", "surrogatepass")))
             path = self._path / relative
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:

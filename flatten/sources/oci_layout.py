@@ -161,9 +161,9 @@ def _read_blob(
         raise FormatError("not an object", where=where)
     if len(data) != size:
         raise FormatError(f"{len(data):,} bytes, the index says {size:,}", where=where)
-    said = {descriptor.get("mediaType"), document.get("mediaType")} - {None}
-    if len(said) > 1:
-        raise FormatError(f"two media types, {sorted(map(str, said))}", where=where)
+    types = [str(d["mediaType"]) for d in (descriptor, document) if "mediaType" in d]
+    if len(set(types)) > 1:
+        raise FormatError(f"two media types, {sorted(types)}", where=where)
     if "manifests" in document and ("layers" in document or "config" in document):
         raise FormatError("both an index and a manifest (CVE-2021-41190)", where=where)
     return document
