@@ -9,11 +9,12 @@ Where SEMANTICS.md is silent, the model decides:
 =================================================  ===================================
 an entry below a file, a device, a fifo            refused
 more than 40 symlinks on the way to an entry       refused
-an entry below ``.wh.x``                           refused
+an entry below ``.wh.x``, by its name or a link    refused
 whiteouts and opaque marks                         add nothing, implied parents neither
 a whiteout below a symlink                         resolved in the tree below the layer
 ... when the layer lists a directory at the link   no effect
-a whiteout below a file, or nothing                no effect
+a whiteout below a file, nothing, 40 symlinks      no effect
+a hard link to what is below 40 symlinks           to nothing
 a dangling symlink as parent                       followed, what is missing on its way
                                                    is made, ``x`` in ``x/../y`` too
 ``..`` in a symlink's text, at the root            stays at the root
@@ -179,14 +180,18 @@ def directory_at(
             here = here[:-1]
             continue
         if there not in tree and make:
+            if name.startswith(WHITEOUT):
+                raise Refused(entry, "below a whiteout")
             tree[there] = Inode("dir", mtime=math.floor(entry.mtime))
         inode = tree.get(there)
         if inode is not None and inode.type == "dir":
             here = there
         elif inode is not None and inode.type == "symlink" and there not in gone:
             links += 1
-            if links > MAX_LINKS:
+            if links > MAX_LINKS and make:
                 raise Refused(entry, "too many symlinks")
+            if links > MAX_LINKS:
+                return None
             here = () if inode.target.startswith(b"/") else here
             todo = inode.target.split(b"/") + todo
         elif make:
@@ -214,10 +219,7 @@ def listed_directories(tree: Tree, layer: Sequence[Entry]) -> set[Path]:
     for entry in layer:
         path = cleaned(entry.name, entry)
         gone = {path for path in last if last[path] == "dir"}
-        try:
-            parent = directory_at(tree, path[:-1], entry, make=False, gone=gone)
-        except Refused:  # in the tree below: the layer may have other links there
-            continue
+        parent = directory_at(tree, path[:-1], entry, make=False, gone=gone)
         if parent is not None:
             last[*parent, *path[-1:]] = entry.type
     return {path for path in last if last[path] == "dir"}

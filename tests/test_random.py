@@ -69,6 +69,7 @@ TEXTS: list[Callable[[bytes], bytes]] = [
     lambda path: b"nowhere/../" + path,
     lambda path: path + b"/nowhere",
     lambda path: path + b"/..",
+    lambda path: b".wh." + path,
     lambda path: b"l" * 110 + b"/" + path,
 ]
 XATTRS = (
@@ -88,8 +89,8 @@ PLAIN = Entry(b"", mtime=MTIME)
 METADATA = [PLAIN] * 24 + [
     *[replace(PLAIN, mode=m) for m in (0o755, 0o4755, 0o2755, 0o1777, 0o7777, 0)],
     *[replace(PLAIN, mode=m) for m in (0o100644, 0o40700)],
-    *[replace(PLAIN, uid=i) for i in (1, 8**7 - 1, 8**7, 2**32 - 2, 2**40)],
-    *[replace(PLAIN, gid=i) for i in (1, 8**7 - 1, 8**7, 2**32 - 2, 2**40)],
+    *[replace(PLAIN, uid=i) for i in (1, 8**7 - 1, 8**7, 2**31, 2**32 - 2)],
+    *[replace(PLAIN, gid=i) for i in (1, 8**7 - 1, 8**7, 2**31, 2**32 - 2)],
     *[replace(PLAIN, mtime=t) for t in (0, 1, -1, -(2**31) - 1, -(2**35))],
     *[replace(PLAIN, mtime=t) for t in (8**11 - 1, 8**11, 1.5, -1.5, -0.25)],
     *[replace(PLAIN, xattrs=pairs) for pairs in (XATTRS, XATTRS[::-1], XATTRS[1:2])],
@@ -315,6 +316,9 @@ FOUND: dict[str, Image] = {
     "a link in a circle may become an opaque directory with directories": [
         [Entry(b"a", "symlink", target=b"a")],
         [Entry(b"a/", "dir"), Entry(b"a/.wh..wh..opq"), Entry(b"a/d/", "dir")],
+    ],
+    "no whiteout's name comes in by a symlink": [
+        [Entry(b"s", "symlink", target=b".wh.d"), Entry(b"s/x")],
     ],
     "an opaque mark among AUFS's bookkeeping is bookkeeping": [
         [Entry(b".wh..wh.orph/d/.wh..wh..opq")],
