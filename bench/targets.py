@@ -100,9 +100,9 @@ TARGETS = (
 
 NOT_MEASURED = (
     ("few large files, btrfs or XFS, --reflink", "wall / cp --reflink=never",
-     0.05, 0.02, "not measured: no such option yet"),
+     0.05, 0.02, "not measured: needs a mounted btrfs or XFS"),
     ("python-like, btrfs or XFS, --reflink", "wall / cp --reflink=never",
-     0.6, 0.4, "not measured: no such option yet"),
+     0.6, 0.4, "not measured: needs a mounted btrfs or XFS"),
 )  # fmt: skip
 
 
