@@ -172,8 +172,7 @@ class Spool:
         self.where = where
         self._pool = pool
         self._chunks: list[bytes | int] = []  # bytes, or an offset in the scratch file
-        self._starts: list[int] = []
-        self._length = 0
+        self._bounds = [0]  # where chunks begin and end; grows after _chunks does
         self._done = False
         self._error: FlattenError | None = None
         self._changed = threading.Condition()
@@ -186,8 +185,7 @@ class Spool:
             kept = self._pool.keep(chunk)
         with self._changed:
             self._chunks.append(kept)
-            self._starts.append(self._length)
-            self._length += len(chunk)
+            self._bounds.append(self._bounds[-1] + len(chunk))
             self._changed.notify_all()
 
     def finish(self, error: FlattenError | None = None) -> None:
@@ -199,22 +197,22 @@ class Spool:
 
     def length(self) -> int:
         """Return how many bytes there are so far."""
-        return self._length
+        return self._bounds[-1]
 
     def size(self) -> int:
         """Wait for the end, and return the length."""
         self._wait(1 << 62)
-        return self._length
+        return self.length()
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes; fewer only at the end."""
         self._wait(offset + count)
-        count = min(count, self._length - offset)
+        count = min(count, self.length() - offset)
         if count <= 0:
             return b""
-        at = bisect_right(self._starts, offset) - 1
-        if offset + count <= self._starts[at] + self._size(at):
-            return bytes(self._part(at, offset - self._starts[at], count))
+        at = bisect_right(self._bounds, offset) - 1
+        if offset + count <= self._bounds[at + 1]:
+            return bytes(self._part(at, offset, count))
         out = bytearray(count)
         self.readinto(offset, memoryview(out))
         return bytes(out)
@@ -222,13 +220,14 @@ class Spool:
     def readinto(self, offset: int, view: memoryview) -> None:
         """Fill ``view``."""
         self._wait(offset + len(view))
-        if offset + len(view) > self._length:
-            raise FormatError("ends too soon", where=self.where, offset=self._length)
-        at = bisect_right(self._starts, offset) - 1
+        stop = offset + len(view)
+        if stop > self.length():
+            raise FormatError("ends too soon", where=self.where, offset=self.length())
+        at = bisect_right(self._bounds, offset) - 1
         done = 0
         while done < len(view):
-            skip = offset + done - self._starts[at]
-            part = self._part(at, skip, min(self._size(at) - skip, len(view) - done))
+            now = offset + done
+            part = self._part(at, now, min(self._bounds[at + 1], stop) - now)
             view[done : done + len(part)] = part
             done += len(part)
             at += 1
@@ -237,24 +236,19 @@ class Spool:
         """Return None: there is no descriptor that has it all."""
         return
 
-    def _size(self, at: int) -> int:
-        """Return the size of a chunk."""
-        stop = self._starts[at + 1] if at + 1 < len(self._starts) else self._length
-        return stop - self._starts[at]
-
-    def _part(self, at: int, skip: int, count: int) -> memoryview | bytes:
+    def _part(self, at: int, offset: int, count: int) -> memoryview | bytes:
         """Return bytes of one chunk, not copied when they are in memory."""
-        chunk = self._chunks[at]
+        chunk, skip = self._chunks[at], offset - self._bounds[at]
         if isinstance(chunk, int):
             return self._pool.recall(chunk + skip, count)
         return memoryview(chunk)[skip : skip + count]
 
     def _wait(self, stop: int) -> None:
         """Wait until there are ``stop`` bytes, or all."""
-        if self._length < stop and not self._done:
+        if self.length() < stop and not self._done:
             with self._changed:
-                self._changed.wait_for(lambda: self._length >= stop or self._done)
-        if self._error is not None and self._length < stop:
+                self._changed.wait_for(lambda: self.length() >= stop or self._done)
+        if self._error is not None and self.length() < stop:
             raise self._error
 
 
