@@ -86,7 +86,6 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
         open_image(reference, platform=platform, limits=limits) as image,
         _checking(image, verify) as check,
     ):
-        opened = [layer.open() for layer in image.layers]  # all begin to inflate
         file = None if isinstance(out, int) or spec or format == "pax" else Path(out)
         block = sharing_block(image, file, reflink)
         plan = plan_image(
@@ -99,6 +98,7 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
             compressing(descriptor, spec) as sink,
             bar(plan.size, progress) as advance,
         ):
+            opened = [layer.open() for layer in image.layers]
             write_tar(pieces(plan), opened, sink, advance, share=block)
             if check is not None:
                 check.finish()

@@ -141,9 +141,7 @@ class Tree:
         """Add a layer's members, in archive order."""
         kinds, children = self.members.kinds, self.children
         waiting: dict[int, tuple[Names, bytes]] = {}
-        known: dict[bytes, Names] = {
-            b"": self.root
-        }  # directories of this layer, by path
+        known: dict[bytes, Names] = {b"": self.root}  # directories met, by path
         parent, names = b"", self.root
         aside, self._aside = index.aside, {}
         for member, path in enumerate(index.paths, index.first):

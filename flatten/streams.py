@@ -396,7 +396,8 @@ def open_file(path: str, pool: Pool) -> File | Spool:
     """
     named = "standard input" if path == "-" else quoted(path)
     try:
-        descriptor = os.dup(0) if path == "-" else _open(path)
+        flags = os.O_RDONLY | os.O_CLOEXEC
+        descriptor = os.dup(0) if path == "-" else os.open(path, flags)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SourceError(f"{named}: {reason}") from error
@@ -415,10 +416,6 @@ def open_file(path: str, pool: Pool) -> File | Spool:
     finally:
         os.close(descriptor)
     return spool
-
-
-def _open(path: str) -> int:
-    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _chunks(descriptor: int, named: str) -> Iterable[bytes]:
@@ -443,8 +440,10 @@ def plain(source: LayerBytes, pool: Pool, where: str) -> LayerBytes:
     The name that a tar begins with may look like the start of compressed data.
     """
     kind = sniff(source)
+    if kind is None:
+        return source
     block = source.read(0, BLOCK_SIZE)
-    if kind is None or (len(block) == BLOCK_SIZE and not checksum_error(block)):
+    if len(block) == BLOCK_SIZE and not checksum_error(block):
         return source
     return pool.inflate(source, kind, where)
 

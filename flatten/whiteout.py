@@ -46,7 +46,7 @@ def classify(path: bytes) -> tuple[int, bytes]:
         return _below_ordinary(OPAQUE, parent, parent)
     if name.startswith(META):
         return ASIDE, path
-    if not name.startswith(MARK):
+    if not is_mark(name):
         return _below_ordinary(ORDINARY, path, parent)
     hidden = name[len(MARK) :]
     if hidden in (b"", b".", b".."):
@@ -64,6 +64,6 @@ def _below_ordinary(meaning: int, path: bytes, parent: bytes) -> tuple[int, byte
 
     The spec leaves it open; docker and umoci write a directory called ``.wh.x``.
     """
-    if any(part.startswith(MARK) for part in parent.split(b"/")):
+    if any(map(is_mark, parent.split(b"/"))):
         raise ValueError("an entry below a whiteout")
     return meaning, path
