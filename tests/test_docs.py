@@ -2,13 +2,14 @@
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from flatten.cli.export_command import build_parser
+from flatten.cli import commands
 from listing import contents
 
 ROOT = Path(__file__).parents[1]
@@ -33,13 +34,12 @@ def test_the_readmes_python_runs(image, monkeypatch, capsys):
 
 
 def test_the_readmes_commands_are_understood():
-    commands = re.findall(
-        r"^    flatten (.*?)(?:\s+#.*|\s*\|.*)?$", README, re.MULTILINE
-    )
+    shown = re.findall(r"^    flatten (.*?)(?:\s+#.*|\s*\|.*)?$", README, re.MULTILINE)
 
-    assert len(commands) >= 5
-    for command in commands:
-        build_parser().parse_args(command.split())
+    assert len(shown) >= 5
+    for command in shown:
+        name, arguments = commands.split(shlex.split(command))
+        commands.build_parser(name).parse_args(arguments)
 
 
 def test_the_demo_image_has_the_tree_it_is_made_for(image):
@@ -56,25 +56,37 @@ def test_the_demo_image_has_the_tree_it_is_made_for(image):
     assert "var/cache/packages" not in got
 
 
-def test_every_option_is_in_the_parser_and_in_the_docs():
+def actions():
+    """Yield the actions of all commands' parsers."""
+    for name in (commands.MAIN, *commands.COMMANDS):
+        yield from commands.build_parser(name)._actions
+
+
+def test_every_option_is_in_a_parser_and_in_the_docs():
     text = (ROOT / "docs" / "cli.md").read_text()
     documented = set(re.findall(r"`(--?[a-zA-Z][a-z-]*)", text))
-    options = {
-        option for action in build_parser()._actions for option in action.option_strings
-    }
+    options = {option for action in actions() for option in action.option_strings}
 
     assert options <= documented
     assert {o for o in documented if o.startswith("--")} <= options | {"--clamp-mtime"}
 
 
 def test_every_option_has_help():
-    for action in build_parser()._actions:
+    for action in actions():
         assert action.help
         assert action.help is not argparse.SUPPRESS
 
 
-def test_help_fits_80_columns():
-    assert max(map(len, build_parser().format_help().splitlines())) <= 80
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_every_command_is_in_the_docs(name):
+    assert f"\n## flatten {name} " in (ROOT / "docs" / "cli.md").read_text()
+
+
+@pytest.mark.parametrize("name", [commands.MAIN, *commands.COMMANDS])
+def test_help_fits_80_columns(name):
+    help_ = commands.build_parser(name).format_help()
+
+    assert max(map(len, help_.splitlines())) <= 80
 
 
 def test_every_rule_has_a_test_that_exists():

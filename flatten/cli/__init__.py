@@ -8,7 +8,7 @@ from types import FrameType
 from typing import NoReturn
 
 from ..errors import FlattenError
-from . import export_command
+from . import commands
 from .messages import say
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -24,8 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, _terminate)
     try:
-        parser = export_command.build_parser()
-        return export_command.run(parser.parse_args(_with_named_stdin(argv)))
+        name, arguments = commands.split(_with_named_stdin(argv))
+        parser = commands.build_parser(name)
+        return commands.find(name).run(parser.parse_args(arguments))
     except FlattenError as error:
         say(str(error))
         return error.exit_code

@@ -10,48 +10,29 @@ from .. import __version__, export, target
 from ..errors import UsageError, quoted
 from ..export import FORMATS
 from ..reflink import MODES
-from ..streams import Limits
+from . import options
 from .messages import say
 
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Flatten a container image into one root file system tar.
 
-IMAGE is [KIND:]PATH[#NAME]: an archive of docker save (any age), podman save,
-skopeo or buildx, compressed or not, an OCI layout (a directory), or - for an
-archive on standard input. NAME chooses among several images: name:tag, an id or
-the start of one, or @N, its position from 0.
-"""
-
-EPILOG = """\
-exit codes: 0 done, 1 failed (I/O, no space), 2 usage, 3 image missing or of no
-known kind, 4 malformed image, 5 digest mismatch, 130 interrupted, 141 the
-reader of the output closed the pipe.
+{options.IMAGE}
 """
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help in 80 columns; asking for the terminal's would import shutil, 5 ms."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=80)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="flatten",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=_Formatter,
-    )
-    parser.add_argument("image", metavar="IMAGE", help="what to flatten")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that this command takes."""
+    options.add_image_argument(parser)
     parser.add_argument(
-        "-V", "--version", action="version", version=f"%(prog)s {__version__}"
+        "-V", "--version", action="version", version=f"flatten {__version__}"
     )
     add_output_options(parser)
-    add_input_options(parser)
+    group = options.add_input_options(parser)
+    group.add_argument(
+        "--no-verify", dest="verify", action="store_false",
+        help="do not check layers against the image's digests",
+    )  # fmt: skip
     add_message_options(parser)
-    return parser
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -77,38 +58,6 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         "--mtime", metavar="TIME",
         help="make later mtimes TIME: seconds since the epoch, or an ISO 8601 date "
         "[default: $SOURCE_DATE_EPOCH, if set]",
-    )  # fmt: skip
-
-
-def add_input_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how to read."""
-    group = parser.add_argument_group("input")
-    group.add_argument(
-        "--platform", metavar="OS/ARCH",
-        help="which image of several, /VARIANT may follow [default: this machine's]",
-    )  # fmt: skip
-    group.add_argument(
-        "--no-verify", dest="verify", action="store_false",
-        help="do not check layers against the image's digests",
-    )  # fmt: skip
-    group.add_argument(
-        "--memory", metavar="SIZE", type=parse_size,
-        help="keep this much inflated data in memory, the rest goes to $TMPDIR "
-        "[default: a quarter of what is free]",
-    )  # fmt: skip
-    limits = Limits()
-    group.add_argument(
-        "--max-size", metavar="SIZE", type=parse_size, default=limits.size,
-        help="refuse layers, and an output, of more [default: 1T]",
-    )  # fmt: skip
-    group.add_argument(
-        "--max-members", metavar="N", type=parse_size, default=limits.members,
-        help=f"refuse layers of more members [default: {limits.members:,}]",
-    )  # fmt: skip
-    group.add_argument(
-        "--max-ratio", metavar="N", type=parse_size, default=limits.ratio,
-        help="refuse layers that inflate to more than N times their size, if that is "
-        f"over 1 GiB [default: {limits.ratio:,}]",
     )  # fmt: skip
 
 
@@ -138,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             Path(args.output) if out is None else out,
             platform=args.platform,
             verify=args.verify,
-            limits=Limits(args.memory, args.max_size, args.max_members, args.max_ratio),
+            limits=options.limits(args),
             mtime=mtime,
             format=args.format,
             compress=args.compress,
@@ -154,24 +103,6 @@ def run(args: argparse.Namespace) -> int:
             f"{done.members:,} members, {done.size:,} bytes"
         )
     return 0
-
-
-def parse_size(text: str) -> int:
-    """Read a number of bytes, or of anything: digits, and maybe K, M, G or T.
-
-    Raises:
-        argparse.ArgumentTypeError: It is none.
-
-    >>> parse_size("1536"), parse_size("1.5K"), parse_size("2GiB")
-    (1536, 1536, 2147483648)
-    """
-    found = re.fullmatch(
-        r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([KMGT]?)(?:i?B)?", text, re.IGNORECASE
-    )
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{quoted(text)} is no size, such as 512M")
-    power = "KMGT".find(found[2].upper()) + 1 if found[2] else 0
-    return int(float(found[1]) * 1024**power)
 
 
 def parse_mtime(text: str | None) -> int | None:

@@ -1,0 +1,73 @@
+"""The commands by name: one module each, imported only when it is the one.
+
+A module has ``DESCRIPTION``, ``add_arguments(parser)`` and ``run(args) -> int``, the
+exit code. The main job has no name: ``flatten IMAGE``.
+"""
+
+import argparse
+from importlib import import_module
+from typing import Final, Protocol, cast
+
+from .options import Formatter
+
+COMMANDS: Final = {
+    "config": "print an image's config document",
+}
+"""Each has a module called after it, and this in the list of the main help."""
+
+MAIN: Final = "export"
+EXIT_CODES: Final = """\
+exit codes: 0 done, 1 failed (I/O, no space), 2 usage, 3 image missing or of no
+known kind, 4 malformed image, 5 digest mismatch, 130 interrupted, 141 the
+reader of the output closed the pipe.
+"""
+
+
+class Command(Protocol):
+    """A module of this package that is a command."""
+
+    DESCRIPTION: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add what it takes."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it, and return the exit code."""
+
+
+def find(name: str) -> Command:
+    """Return the module of a command."""
+    return cast("Command", import_module(f".{name}_command", __package__))
+
+
+def build_parser(name: str = MAIN) -> argparse.ArgumentParser:
+    """Return the parser of a command, or of the main job."""
+    command = find(name)
+    parser = argparse.ArgumentParser(
+        prog="flatten" if name == MAIN else f"flatten {name}",
+        description=command.DESCRIPTION,
+        epilog=EXIT_CODES if name != MAIN else f"{_listed()}\n{EXIT_CODES}",
+        formatter_class=Formatter,
+    )
+    command.add_arguments(parser)
+    return parser
+
+
+def split(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return the command that arguments are for, and the arguments left.
+
+    Its name comes first; a file with such a name is written ``./config``.
+
+    >>> split(["config", "app.tar"]), split(["app.tar", "-o", "config"])
+    (('config', ['app.tar']), ('export', ['app.tar', '-o', 'config']))
+    """
+    if arguments and arguments[0] in COMMANDS:
+        return arguments[0], arguments[1:]
+    return MAIN, arguments
+
+
+def _listed() -> str:
+    """List the commands for the main help."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  flatten {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(["other commands, each with --help:", *lines, ""])

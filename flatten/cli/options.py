@@ -1,0 +1,78 @@
+"""Options that commands share, and how they are read."""
+
+import argparse
+import re
+
+from ..errors import quoted
+from ..streams import Limits
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help in 80 columns; asking for the terminal's would import shutil, 5 ms."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=80)
+
+
+IMAGE = """\
+IMAGE is [KIND:]PATH[#NAME]: an archive of docker save (any age), podman save,
+skopeo or buildx, compressed or not, an OCI layout (a directory), or - for an
+archive on standard input. NAME chooses among several images: name:tag, an id or
+the start of one, or @N, its position from 0."""
+
+
+def add_image_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the image, for whose description there is ``IMAGE``."""
+    parser.add_argument("image", metavar="IMAGE", help="which image")
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add what says how to read, and return the group."""
+    group = parser.add_argument_group("input")
+    group.add_argument(
+        "--platform", metavar="OS/ARCH",
+        help="which image of several, /VARIANT may follow [default: this machine's]",
+    )  # fmt: skip
+    limits = Limits()
+    group.add_argument(
+        "--memory", metavar="SIZE", type=parse_size,
+        help="keep this much inflated data in memory, the rest goes to $TMPDIR "
+        "[default: a quarter of what is free]",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-size", metavar="SIZE", type=parse_size, default=limits.size,
+        help="refuse layers, and an output, of more [default: 1T]",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-members", metavar="N", type=parse_size, default=limits.members,
+        help=f"refuse layers of more members [default: {limits.members:,}]",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-ratio", metavar="N", type=parse_size, default=limits.ratio,
+        help="refuse layers that inflate to more than N times their size, if that is "
+        f"over 1 GiB [default: {limits.ratio:,}]",
+    )  # fmt: skip
+    return group
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes, or of anything: digits, and maybe K, M, G or T.
+
+    Raises:
+        argparse.ArgumentTypeError: It is none.
+
+    >>> parse_size("1536"), parse_size("1.5K"), parse_size("2GiB")
+    (1536, 1536, 2147483648)
+    """
+    found = re.fullmatch(
+        r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([KMGT]?)(?:i?B)?", text, re.IGNORECASE
+    )
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is no size, such as 512M")
+    power = "KMGT".find(found[2].upper()) + 1 if found[2] else 0
+    return int(float(found[1]) * 1024**power)
+
+
+def limits(args: argparse.Namespace) -> Limits:
+    """Return the limits that ``add_input_options`` asks for."""
+    return Limits(args.memory, args.max_size, args.max_members, args.max_ratio)
