@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import flatten
+from flatten.sources import open_images
 from listing import listing
 
 FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures"
@@ -70,3 +71,16 @@ def test_a_real_busybox_image_is_read_whole(flat):
 
     assert len(got) == 278
     assert sum(row["type"] == "symlink" for row in got) == 267
+
+
+def test_open_images_opens_all_or_those_that_a_name_fits():
+    path = FIXTURES / "saves" / "tovl-multi.tar.xz"
+    with open_images(str(path)) as images:
+        names = {name for image in images for name in image.names}
+        ids = [image.id for image in images]
+    with open_images(f"{path}#{ids[1][:12]}") as images:
+        got = [image.id for image in images]
+
+    assert len(set(ids)) == 4
+    assert "fx/tiny-child:1" in names
+    assert got == [ids[1]]

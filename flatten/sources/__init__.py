@@ -2,11 +2,12 @@
 
 A reference is ``[KIND:]PATH[#NAME]``. Without a kind, the modules of ``SOURCES`` are
 asked in order. Each has ``KIND``, its name as skopeo spells it where skopeo knows it,
-``detect(files) -> bool`` and ``load(files, wanted) -> Image``.
+``detect(files) -> bool`` and ``entries(files)``, which lists the images.
 """
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 from ..errors import SourceError, quoted
@@ -14,7 +15,7 @@ from ..model import Image
 from ..streams import File, Limits, Pool, open_file, plain
 from . import docker_archive, oci_archive, oci_layout
 from .archive import Archive
-from .choice import Wanted, parse_platform
+from .choice import Entry, Wanted, choose, named, parse_platform
 from .documents import Files
 from .folder import Folder
 
@@ -29,8 +30,8 @@ class Source(Protocol):
     def detect(self, files: Files) -> bool:
         """Say whether the files look like an image of this kind."""
 
-    def load(self, files: Files, wanted: Wanted) -> Image:
-        """Open one image."""
+    def entries(self, files: Files) -> Sequence[Entry]:
+        """List the images."""
 
 
 SOURCES: tuple[Source, ...] = (docker_archive, oci_archive, oci_layout)
@@ -57,17 +58,45 @@ def open_image(
             than one.
         FormatError: The source breaks its format.
     """
-    kind, path, name = parse_reference(reference)
-    wanted = Wanted(name, None if platform is None else parse_platform(platform))
+    platform_ = None if platform is None else parse_platform(platform)
     with ExitStack() as resources:
-        pool = Pool(limits or Limits())
-        resources.callback(pool.close)
-        files = _open_files(path, pool, resources)
-        for source in SOURCES:
-            if kind in (None, source.KIND) and source.detect(files):
-                image = source.load(files, wanted)
-                image.resources = resources.pop_all()
-                return image
+        found, name, where = _list(reference, limits, resources)
+        image = choose(found, Wanted(name, platform_), where).load()
+        image.resources = resources.pop_all()
+        return image
+
+
+@contextmanager
+def open_images(
+    reference: str, *, limits: Limits | None = None
+) -> Iterator[list[Image]]:
+    """Open all images that a source holds, for as long as the context lasts.
+
+    Args:
+        reference: ``[KIND:]PATH``; with ``#NAME``, those that the name fits.
+        limits: What they may cost.
+
+    Raises:
+        SourceError: As ``open_image``.
+        FormatError: As ``open_image``.
+    """
+    with ExitStack() as resources:
+        found, name, _ = _list(reference, limits, resources)
+        entries = found if name is None else named(found, name)
+        yield [entry.load() for entry in entries]
+
+
+def _list(
+    reference: str, limits: Limits | None, resources: ExitStack
+) -> tuple[Sequence[Entry], str | None, str]:
+    """Return the images of a source, the name that is asked for, and the source's."""
+    kind, path, name = parse_reference(reference)
+    pool = Pool(limits or Limits())
+    resources.callback(pool.close)
+    files = _open_files(path, pool, resources)
+    for source in SOURCES:
+        if kind in (None, source.KIND) and source.detect(files):
+            return source.entries(files), name, files.name
     tried = kind or ", ".join(source.KIND for source in SOURCES)
     what = quoted(path) if path != "-" else "standard input"
     raise SourceError(f"{what}: no kind of image that is known (tried {tried})")

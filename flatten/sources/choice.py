@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from ..errors import FormatError, SourceError, UsageError, quoted, shown
+from ..model import Image
 
 _SHOWN: Final = 20  # images listed in a message
 _ARCHITECTURES: Final = {
@@ -90,6 +91,9 @@ class Entry(Protocol):
     def platform(self) -> Platform | None:
         """Return its platform, if it says one."""
 
+    def load(self) -> Image:
+        """Open it: find its layers."""
+
 
 E = TypeVar("E", bound=Entry)
 
@@ -107,7 +111,7 @@ def choose(entries: Sequence[E], wanted: Wanted, where: str) -> E:
     """
     if not entries:
         raise FormatError("the archive holds no image", where=where)
-    found = list(entries) if wanted.name is None else _named(entries, wanted.name)
+    found = list(entries) if wanted.name is None else named(entries, wanted.name)
     if not found:
         asked = quoted(wanted.name or "")
         raise SourceError(
@@ -129,7 +133,7 @@ def choose(entries: Sequence[E], wanted: Wanted, where: str) -> E:
     )
 
 
-def _named(entries: Sequence[E], name: str) -> list[E]:
+def named(entries: Sequence[E], name: str) -> list[E]:
     """Return the entries that a name means, by the strongest way that fits any."""
     if re.fullmatch(r"@[0-9]{1,9}", name):
         return list(entries[int(name[1:]) :][:1])

@@ -16,13 +16,14 @@ Reference: moby image/tarexport/{save,load}.go and image/spec/v1.md.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import FormatError, quoted, shown
 from ..model import Image
 from .archive import Archive
-from .choice import Platform, Wanted, choose, config_platform
+from .choice import Entry, Platform, config_platform
 from .documents import BlobLayer, Files, blob_digest, diff_ids, read_json
 
 KIND: Final = "docker-archive"
@@ -32,6 +33,7 @@ KIND: Final = "docker-archive"
 class _Entry:
     """One image of an archive, not yet opened."""
 
+    archive: Archive
     id: str
     names: tuple[str, ...]
     config: dict[str, Any]
@@ -46,6 +48,25 @@ class _Entry:
         """Return the platform that the config is for."""
         return config_platform(self.config)
 
+    def load(self) -> Image:
+        """Find the layers.
+
+        Raises:
+            FormatError: One is not there, or the config has another number of them.
+        """
+        files, count = self.archive, len(self.layers)
+        where = f"{files.name}, config of {self.id[:12]}"
+        promised = diff_ids(self.config, count, where)
+        layers = []
+        for position, path in enumerate(self.layers):
+            what = f"layer {position + 1} of {count}"
+            name = f"{files.name}, {what} ({shown(path)})"
+            blob = files.open(path, what)
+            layers.append(
+                BlobLayer(name, promised[position], blob_digest(path), blob, files.pool)
+            )
+        return Image(files.name, self.id, self.names, self.config, tuple(layers))
+
 
 def detect(files: Files) -> bool:
     """Say whether the archive looks like one of docker's."""
@@ -58,28 +79,15 @@ def detect(files: Files) -> bool:
     return False
 
 
-def load(files: Files, wanted: Wanted) -> Image:
-    """Open one image of an archive.
+def entries(files: Files) -> Sequence[Entry]:
+    """List the images of an archive.
 
     Raises:
         FormatError: The archive breaks its format, or lacks what it names.
-        SourceError: No image has that name.
-        UsageError: Several fit.
     """
     assert isinstance(files, Archive), "detect says so, or the kind was given"
     read = _read_manifest if b"manifest.json" in files else _read_legacy
-    entry = choose(read(files), wanted, files.name)
-    count = len(entry.layers)
-    promised = diff_ids(entry.config, count, f"{files.name}, config of {entry.id[:12]}")
-    layers = []
-    for position, path in enumerate(entry.layers):
-        what = f"layer {position + 1} of {count}"
-        name = f"{files.name}, {what} ({shown(path)})"
-        blob = files.open(path, what)
-        layers.append(
-            BlobLayer(name, promised[position], blob_digest(path), blob, files.pool)
-        )
-    return Image(files.name, entry.id, entry.names, entry.config, tuple(layers))
+    return read(files)
 
 
 # --- manifest.json
@@ -100,10 +108,12 @@ def _read_manifest(archive: Archive) -> list[_Entry]:
         for known, entry in enumerate(entries):
             if (entry.id, entry.layers) == (image_id, layers):
                 merged = dict.fromkeys((*entry.names, *names))
-                entries[known] = _Entry(image_id, tuple(merged), config, layers)
+                entries[known] = _Entry(
+                    archive, image_id, tuple(merged), config, layers
+                )
                 break
         else:
-            entries.append(_Entry(image_id, names, config, layers))
+            entries.append(_Entry(archive, image_id, names, config, layers))
     return entries
 
 
@@ -159,7 +169,9 @@ def _read_legacy(archive: Archive) -> list[_Entry]:
     for image_id, tags in names.items():
         chain = _chain(image_id, configs, archive)
         layers = tuple(f"{layer_id}/layer.tar" for layer_id in chain)
-        entries.append(_Entry(image_id, tuple(tags), configs[image_id], layers))
+        entries.append(
+            _Entry(archive, image_id, tuple(tags), configs[image_id], layers)
+        )
     return entries
 
 

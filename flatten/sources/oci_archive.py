@@ -4,9 +4,9 @@ from typing import Final
 
 from .archive import Archive
 from .documents import Files
-from .oci_layout import load
+from .oci_layout import entries
 
-__all__ = ["KIND", "detect", "load"]
+__all__ = ["KIND", "detect", "entries"]
 
 KIND: Final = "oci-archive"
 

@@ -7,13 +7,13 @@ could be read both as an index and as a manifest is refused (CVE-2021-41190).
 Reference: OCI image-spec image-layout.md, image-index.md, manifest.md, config.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import FormatError, quoted
 from ..model import Image
-from .choice import Platform, Wanted, choose, config_platform
+from .choice import Entry, Platform, config_platform
 from .documents import DIGEST, BlobLayer, Files, diff_ids, read_json
 from .folder import Folder
 
@@ -56,56 +56,58 @@ class _Entry:
             raise FormatError("not an object", where=f"{self.files.name}, config")
         return document
 
+    def load(self) -> Image:
+        """Find the layers.
+
+        Raises:
+            FormatError: One is not there, or not as the manifest says.
+        """
+        files = self.files
+        where = f"{files.name}, manifest"
+        config, image_id = self.config(), self.ids[1]
+        descriptors = self.manifest.get("layers")
+        if not isinstance(descriptors, list):
+            raise FormatError("layers is not a list", where=where)
+        count = len(descriptors)
+        promised = diff_ids(config, count, f"{files.name}, config of {image_id[:12]}")
+        layers = []
+        for position, descriptor in enumerate(descriptors):
+            what = f"layer {position + 1} of {count}"
+            digest, size = _descriptor(descriptor, f"{files.name}, {what}")
+            path = _path(digest)
+            if path.encode() not in files and descriptor.get("urls"):
+                raise FormatError(
+                    f"{digest} is not part of the image, it must be fetched from "
+                    f"{quoted(str(descriptor['urls'][0]))}",
+                    where=f"{files.name}, {what}",
+                )
+            blob = files.open(path, what)
+            if blob.size() != size:
+                raise FormatError(
+                    f"{digest} has {blob.size():,} bytes, the manifest says {size:,}",
+                    where=f"{files.name}, {what}",
+                )
+            name = f"{files.name}, {what} ({digest})"
+            layers.append(BlobLayer(name, promised[position], digest, blob, files.pool))
+        return Image(files.name, image_id, self.names, config, tuple(layers))
+
 
 def detect(files: Files) -> bool:
     """Say whether the directory looks like a layout."""
     return isinstance(files, Folder) and b"index.json" in files
 
 
-def load(files: Files, wanted: Wanted) -> Image:
-    """Open one image of a layout.
+def entries(files: Files) -> Sequence[Entry]:
+    """List the images of a layout.
 
     Raises:
         FormatError: The layout breaks its format, or lacks what it names.
         IntegrityError: A document is not its digest.
-        SourceError: No image has that name, or is for that platform.
-        UsageError: Several fit.
     """
     document, _ = read_json(files, "index.json", "index")
-    entries = list(_manifests(files, document, "index.json", MAX_DEPTH, [0]))
-    entry = choose(_without_repeats(entries), wanted, files.name)
-    return _open(files, entry)
-
-
-def _open(files: Files, entry: _Entry) -> Image:
-    """Open the image that a manifest describes."""
-    where = f"{files.name}, manifest"
-    config, image_id = entry.config(), entry.ids[1]
-    descriptors = entry.manifest.get("layers")
-    if not isinstance(descriptors, list):
-        raise FormatError("layers is not a list", where=where)
-    count = len(descriptors)
-    promised = diff_ids(config, count, f"{files.name}, config of {image_id[:12]}")
-    layers = []
-    for position, descriptor in enumerate(descriptors):
-        what = f"layer {position + 1} of {count}"
-        digest, size = _descriptor(descriptor, f"{files.name}, {what}")
-        path = _path(digest)
-        if path.encode() not in files and descriptor.get("urls"):
-            raise FormatError(
-                f"{digest} is not part of the image, it must be fetched from "
-                f"{quoted(str(descriptor['urls'][0]))}",
-                where=f"{files.name}, {what}",
-            )
-        blob = files.open(path, what)
-        if blob.size() != size:
-            raise FormatError(
-                f"{digest} has {blob.size():,} bytes, the manifest says {size:,}",
-                where=f"{files.name}, {what}",
-            )
-        name = f"{files.name}, {what} ({digest})"
-        layers.append(BlobLayer(name, promised[position], digest, blob, files.pool))
-    return Image(files.name, image_id, entry.names, config, tuple(layers))
+    return _without_repeats(
+        list(_manifests(files, document, "index.json", MAX_DEPTH, [0]))
+    )
 
 
 def _manifests(  # noqa: PLR0913, PLR0917 - what is inherited on the way down
