@@ -135,7 +135,7 @@ def plan_image(
     tree = Tree(members)
     opened = [layer.open() for layer in image.layers]  # all begin to inflate
     for position, layer in enumerate(image.layers):
-        tree.apply(read_layer(opened[position], layer.name, position, members))
+        tree.apply(read_layer(layer.headers(), layer.name, position, members))
     placement = (
         Placement(share, [_origin(layer) for layer in opened]) if share else None
     )

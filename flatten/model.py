@@ -200,6 +200,12 @@ class Layer(Protocol):
     def open(self) -> LayerBytes:
         """Return the layer's uncompressed bytes; opened once, however often asked."""
 
+    def headers(self) -> LayerBytes:
+        """Return the bytes for reading headers: contents may be anything in them."""
+
+    def blame(self) -> str:
+        """Say what makes a digest wrong, after it was; "" where that is unknown."""
+
 
 @dataclass(slots=True)
 class Image:

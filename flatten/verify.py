@@ -19,7 +19,7 @@ from .model import Layer, LayerBytes
 STEP: Final = 1 << 22  # 2 ms of SHA-256
 THREADS: Final = 2
 
-_Task = tuple[str, str, Callable[[], LayerBytes]]  # where, digest, what has it
+_Task = tuple[Layer, str, Callable[[], LayerBytes]]  # digest, what has it
 
 
 class DigestCheck:
@@ -40,9 +40,9 @@ class DigestCheck:
             inflated = layer.open() is not layer.blob()
             if layer.diff_id is not None:
                 tasks = self._later if inflated else self._now
-                tasks.append((layer.name, layer.diff_id, layer.open))
+                tasks.append((layer, layer.diff_id, layer.open))
             if layer.digest is not None and (inflated or layer.digest != layer.diff_id):
-                self._later.append((layer.name, layer.digest, layer.blob))
+                self._later.append((layer, layer.digest, layer.blob))
         self._error: BaseException | None = None
         self._stopped = False
         self._threads: list[threading.Thread] = []
@@ -93,7 +93,7 @@ class DigestCheck:
 
     def _check(
         self,
-        where: str,
+        layer: Layer,
         promised: str,
         opener: Callable[[], LayerBytes],
         buffer: memoryview,
@@ -108,9 +108,10 @@ class DigestCheck:
             offset += len(view)
         found = f"sha256:{digest.hexdigest()}"
         if found != promised and not self._stopped:
+            blame = layer.blame()
             raise IntegrityError(
-                f"{where}: its digest is {found}, the image promises {promised} "
-                "(--no-verify goes on)"
+                f"{layer.name}: its digest is {found}, the image promises {promised}"
+                f"{blame and ': '}{blame} (--no-verify goes on)"
             )
 
 

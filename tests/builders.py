@@ -15,9 +15,12 @@ What words cannot say is a ``member(...)``: any header field, right or wrong. Th
 header writer here shares nothing with the package's.
 """
 
+import gzip
 import hashlib
 import io
 import json
+import tarfile
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -310,6 +313,52 @@ def oci_files(
         "index.json": json.dumps(index).encode(),
         **{f"blobs/sha256/{name}": data for name, data in blobs.items()},
     }
+
+
+def split(tar: bytes, *, edit: Mapping[str, Any] | None = None) -> bytes:
+    """Write tar-split's record of a layer tar; ``edit`` goes into each file's entry."""
+    entries: list[dict[str, Any]] = []
+    done = 0
+    with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as opened:
+        for info in opened:
+            head = tar[done : info.offset_data]
+            done = info.offset_data
+            content = tar[done : done + info.size] if info.isreg() else b""
+            done += len(content)
+            entries.append({"type": 2, "payload": b64encode(head).decode()})
+            crc = b64encode(naive_crc64(content).to_bytes(8, "big")).decode()
+            sized = {"size": len(content), "payload": crc} if content else {}
+            entries.append(
+                {"type": 1, "name": info.name, "payload": None, **sized, **(edit or {})}
+            )
+    entries.append({"type": 2, "payload": b64encode(tar[done:]).decode()})
+    for position, entry in enumerate(entries):
+        entry["position"] = position
+    return split_lines(entries)
+
+
+def split_lines(entries: Iterable[Any]) -> bytes:
+    """Write entries of a tar-split record as Go does: without spaces, in gzip."""
+    lines = [json.dumps(entry, separators=(",", ":")) for entry in entries]
+    return gzip.compress("".join(f"{line}\n" for line in lines).encode())
+
+
+def naive_crc64(data: bytes) -> int:
+    """Return the CRC-64/ISO of some bytes, a byte at a time."""
+    crc = (1 << 64) - 1
+    for byte in data:
+        crc = CRC64_TABLE[crc & 255 ^ byte] ^ crc >> 8
+    return crc ^ ((1 << 64) - 1)
+
+
+def crc64_of_byte(value: int) -> int:
+    """Return an entry of the table, a bit at a time."""
+    for _ in range(8):
+        value = value >> 1 ^ (0xD800000000000000 if value & 1 else 0)
+    return value
+
+
+CRC64_TABLE = [crc64_of_byte(value) for value in range(256)]
 
 
 def descriptor(data: bytes, media_type: str, **more: Any) -> dict[str, Any]:
