@@ -46,6 +46,7 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
     out: str | os.PathLike[str] | int,
     *,
     platform: str | None = None,
+    store: str | None = None,
     verify: bool = True,
     limits: Limits | None = None,
     mtime: int | None = None,
@@ -61,6 +62,7 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
         out: A path, written under a temporary name and renamed when it is whole; or
             an open descriptor, written from where it stands.
         platform: ``os/architecture[/variant]``, where the source has several.
+        store: A driver of docker's or a namespace of containerd's, likewise.
         verify: Check layers against the image's digests.
         limits: What the image may cost.
         mtime: Later mtimes become this one (seconds), as ``tar --clamp-mtime``.
@@ -83,7 +85,7 @@ def export(  # noqa: PLR0913 - options of the main job, all by keyword
     spec = parse_spec(compress, "" if isinstance(out, int) else os.fspath(out))
     reference = os.fspath(source)
     with (
-        open_image(reference, platform=platform, limits=limits) as image,
+        open_image(reference, platform=platform, limits=limits, store=store) as image,
         _checking(image, verify) as check,
     ):
         file = None if isinstance(out, int) or spec or format == "pax" else Path(out)

@@ -157,6 +157,17 @@ class Window:
         return self._source.extent(self._start + offset)
 
 
+def read_whole(source: LayerBytes, limit: int, where: str) -> bytes:
+    """Return all bytes of a source.
+
+    Raises:
+        FormatError: There are more than ``limit``.
+    """
+    if source.size() > limit:
+        raise FormatError(f"{source.size():,} bytes, over {limit:,}", where=where)
+    return source.read(0, source.size())
+
+
 class Spool:
     """Bytes that come once, in chunks, and are then read at offsets, by any thread.
 

@@ -3,7 +3,6 @@
 import argparse
 import json
 
-from ..sources import open_image
 from . import options
 
 DESCRIPTION = f"""\
@@ -22,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the config, and return the exit code."""
-    limits = options.limits(args)
-    with open_image(args.image, platform=args.platform, limits=limits) as image:
+    with options.open_image(args) as image:
         print(json.dumps(image.config, indent=2))
     return 0

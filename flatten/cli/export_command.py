@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
             args.image,
             Path(args.output) if out is None else out,
             platform=args.platform,
+            store=args.store,
             verify=args.verify,
             limits=options.limits(args),
             mtime=mtime,

@@ -3,7 +3,9 @@
 import argparse
 import re
 
+from .. import sources
 from ..errors import quoted
+from ..model import Image
 from ..streams import Limits
 
 
@@ -33,6 +35,11 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
         "--platform", metavar="OS/ARCH",
         help="which image of several, /VARIANT may follow [default: this machine's]",
     )  # fmt: skip
+    for option, what in (("--driver", "docker's"), ("--namespace", "containerd's")):
+        group.add_argument(
+            option, metavar="NAME", dest="store",
+            help=f"look in this one of {what} only [default: in all]",
+        )  # fmt: skip
     limits = Limits()
     group.add_argument(
         "--memory", metavar="SIZE", type=parse_size,
@@ -76,3 +83,10 @@ def parse_size(text: str) -> int:
 def limits(args: argparse.Namespace) -> Limits:
     """Return the limits that ``add_input_options`` asks for."""
     return Limits(args.memory, args.max_size, args.max_members, args.max_ratio)
+
+
+def open_image(args: argparse.Namespace) -> Image:
+    """Open the image that the options ask for."""
+    return sources.open_image(
+        args.image, platform=args.platform, limits=limits(args), store=args.store
+    )

@@ -13,7 +13,7 @@ from typing import Protocol
 from ..errors import SourceError, quoted
 from ..model import Image
 from ..streams import File, Limits, Pool, open_file, plain
-from . import docker_archive, oci_archive, oci_layout
+from . import containerd, docker_archive, oci_archive, oci_layout
 from .archive import Archive
 from .choice import Entry, Wanted, choose, named, parse_platform
 from .documents import Files
@@ -34,12 +34,21 @@ class Source(Protocol):
         """List the images."""
 
 
-SOURCES: tuple[Source, ...] = (docker_archive, oci_archive, oci_layout)
+SOURCES: tuple[Source, ...] = (
+    docker_archive,
+    oci_archive,
+    oci_layout,
+    containerd,
+)
 """Asked in this order; archives that are docker's and OCI's are docker's."""
 
 
 def open_image(
-    reference: str, *, platform: str | None = None, limits: Limits | None = None
+    reference: str,
+    *,
+    platform: str | None = None,
+    limits: Limits | None = None,
+    store: str | None = None,
 ) -> Image:
     """Open the image that ``reference`` names, whatever kind of source it is in.
 
@@ -50,6 +59,8 @@ def open_image(
         platform: ``os/architecture[/variant]``, where the source has several;
             None takes the host's.
         limits: What the image may cost.
+        store: A driver of docker's or a namespace of containerd's, where the source
+            has several; None looks in all.
 
     Raises:
         SourceError: The path does not exist or holds no kind of image that is known,
@@ -61,7 +72,7 @@ def open_image(
     platform_ = None if platform is None else parse_platform(platform)
     with ExitStack() as resources:
         found, name, where = _list(reference, limits, resources)
-        image = choose(found, Wanted(name, platform_), where).load()
+        image = choose(found, Wanted(name, platform_, store), where).load()
         image.resources = resources.pop_all()
         return image
 

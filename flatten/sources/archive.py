@@ -5,7 +5,7 @@ from typing import Final, NoReturn
 from ..errors import FormatError, quoted
 from ..model import FILE, LINK, SYMLINK, LayerBytes
 from ..read_tar import TarReader
-from ..streams import Pool, Window
+from ..streams import Pool, Window, read_whole
 from ..tarball import normalise
 
 MAX_HOPS: Final = 40  # links from member to member
@@ -90,3 +90,11 @@ class Archive:
             path = self._links[path]
             hops += 1
         return Window(self._source, *self._files[path], f"{self.name}, {what}")
+
+    def read(self, name: str, what: str, limit: int) -> bytes:
+        """Return all of a small file.
+
+        Raises:
+            FormatError: As ``open``, or it has more than ``limit`` bytes.
+        """
+        return read_whole(self.open(name, what), limit, f"{self.name}, {what}")

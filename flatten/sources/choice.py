@@ -66,10 +66,12 @@ class Wanted:
     Attributes:
         name: A name with tag, an id or the start of one, or ``@N``.
         platform: None takes the host's, where there is a choice.
+        store: The part of the source to look in; None takes all.
     """
 
     name: str | None = None
     platform: Platform | None = None
+    store: str | None = None
 
 
 class Entry(Protocol):
@@ -78,6 +80,8 @@ class Entry(Protocol):
     Attributes:
         ids: Hex digests it is known by: of its config, its manifest.
         names: Its names, with tags.
+        store: The part of the source that it is in: a driver of docker's, a
+            namespace of containerd's; "" in an archive.
     """
 
     @property
@@ -87,6 +91,10 @@ class Entry(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Its names, with tags."""
+
+    @property
+    def store(self) -> str:
+        """The part of the source it is in."""
 
     def platform(self) -> Platform | None:
         """Return its platform, if it says one."""
@@ -110,14 +118,17 @@ def choose(entries: Sequence[E], wanted: Wanted, where: str) -> E:
         UsageError: Several do.
     """
     if not entries:
-        raise FormatError("the archive holds no image", where=where)
+        raise FormatError("holds no image", where=where)
+    if wanted.store is not None:
+        entries = _in_store(entries, wanted.store, where)
     found = list(entries) if wanted.name is None else named(entries, wanted.name)
     if not found:
         asked = quoted(wanted.name or "")
         raise SourceError(
             f"{where}: no image {asked} in it; it has {_listed(entries)}"
         )  # fmt: skip
-    fits = _on_platform(found, wanted.platform)
+    by_platform = wanted != Wanted(store=wanted.store) or _is_one_image(found)
+    fits = _on_platform(found, wanted.platform) if by_platform else found
     if not fits and wanted.platform is not None:
         raise SourceError(
             f"{where}: no image for {wanted.platform}; it has {_listed(entries)}"
@@ -128,9 +139,35 @@ def choose(entries: Sequence[E], wanted: Wanted, where: str) -> E:
         f"{quoted(wanted.name)} fits several"
     )  # fmt: skip
     raise UsageError(
-        f"{where}: {asked}, choose one with {where}#NAME or --platform: "
-        f"{_listed(fits or found)}"
+        f"{where}: {asked}, choose one with {where}#NAME or --platform"
+        f"{_store_options(fits or found)}: {_listed(fits or found)}"
     )
+
+
+def _is_one_image(entries: Sequence[E]) -> bool:
+    """Say whether images are the same but for their platforms.
+
+    They have a name or an index in common; or no names, and a platform each.
+    """
+    if set.intersection(*({*entry.names, *entry.ids} for entry in entries)):
+        return True
+    platforms = {entry.platform() for entry in entries}
+    return not any(entry.names for entry in entries) and len(platforms) == len(entries)
+
+
+def _in_store(entries: Sequence[E], store: str, where: str) -> list[E]:
+    found = [entry for entry in entries if entry.store == store]
+    if not found:
+        stores = dict.fromkeys(quoted(entry.store) for entry in entries if entry.store)
+        others = f"; there is {', '.join(stores)}" if stores else ""
+        raise SourceError(f"{where}: no driver or namespace {quoted(store)}{others}")
+    return found
+
+
+def _store_options(entries: Sequence[E]) -> str:
+    """Return what else can tell the images apart."""
+    several = len({entry.store for entry in entries}) > 1
+    return ", --driver or --namespace" if several else ""
 
 
 def named(entries: Sequence[E], name: str) -> list[E]:
@@ -139,10 +176,14 @@ def named(entries: Sequence[E], name: str) -> list[E]:
         return list(entries[int(name[1:]) :][:1])
     tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
     hexdigits = name.removeprefix("sha256:")
+    repository, at, digest = name.partition("@sha256:")
     tests: tuple[Callable[[E], bool], ...] = (
         lambda entry: name in entry.names,
         lambda entry: tagged in entry.names,
         lambda entry: _familiar(tagged) in map(_familiar, entry.names),
+        lambda entry: at != "" and digest in entry.ids and _repository(repository) in (
+            map(_repository, entry.names)
+        ),
         lambda entry: hexdigits in entry.ids,
         lambda entry: hexdigits != "" and any(
             known.startswith(hexdigits) for known in entry.ids
@@ -179,13 +220,26 @@ def _familiar(name: str) -> str:
     return name.removeprefix("library/")
 
 
+def _repository(name: str) -> str:
+    """Return a name without registry, tag and digest.
+
+    >>> _repository("docker.io/library/alpine:3.20"), _repository("host:5000/a@sha256:")
+    ('alpine', 'host:5000/a')
+    """
+    head, slash, tail = _familiar(name.partition("@")[0]).rpartition("/")
+    return head + slash + tail.partition(":")[0]
+
+
 def _listed(entries: Sequence[E]) -> str:
     """List entries for a message."""
     listed = []
+    several = _store_options(entries) != ""
     for position, entry in enumerate(entries[:_SHOWN]):
         names = " ".join(map(shown, entry.names)) or "(no name)"
         platform = entry.platform()
         parts = [f"@{position}", names, entry.ids[0][:12], str(platform or "")]
+        if several:
+            parts.append(f"in {entry.store}")
         listed.append(" ".join(filter(None, parts)))
     return "; ".join(listed) + ("; ..." if len(entries) > _SHOWN else "")
 

@@ -18,6 +18,7 @@ Reference: moby image/tarexport/{save,load}.go and image/spec/v1.md.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from ..errors import FormatError, quoted, shown
@@ -38,6 +39,7 @@ class _Entry:
     names: tuple[str, ...]
     config: dict[str, Any]
     layers: tuple[str, ...]
+    store: str = ""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -61,9 +63,12 @@ class _Entry:
         for position, path in enumerate(self.layers):
             what = f"layer {position + 1} of {count}"
             name = f"{files.name}, {what} ({shown(path)})"
-            blob = files.open(path, what)
+            opener = partial(files.open, path, what)
+            opener()  # what is not there is said now
             layers.append(
-                BlobLayer(name, promised[position], blob_digest(path), blob, files.pool)
+                BlobLayer(
+                    name, promised[position], blob_digest(path), opener, files.pool
+                )
             )
         return Image(files.name, self.id, self.names, self.config, tuple(layers))
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -30,10 +31,17 @@ class Files(Protocol):
         """Say whether there is a file of that name."""
 
     def open(self, name: str, what: str) -> LayerBytes:
-        """Return a file's bytes.
+        """Return a file's bytes; it stays open as long as the image.
 
         Raises:
             FormatError: There is none; the message says ``what`` is missing.
+        """
+
+    def read(self, name: str, what: str, limit: int) -> bytes:
+        """Return all of a small file, which is closed again.
+
+        Raises:
+            FormatError: There is none, or it has more than ``limit`` bytes.
         """
 
 
@@ -42,25 +50,29 @@ class BlobLayer:
     """A layer that is a blob of some files, compressed or not.
 
     Attributes:
-        stored: The blob.
+        opener: Opens the blob: a source may have more layers than a process may
+            have open files.
     """
 
     name: str
     diff_id: str | None
     digest: str | None
-    stored: LayerBytes
+    opener: Callable[[], LayerBytes]
     pool: Pool
-    opened: LayerBytes | None = field(default=None, repr=False)
+    _blob: LayerBytes | None = field(default=None, repr=False)
+    _opened: LayerBytes | None = field(default=None, repr=False)
 
     def blob(self) -> LayerBytes:
-        """Return the blob."""
-        return self.stored
+        """Return the blob, opened at the first call."""
+        if self._blob is None:
+            self._blob = self.opener()
+        return self._blob
 
     def open(self) -> LayerBytes:
         """Return the uncompressed bytes; inflating begins at the first call."""
-        if self.opened is None:
-            self.opened = plain(self.stored, self.pool, self.name)
-        return self.opened
+        if self._opened is None:
+            self._opened = plain(self.blob(), self.pool, self.name)
+        return self._opened
 
     def headers(self) -> LayerBytes:
         """Return the uncompressed bytes."""
@@ -78,13 +90,8 @@ def read_json(files: Files, name: str, what: str) -> tuple[Any, bytes]:
         FormatError: It is not there, too large, or not JSON.
         IntegrityError: It is a blob, named by its digest, and has another.
     """
-    source = files.open(name, what)
     where = f"{files.name}, {what}"
-    if source.size() > MAX_DOCUMENT:
-        raise FormatError(
-            f"{source.size():,} bytes, over {MAX_DOCUMENT:,}", where=where
-        )
-    data = source.read(0, source.size())
+    data = files.read(name, what, MAX_DOCUMENT)
     digest = blob_digest(name)
     actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if digest not in (None, actual):

@@ -2,11 +2,11 @@
 
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from ..errors import FlattenError, FormatError, quoted, shown
-from ..streams import File, Pool
+from ..streams import File, Pool, read_whole
 from ..tarball import normalise
 
 
@@ -18,6 +18,7 @@ class Folder:
 
     Attributes:
         name: As the user gave it, for messages.
+        path: Of the directory.
         pool: What inflates compressed layers.
         resources: Closes the files that were opened.
     """
@@ -27,25 +28,45 @@ class Folder:
         self.name = shown(path)
         self.pool = pool
         self.resources = ExitStack()
-        self._path = Path(path)
+        self.path = Path(path)
+
+    def below(self, name: str) -> "Folder":
+        """Return a directory in this one; what is opened there is closed with it."""
+        folder = Folder(str(self.path / name), self.pool)
+        folder.resources = self.resources
+        return folder
 
     def __contains__(self, name: bytes) -> bool:
         """Say whether there is a file of that name."""
         try:
-            return (self._path / os.fsdecode(name)).is_file()
+            return (self.path / os.fsdecode(name)).is_file()
         except OSError as error:
             raise FlattenError(f"{self.name}: {error.strerror}") from error
 
     def open(self, name: str, what: str) -> File:
-        """Return a file's bytes.
+        """Return a file's bytes; it stays open until ``resources`` closes it.
 
         Raises:
             FormatError: There is none.
         """
+        file = self._open(name, what)
+        self.resources.callback(file.close)
+        return file
+
+    def read(self, name: str, what: str, limit: int) -> bytes:
+        """Return all of a small file.
+
+        Raises:
+            FormatError: There is none, or it has more than ``limit`` bytes.
+        """
+        with closing(self._open(name, what)) as file:
+            return read_whole(file, limit, f"{self.name}, {what}")
+
+    def _open(self, name: str, what: str) -> File:
         where = f"{self.name}, {what}"
         try:
             relative = os.fsdecode(normalise(name.encode("utf-8", "surrogatepass")))
-            path = self._path / relative
+            path = self.path / relative
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:
             raise FormatError(f"{quoted(name)} is not there", where=where) from error
@@ -55,7 +76,7 @@ class Folder:
             raise FlattenError(f"{where}: {path}: {error.strerror}") from error
         status = os.fstat(descriptor)
         file = File(descriptor, where, status.st_size)
-        self.resources.callback(file.close)
         if not stat.S_ISREG(status.st_mode):
+            file.close()
             raise FormatError(f"{quoted(name)} is not a file", where=where)
         return file

@@ -7,12 +7,13 @@ could be read both as an index and as a manifest is refused (CVE-2021-41190).
 Reference: OCI image-spec image-layout.md, image-index.md, manifest.md, config.md.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from ..errors import FormatError, quoted
-from ..model import Image
+from ..model import Image, LayerBytes
 from .choice import Entry, Platform, config_platform
 from .documents import DIGEST, BlobLayer, Files, diff_ids, read_json
 from .folder import Folder
@@ -26,14 +27,15 @@ _ATTESTS: Final = "vnd.docker.reference.type"
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """A manifest of the layout.
+class Manifest:
+    """A manifest of a layout, or of a store that has the same documents.
 
     Attributes:
         ids: Hex digests of the manifest, its config, and the indexes that list it.
         names: From the annotations, its own or those of the index that lists it.
         manifest: As parsed.
         listed: The platform that the index says it is for.
+        store: The part of a store that it is in.
     """
 
     files: Files
@@ -41,6 +43,7 @@ class _Entry:
     names: tuple[str, ...]
     manifest: dict[str, Any]
     listed: Platform | None
+    store: str = ""
 
     def platform(self) -> Platform | None:
         """Return the platform, from the index or else from the config."""
@@ -56,40 +59,66 @@ class _Entry:
             raise FormatError("not an object", where=f"{self.files.name}, config")
         return document
 
+    def blobs(self) -> list[dict[str, Any]]:
+        """Return the descriptors of the layers.
+
+        Raises:
+            FormatError: The manifest does not have them.
+        """
+        where = f"{self.files.name}, manifest"
+        descriptors = self.manifest.get("layers")
+        if not isinstance(descriptors, list):
+            raise FormatError("layers is not a list", where=where)
+        for descriptor in descriptors:
+            _descriptor(descriptor, where)
+        return descriptors
+
+    def has_config(self) -> bool:
+        """Say whether the config is there."""
+        return _path(f"sha256:{self.ids[1]}").encode() in self.files
+
+    def is_whole(self) -> bool:
+        """Say whether all layers are there."""
+        return all(
+            _path(descriptor["digest"]).encode() in self.files
+            for descriptor in self.blobs()
+        )
+
     def load(self) -> Image:
         """Find the layers.
 
         Raises:
             FormatError: One is not there, or not as the manifest says.
         """
-        files = self.files
-        where = f"{files.name}, manifest"
+        name = self.files.name
         config, image_id = self.config(), self.ids[1]
-        descriptors = self.manifest.get("layers")
-        if not isinstance(descriptors, list):
-            raise FormatError("layers is not a list", where=where)
+        descriptors = self.blobs()
         count = len(descriptors)
-        promised = diff_ids(config, count, f"{files.name}, config of {image_id[:12]}")
-        layers = []
-        for position, descriptor in enumerate(descriptors):
-            what = f"layer {position + 1} of {count}"
-            digest, size = _descriptor(descriptor, f"{files.name}, {what}")
-            path = _path(digest)
-            if path.encode() not in files and descriptor.get("urls"):
-                raise FormatError(
+        promised = diff_ids(config, count, f"{name}, config of {image_id[:12]}")
+        layers = [
+            self._layer(descriptor, f"layer {position} of {count}", diff_id)
+            for position, (descriptor, diff_id) in enumerate(
+                zip(descriptors, promised, strict=True), 1
+            )
+        ]
+        return Image(name, image_id, self.names, config, tuple(layers))
+
+    def _layer(
+        self, descriptor: dict[str, Any], what: str, diff_id: str | None
+    ) -> BlobLayer:
+        files, where = self.files, f"{self.files.name}, {what}"
+        digest, size = _descriptor(descriptor, where)
+        if _path(digest).encode() not in files:
+            urls = descriptor.get("urls")
+            missing = f"{quoted(_path(digest))} is not there"
+            if urls:
+                missing = (
                     f"{digest} is not part of the image, it must be fetched from "
-                    f"{quoted(str(descriptor['urls'][0]))}",
-                    where=f"{files.name}, {what}",
+                    f"{quoted(str(urls[0]))}"
                 )
-            blob = files.open(path, what)
-            if blob.size() != size:
-                raise FormatError(
-                    f"{digest} has {blob.size():,} bytes, the manifest says {size:,}",
-                    where=f"{files.name}, {what}",
-                )
-            name = f"{files.name}, {what} ({digest})"
-            layers.append(BlobLayer(name, promised[position], digest, blob, files.pool))
-        return Image(files.name, image_id, self.names, config, tuple(layers))
+            raise FormatError(missing, where=where)
+        opener = partial(_open_blob, files, digest, size, what)
+        return BlobLayer(f"{where} ({digest})", diff_id, digest, opener, files.pool)
 
 
 def detect(files: Files) -> bool:
@@ -105,9 +134,17 @@ def entries(files: Files) -> Sequence[Entry]:
         IntegrityError: A document is not its digest.
     """
     document, _ = read_json(files, "index.json", "index")
-    return _without_repeats(
-        list(_manifests(files, document, "index.json", MAX_DEPTH, [0]))
-    )
+    return join(list(manifests(files, document, "index.json")))
+
+
+def manifests(files: Files, index: object, name: str) -> Iterator[Manifest]:
+    """Yield the manifests that an index called ``name`` lists, deeply.
+
+    Raises:
+        FormatError: As ``entries``.
+        IntegrityError: As ``entries``.
+    """
+    return _manifests(files, index, name, MAX_DEPTH, [0])
 
 
 def _manifests(  # noqa: PLR0913, PLR0917 - what is inherited on the way down
@@ -118,7 +155,7 @@ def _manifests(  # noqa: PLR0913, PLR0917 - what is inherited on the way down
     read: list[int],
     ids: tuple[str, ...] = (),
     names: tuple[str, ...] = (),
-) -> Iterator[_Entry]:
+) -> Iterator[Manifest]:
     """Yield the manifests that an index lists, those of indexes in it too."""
     where = f"{files.name}, {name}"
     if not isinstance(index, dict) or not isinstance(index.get("manifests"), list):
@@ -142,7 +179,7 @@ def _manifests(  # noqa: PLR0913, PLR0917 - what is inherited on the way down
         if "manifests" not in found:
             config, _ = _descriptor(found.get("config"), f"{files.name}, manifest")
             known = (known[0], config.removeprefix("sha256:"), *known[1:])
-            yield _Entry(files, known, own or names, found, platform)
+            yield Manifest(files, known, own or names, found, platform)
         elif depth:
             yield from _manifests(
                 files, found, f"index {digest}", depth - 1, read, known, own or names
@@ -171,6 +208,17 @@ def _read_blob(
     return document
 
 
+def _open_blob(files: Files, digest: str, size: int, what: str) -> LayerBytes:
+    """Open a blob, which must be as long as its descriptor says."""
+    blob = files.open(_path(digest), what)
+    if blob.size() != size:
+        raise FormatError(
+            f"{digest} has {blob.size():,} bytes, the manifest says {size:,}",
+            where=f"{files.name}, {what}",
+        )
+    return blob
+
+
 def _descriptor(value: object, where: str) -> tuple[str, int]:
     """Return the digest and size of a descriptor."""
     if not isinstance(value, dict):
@@ -196,14 +244,15 @@ def _path(digest: str) -> str:
     return f"blobs/sha256/{digest.removeprefix('sha256:')}"
 
 
-def _without_repeats(entries: list[_Entry]) -> list[_Entry]:
-    """Join the entries of one manifest, which has as many as it has names."""
-    joined: dict[str, _Entry] = {}
+def join(
+    entries: Iterable[Manifest],
+    key: Callable[[Manifest], object] = lambda entry: entry.ids[0],
+) -> list[Manifest]:
+    """Join the entries that are one, such as one manifest with several names."""
+    joined: dict[object, Manifest] = {}
     for entry in entries:
-        first = joined.setdefault(entry.ids[0], entry)
+        first = joined.setdefault(key(entry), entry)
         names = tuple(dict.fromkeys(first.names + entry.names))
         ids = tuple(dict.fromkeys(first.ids + entry.ids))
-        joined[entry.ids[0]] = _Entry(
-            first.files, ids, names, first.manifest, first.listed
-        )
+        joined[key(entry)] = replace(first, ids=ids, names=names)
     return list(joined.values())

@@ -1,0 +1,54 @@
+"""Small real images and data-roots, and the right answers: beside the project, not in it.
+
+Without them the tests that need them skip.
+"""
+
+import json
+import lzma
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures"
+
+needs_fixtures = pytest.mark.skipif(
+    not FIXTURES.is_dir(), reason=f"needs the fixtures in {FIXTURES}"
+)
+
+
+def right(answer: str, got: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the right listing, in walk order, as far as a GNU tar can say it.
+
+    The mtimes of directories that no layer lists are those that were ``got``.
+    """
+    lines = (FIXTURES / "expected" / f"{answer}.jsonl").read_text().splitlines()
+    want = [json.loads(line) for line in lines]
+    mtimes = {row["path"]: row["mtime"] for row in got}
+    for row in want:
+        row.pop("mtime_ns", None)
+        row.pop("path_b64", None)
+        if row.pop("implied", False):
+            row["mtime"] = mtimes.get(row["path"])
+    return sorted(
+        want, key=lambda row: row["path"].encode(errors="surrogateescape").split(b"/")
+    )
+
+
+def unpacked_save(name: str, folder: Path) -> Path:
+    """Put an archive into a folder, without its compression."""
+    path = folder / f"{name}.tar"
+    path.write_bytes(
+        lzma.decompress((FIXTURES / "saves" / f"{name}.tar.xz").read_bytes())
+    )
+    return path
+
+
+def restored_root(name: str, folder: Path) -> Path:
+    """Unpack a data-root into a folder, and return where it is."""
+    packed = FIXTURES / "roots" / f"{name}.tar.xz"
+    options = ["--xattrs", "--xattrs-include=*", "--numeric-owner"]
+    subprocess.run(["tar", *options, "-xJf", packed, "-C", folder], check=True)
+    (root,) = folder.iterdir()
+    return root
