@@ -1,19 +1,19 @@
 """What opens what: one module a kind of image.
 
-A reference is ``[KIND:]PATH[#NAME]``. Without a kind, the modules of ``SOURCES`` are
-asked in order. Each has ``KIND``, its name as skopeo spells it where skopeo knows it,
-``detect(files) -> bool`` and ``entries(files)``, which lists the images.
+A reference is ``[KIND:]PATH[#NAME]``. Without a kind, the modules of ``KINDS`` are
+asked in order. Each has ``detect(files) -> bool`` and ``entries(files)``, which lists
+the images, and is imported only when it is asked.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from importlib import import_module
+from typing import Final, Protocol, cast
 
 from ..errors import SourceError, quoted
 from ..model import Image
 from ..streams import File, Limits, Pool, open_file, plain
-from . import containerd, docker_archive, oci_archive, oci_layout
 from .archive import Archive
 from .choice import Entry, Wanted, choose, named, parse_platform
 from .documents import Files
@@ -23,10 +23,6 @@ from .folder import Folder
 class Source(Protocol):
     """A module of this package that opens one kind of image."""
 
-    @property
-    def KIND(self) -> str:  # noqa: N802 - a module's constant
-        """Its name in references."""
-
     def detect(self, files: Files) -> bool:
         """Say whether the files look like an image of this kind."""
 
@@ -34,13 +30,16 @@ class Source(Protocol):
         """List the images."""
 
 
-SOURCES: tuple[Source, ...] = (
-    docker_archive,
-    oci_archive,
-    oci_layout,
-    containerd,
-)
-"""Asked in this order; archives that are docker's and OCI's are docker's."""
+KINDS: Final = {
+    "docker-archive": "docker_archive",
+    "oci-archive": "oci_archive",
+    "oci": "oci_layout",
+    "containerd": "containerd",
+}
+"""Each kind, as skopeo spells those it knows, and its module.
+
+They are asked in this order; archives that are docker's and OCI's are docker's.
+"""
 
 
 def open_image(
@@ -105,10 +104,11 @@ def _list(
     pool = Pool(limits or Limits())
     resources.callback(pool.close)
     files = _open_files(path, pool, resources)
-    for source in SOURCES:
-        if kind in (None, source.KIND) and source.detect(files):
+    for module in KINDS.values() if kind is None else [KINDS[kind]]:
+        source = cast("Source", import_module(f".{module}", __package__))
+        if source.detect(files):
             return source.entries(files), name, files.name
-    tried = kind or ", ".join(source.KIND for source in SOURCES)
+    tried = kind or ", ".join(KINDS)
     what = quoted(path) if path != "-" else "standard input"
     raise SourceError(f"{what}: no kind of image that is known (tried {tried})")
 
@@ -140,11 +140,10 @@ def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
     """
     if os.path.lexists(reference):
         return None, reference, None
-    kind = None
-    for source in SOURCES:
-        if reference.startswith(source.KIND + ":"):
-            kind = source.KIND
-    rest = reference if kind is None else reference.removeprefix(kind + ":")
+    kind: str | None
+    kind, colon, rest = reference.partition(":")
+    if not colon or kind not in KINDS:
+        kind, rest = None, reference
     marks = [at for at, character in enumerate(rest) if character == "#"]
     for stop in (len(rest), *marks):
         if os.path.lexists(rest[:stop]):

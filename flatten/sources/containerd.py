@@ -29,8 +29,6 @@ from .documents import DIGEST, Files, read_json
 from .folder import Folder
 from .oci_layout import Manifest, join, manifests
 
-KIND: Final = "containerd"
-
 _CONTENT: Final = "io.containerd.content.v1.content"
 _NAMES: Final = "io.containerd.metadata.v1.bolt/meta.db"
 _PLACES: Final = ("", "containerd/daemon/")

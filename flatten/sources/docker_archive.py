@@ -19,15 +19,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from ..errors import FormatError, quoted, shown
 from ..model import Image
 from .archive import Archive
 from .choice import Entry, Platform, config_platform
 from .documents import BlobLayer, Files, blob_digest, diff_ids, read_json
-
-KIND: Final = "docker-archive"
 
 
 @dataclass(frozen=True, slots=True)

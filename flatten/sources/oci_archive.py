@@ -1,14 +1,10 @@
 """An OCI image layout in a tar, as podman and skopeo write it."""
 
-from typing import Final
-
 from .archive import Archive
 from .documents import Files
 from .oci_layout import entries
 
-__all__ = ["KIND", "detect", "entries"]
-
-KIND: Final = "oci-archive"
+__all__ = ["detect", "entries"]
 
 
 def detect(files: Files) -> bool:

@@ -18,8 +18,6 @@ from .choice import Entry, Platform, config_platform
 from .documents import DIGEST, BlobLayer, Files, diff_ids, read_json
 from .folder import Folder
 
-KIND: Final = "oci"
-
 MAX_DEPTH: Final = 4  # indexes in indexes; buildx writes 2
 MAX_DOCUMENTS: Final = 4096
 _NAMES: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
