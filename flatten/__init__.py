@@ -13,6 +13,7 @@ from .errors import (
 )
 from .export import Exported, export, plan_image
 from .model import Image, Layer, Plan
+from .options import Options
 from .sources import open_image
 from .streams import Limits
 
@@ -26,6 +27,7 @@ __all__ = [
     "IntegrityError",
     "Layer",
     "Limits",
+    "Options",
     "Plan",
     "SourceError",
     "UsageError",

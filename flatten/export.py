@@ -2,24 +2,21 @@
 
 import os
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from . import target
-from .compress import compressing, parse_spec
+from . import outputs
 from .errors import FormatError, UsageError, quoted
 from .model import Image, LayerBytes, Members, Plan
-from .plan import Placement, make_plan, pieces
+from .options import Options
+from .outputs import Job, Shape
+from .plan import Placement, make_plan
 from .progress import bar
 from .read_tar import read_layer
-from .reflink import MODES, sharing_block
 from .resolve import Tree
 from .sources import open_image
-from .streams import Limits
 from .verify import DigestCheck, checking
-from .write_tar import write_tar
-
-FORMATS = ("gnu", "pax")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +24,8 @@ class Exported:
     """What was written.
 
     Attributes:
-        size: Bytes of the tar, before compression.
+        size: Bytes of the tar, before compression; of other outputs, what a tar of
+            the same tree would take.
         members: Entries in it.
         layers: How many the image has.
         verified: How many of them were checked against their diff_id.
@@ -41,111 +39,90 @@ class Exported:
     warnings: tuple[str, ...]
 
 
-def export(  # noqa: PLR0913 - options of the main job, all by keyword
+def export(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | int,
-    *,
-    platform: str | None = None,
-    store: str | None = None,
-    verify: bool = True,
-    limits: Limits | None = None,
-    mtime: int | None = None,
-    format: str = "gnu",
-    compress: str | None = None,
-    reflink: str = "never",
-    progress: str = "never",
+    options: Options | None = None,
+    **changes: Any,
 ) -> Exported:
-    """Flatten an image into one tar.
+    """Flatten an image into one tar, or what else ``out`` names.
 
     Args:
         source: ``[KIND:]PATH[#NAME]``, as ``open_image`` takes it.
-        out: A path, written under a temporary name and renamed when it is whole; or
-            an open descriptor, written from where it stands.
-        platform: ``os/architecture[/variant]``, where the source has several.
-        store: A driver of docker's or a namespace of containerd's, likewise.
-        verify: Check layers against the image's digests.
-        limits: What the image may cost.
-        mtime: Later mtimes become this one (seconds), as ``tar --clamp-mtime``.
-        format: ``gnu``, or ``pax`` for POSIX headers throughout.
-        compress: ``zstd[:level]``, ``gzip[:level]``, ``xz[:level]`` or ``none``; None
-            goes by the suffix of ``out``.
-        reflink: Share contents with the image's file instead of copying them:
-            ``auto`` where the file system can, ``always`` or else fail, ``never``.
-            It changes padding, so bytes, and never what they mean.
-        progress: A bar on standard error: ``auto``, ``always`` or ``never``.
+        out: A path, whose end says what to make; it appears when it is whole. Or an
+            open descriptor, for a tar, written from where it stands.
+        options: How.
+        changes: Fields of ``Options``, by name: ``export(a, b, mtime=0)``.
 
     Raises:
         FlattenError: And nothing is left under the name ``out``.
     """
-    if format not in FORMATS:
-        raise UsageError(f"no format {quoted(format)}; there are {', '.join(FORMATS)}")
-    if reflink not in MODES:
-        raise UsageError(f"no reflink {quoted(reflink)}; there are {', '.join(MODES)}")
-    limits = limits or Limits()
-    spec = parse_spec(compress, "" if isinstance(out, int) else os.fspath(out))
+    options = replace(options or Options(), **changes)
+    output = outputs.choose(out, options)
     reference = os.fspath(source)
     with (
-        open_image(reference, platform=platform, limits=limits, store=store) as image,
-        _checking(image, verify) as check,
+        open_image(
+            reference,
+            platform=options.platform,
+            limits=options.limits,
+            store=options.store,
+        ) as image,
+        _checking(image, options.verify) as check,
     ):
-        file = None if isinstance(out, int) or spec or format == "pax" else Path(out)
-        block = sharing_block(image, file, reflink)
-        plan = plan_image(
-            image, posix=format == "pax", mtime=mtime, limits=limits, share=block
-        )
+        _refuse_itself(output.path, image)
+        shape = output.shape(image)
+        plan = plan_image(image, options, shape=shape)
         if check is not None:
             check.start_rest()
-        with (
-            _output(out, image) as descriptor,
-            compressing(descriptor, spec) as sink,
-            bar(plan.size, progress) as advance,
-        ):
-            opened = [layer.open() for layer in image.layers]
-            write_tar(pieces(plan), opened, sink, advance, share=block)
-            if check is not None:
-                check.finish()
-    known = sum(layer.diff_id is not None for layer in image.layers) if verify else 0
+        with bar(plan.size, options.progress) as advance:
+            job = Job(image, plan, shape, advance)
+            with output.writing(job):
+                if check is not None:
+                    check.finish()
+    promised = sum(layer.diff_id is not None for layer in image.layers)
     return Exported(
-        plan.size, len(plan), len(image.layers), known, tuple(plan.warnings)
+        plan.size,
+        len(plan),
+        len(image.layers),
+        promised if options.verify else 0,
+        (*plan.warnings, *job.notes),
     )
 
 
 def plan_image(
-    image: Image,
-    *,
-    posix: bool = False,
-    mtime: int | None = None,
-    limits: Limits | None = None,
-    share: int = 0,
+    image: Image, options: Options | None = None, *, shape: Shape | None = None
 ) -> Plan:
     """Read the headers of all layers and plan the tar of the tree they make.
 
     Args:
         image: An open image.
-        posix: POSIX headers (pax) instead of GNU ones.
-        mtime: Later mtimes become this one.
-        limits: What the image may cost.
-        share: Block size of the output's file system, to place contents so that
-            their blocks can be shared with the image's file; 0 does not.
+        options: What is to be changed, and what the image may cost.
+        shape: What the output needs.
 
     Raises:
         FormatError: A layer breaks its format, or says what no tree can be; or a
             limit is passed.
     """
-    limits = limits or Limits()
-    members = Members(limit=limits.members)
+    options, shape = options or Options(), shape or Shape()
+    members = Members(limit=options.limits.members)
     tree = Tree(members)
     opened = [layer.open() for layer in image.layers]  # all begin to inflate
     for position, layer in enumerate(image.layers):
         tree.apply(read_layer(layer.headers(), layer.name, position, members))
-    placement = (
-        Placement(share, [_origin(layer) for layer in opened]) if share else None
+    placement = None
+    if shape.share:
+        placement = Placement(shape.share, [_origin(layer) for layer in opened])
+    plan = make_plan(
+        tree,
+        posix=shape.posix,
+        clamp_mtime=options.mtime,
+        placement=placement,
+        rooted=shape.rooted,
     )
-    plan = make_plan(tree, posix=posix, clamp_mtime=mtime, placement=placement)
-    if plan.size > limits.size:
+    if plan.size > options.limits.size:
         raise FormatError(
-            f"makes a tar of {plan.size:,} bytes, over {limits.size:,}; if that is "
-            "right, allow more with --max-size",
+            f"makes a tar of {plan.size:,} bytes, over {options.limits.size:,}; if "
+            "that is right, allow more with --max-size",
             where=image.source,
         )
     return plan
@@ -160,14 +137,8 @@ def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck 
     return checking(image.layers) if verify else nullcontext()
 
 
-def _output(
-    out: str | os.PathLike[str] | int, image: Image
-) -> AbstractContextManager[int]:
-    """Open the output, which must not be the image itself."""
-    if isinstance(out, int):
-        return nullcontext(out)
-    path = Path(out)
+def _refuse_itself(path: Path | None, image: Image) -> None:
+    """Refuse an output that is the image."""
     with suppress(OSError, ValueError):  # whatever it is, it is not the image
-        if path.samefile(image.source):
+        if path is not None and path.samefile(image.source):
             raise UsageError(f"{quoted(str(path))} is the image; write elsewhere")
-    return target.create(path)

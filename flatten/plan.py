@@ -63,6 +63,7 @@ def make_plan(
     posix: bool = False,
     clamp_mtime: int | None = None,
     placement: Placement | None = None,
+    rooted: bool = False,
 ) -> Plan:
     """List what to write for a tree, and sum up its size.
 
@@ -72,16 +73,21 @@ def make_plan(
         clamp_mtime: Later mtimes become this one, as ``tar --clamp-mtime`` does.
         placement: Place large contents so that blocks can be shared. A GNU ``L``
             record whose name is padded with NULs does that; every reader allows it.
+        rooted: The root is a member also where no layer lists it: 0755 0:0, with the
+            latest mtime in the tree.
     """
     members = tree.members
     if clamp_mtime is not None:
         _clamp(members, clamp_mtime)
     paths: list[bytes] = []
     inodes = array("I")
-    if tree.root_inode is not None:
-        paths.append(b"./")
-        inodes.append(tree.root_inode)
     _walk(tree, paths, inodes)
+    root = tree.root_inode
+    if root is None and rooted:
+        root = members.imply(0, max((members.mtimes[i] for i in inodes), default=0))
+    if root is not None:
+        paths.insert(0, b"./")
+        inodes.insert(0, root)
     links = _later_names(tree, paths, inodes)
     plan = Plan(members, paths, inodes, links, posix=posix, warnings=tree.warnings)
     plan.alone = BODY if placement is None else SHARED

@@ -32,7 +32,8 @@ def create(path: Path) -> Iterator[int]:
     except (OSError, ValueError) as error:
         raise _cannot_create(path, error) from error
     if stat.S_ISDIR(mode):
-        raise UsageError(f"{quoted(str(path))} is a directory; name a file in it")
+        raise UsageError(f"{quoted(str(path))} is a directory; name a file in it, or "
+                         f"end it with a slash: {path}/")  # fmt: skip
     with _appearing(path, mode) if stat.S_ISREG(mode) else _open(path, path, 0) as out:
         yield out
 

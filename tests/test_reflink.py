@@ -13,6 +13,7 @@ from builders import docker_archive, layers, member
 from flatten import plan as plans
 from flatten.export import _origin
 from flatten.model import Members
+from flatten.outputs import Shape
 from flatten.read_tar import read_layer
 from flatten.resolve import Tree
 from listing import listing, open_tar
@@ -68,7 +69,7 @@ def test_large_contents_are_at_the_offset_of_their_source(image):
 
 def test_names_stay_short_enough_for_busybox(image):
     with flatten.open_image(str(image)) as opened:
-        plan = flatten.plan_image(opened, share=4096)
+        plan = flatten.plan_image(opened, shape=Shape(share=4096))
         heads = b"".join(p for p in plans.pieces(plan) if isinstance(p, bytes))
 
     sizes = [

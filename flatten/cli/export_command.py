@@ -4,12 +4,10 @@ import argparse
 import os
 import re
 from contextlib import nullcontext
-from pathlib import Path
 
 from .. import __version__, export, target
 from ..errors import UsageError, quoted
-from ..export import FORMATS
-from ..reflink import MODES
+from ..options import CHOICES, Options
 from . import options
 from .messages import say
 
@@ -27,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-V", "--version", action="version", version=f"flatten {__version__}"
     )
     add_output_options(parser)
+    add_directory_options(parser)
     group = options.add_input_options(parser)
     group.add_argument(
         "--no-verify", dest="verify", action="store_false",
@@ -47,11 +46,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="zstd, gzip or xz, :LEVEL may follow, or none [default: by OUT's suffix]",
     )  # fmt: skip
     group.add_argument(
-        "--format", choices=FORMATS, default="gnu",
+        "--format", choices=CHOICES["format"], default="gnu",
         help="headers: GNU's, or POSIX's throughout [default: gnu]",
     )  # fmt: skip
     group.add_argument(
-        "--reflink", choices=MODES, default="never",
+        "--reflink", choices=CHOICES["reflink"], default="never",
         help="share contents with the image's file, on btrfs and XFS [default: never]",
     )  # fmt: skip
     group.add_argument(
@@ -59,6 +58,18 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="make later mtimes TIME: seconds since the epoch, or an ISO 8601 date "
         "[default: $SOURCE_DATE_EPOCH, if set]",
     )  # fmt: skip
+
+
+def add_directory_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is about outputs that are directories."""
+    group = parser.add_argument_group("output to a directory, -o DIR/")
+    group.add_argument(
+        "--ownership", choices=CHOICES["ownership"], default="keep",
+        help="keep the image's owners, or leave all to you [default: keep]",
+    )  # fmt: skip
+    group.add_argument(
+        "--force", action="store_true", help="replace a directory that is not empty"
+    )
 
 
 def add_message_options(parser: argparse.ArgumentParser) -> None:
@@ -78,23 +89,10 @@ def add_message_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Flatten, and return the exit code."""
-    mtime = parse_mtime(args.mtime)
-    progress = "never" if args.quiet else args.progress
+    how = read_options(args)
     to_stdout = args.output == "-"
     with target.standard_output() if to_stdout else nullcontext(None) as out:
-        done = export(
-            args.image,
-            Path(args.output) if out is None else out,
-            platform=args.platform,
-            store=args.store,
-            verify=args.verify,
-            limits=options.limits(args),
-            mtime=mtime,
-            format=args.format,
-            compress=args.compress,
-            reflink=args.reflink,
-            progress=progress,
-        )
+        done = export(args.image, args.output if out is None else out, how)
     if not args.quiet:
         for warning in done.warnings:
             say(f"warning: {warning}")
@@ -104,6 +102,27 @@ def run(args: argparse.Namespace) -> int:
             f"{done.members:,} members, {done.size:,} bytes"
         )
     return 0
+
+
+def read_options(args: argparse.Namespace) -> Options:
+    """Return what the arguments ask for.
+
+    Raises:
+        UsageError: One makes no sense.
+    """
+    return Options(
+        platform=args.platform,
+        store=args.store,
+        verify=args.verify,
+        limits=options.limits(args),
+        mtime=parse_mtime(args.mtime),
+        format=args.format,
+        compress=args.compress,
+        reflink=args.reflink,
+        ownership=args.ownership,
+        force=args.force,
+        progress="never" if args.quiet else args.progress,
+    )
 
 
 def parse_mtime(text: str | None) -> int | None:

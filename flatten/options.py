@@ -1,0 +1,57 @@
+"""What an export can be asked for, in one frozen record."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from .errors import UsageError, quoted
+from .streams import Limits
+
+CHOICES: Final = {
+    "format": ("gnu", "pax"),
+    "reflink": ("auto", "always", "never"),
+    "ownership": ("keep", "current"),
+}
+"""Fields that take one of a few words; the first is the default, or the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to read an image, and how to write it.
+
+    Attributes:
+        platform: ``os/architecture[/variant]``, where the source has several.
+        store: A driver of docker's or a namespace of containerd's, likewise.
+        verify: Check layers against the image's digests.
+        limits: What the image may cost.
+        mtime: Later mtimes become this one (seconds), as ``tar --clamp-mtime``.
+        format: ``gnu``, or ``pax`` for POSIX headers throughout.
+        compress: ``zstd[:level]``, ``gzip[:level]``, ``xz[:level]`` or ``none``; None
+            goes by the suffix of the output.
+        reflink: Share contents with the image's file instead of copying them:
+            ``auto`` where the file system can, ``always`` or else fail, ``never``.
+            It changes padding, so bytes, and never what they mean.
+        ownership: In a directory, ``keep`` gives names their owners, ``current``
+            leaves them the caller's.
+        force: Replace a directory that is not empty.
+        progress: A bar on standard error: ``auto``, ``always`` or ``never``.
+    """
+
+    platform: str | None = None
+    store: str | None = None
+    verify: bool = True
+    limits: Limits = field(default_factory=Limits)
+    mtime: int | None = None
+    format: str = "gnu"
+    compress: str | None = None
+    reflink: str = "never"
+    ownership: str = "keep"
+    force: bool = False
+    progress: str = "never"
+
+    def __post_init__(self) -> None:
+        """Refuse words that are none of the choices."""
+        for name, words in CHOICES.items():
+            word = getattr(self, name)
+            if word not in words:
+                raise UsageError(f"no {name} {quoted(word)}; there are "
+                                 f"{', '.join(words)}")  # fmt: skip

@@ -1,0 +1,52 @@
+"""What writes what: one module a kind of output, imported only when it is the one.
+
+Each has a class ``Output(out, options)``; what that does, ``job.Output`` says.
+"""
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Final, cast
+
+from ..errors import UsageError, quoted
+from ..options import Options
+from .job import Job, Output, Shape
+
+__all__ = ["Job", "Output", "Shape", "choose"]
+
+KINDS: Final = {
+    "/": "directory",
+}
+"""Ends of names, and the module for each; any other name is a tar's."""
+
+_OTHERS: Final = (
+    ".7z", ".bz2", ".btrfs", ".ext2", ".ext3", ".f2fs", ".img", ".iso", ".lz4", ".raw",
+    ".vdi", ".vhd", ".vhdx", ".vmdk", ".xfs", ".zip",
+)  # fmt: skip
+"""What is not made here, and nobody means a tar by."""
+
+
+def choose(out: str | os.PathLike[str] | int, options: Options) -> Output:
+    """Return the output that a name, or a descriptor, means.
+
+    Raises:
+        UsageError: It means none that is made here.
+    """
+    if isinstance(out, int):
+        return _load("tar", out, options)
+    name = os.fspath(out)
+    for suffix, module in KINDS.items():
+        if name.endswith(suffix):
+            return _load(module, Path(name), options)
+    if name.endswith(_OTHERS) and not os.path.lexists(name):
+        made = ", ".join(KINDS).replace("/", "DIRECTORY/")
+        raise UsageError(
+            f"{quoted(name)}: no such kind of output; there are .tar, .tar.gz, "
+            f".tar.zst, .tar.xz, {made}"
+        )
+    return _load("tar", Path(name), options)
+
+
+def _load(module: str, out: Path | int, options: Options) -> Output:
+    found = import_module(f".{module}", __package__).Output(out, options)
+    return cast("Output", found)  # as every module here

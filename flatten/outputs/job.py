@@ -1,0 +1,70 @@
+"""What an output must be able to do, and what it is given."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from ..model import Image, LayerBytes, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a plan must be like for an output.
+
+    Attributes:
+        posix: POSIX headers (pax) instead of GNU ones.
+        rooted: The root is a member, also where no layer lists it.
+        share: Block size of the output's file system, to place contents so that
+            their blocks can be shared with the image's file; 0 does not.
+    """
+
+    posix: bool = False
+    rooted: bool = False
+    share: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image, planned, to be written.
+
+    Attributes:
+        image: Open.
+        plan: What there is to write.
+        shape: What the output asked for.
+        advance: Called with the number of bytes, each time some are written.
+        notes: What the user should know afterwards, a sentence each; outputs add.
+    """
+
+    image: Image
+    plan: Plan
+    shape: Shape
+    advance: Callable[[int], object] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def layers(self) -> Sequence[LayerBytes]:
+        """Return the layers' bytes, by position."""
+        return [layer.open() for layer in self.image.layers]
+
+
+class Output(Protocol):
+    """Something to write to.
+
+    Attributes:
+        path: Where it will be; None for a descriptor.
+    """
+
+    @property
+    def path(self) -> Path | None:
+        """Where it will be; None for a descriptor."""
+
+    def shape(self, image: Image) -> Shape:
+        """Say what the plan must be like."""
+
+    def writing(self, job: Job) -> AbstractContextManager[None]:
+        """Write all; it appears under its name when the body ends without an error.
+
+        Raises:
+            FlattenError: And nothing is left under that name.
+        """

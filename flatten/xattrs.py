@@ -1,0 +1,73 @@
+r"""Extended attributes, from the PAX records that carry them.
+
+================================  ===============================================
+record                            attribute
+================================  ===============================================
+``SCHILY.xattr.NAME``             ``NAME``, byte for byte
+``RHT.security.selinux``          ``security.selinux``
+``SCHILY.acl.access|default``     ``system.posix_acl_access|default``, from text
+================================  ===============================================
+
+Reference: star(5), "POSIX.1-2001 extensions"; acl(5); linux/posix_acl_xattr.h.
+"""
+
+import re
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+_SCHILY: Final = b"SCHILY.xattr."
+_RENAMED: Final = {b"RHT.security.selinux": b"security.selinux"}
+_ACLS: Final = {
+    b"SCHILY.acl.access": b"system.posix_acl_access",
+    b"SCHILY.acl.default": b"system.posix_acl_default",
+}
+_NOBODY: Final = 0xFFFFFFFF  # the id of entries that are about no one by name
+_TAGS: Final = {  # the tag where there is no qualifier, and where there is one
+    b"user": (0x01, 0x02),
+    b"group": (0x04, 0x08),
+    b"mask": (0x10, 0x10),
+    b"other": (0x20, 0x20),
+}
+_ENTRY: Final = re.compile(
+    rb"(user|group|mask|other):([^:,\n]*):([r-][w-][x-])(?::([0-9]{1,10}))?"
+)
+
+
+def from_records(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the attributes that records say, by name; others are left out.
+
+    Raises:
+        ValueError: An ACL cannot be read, or names somebody without a number.
+    """
+    found: dict[bytes, bytes] = {}
+    for key, value in records:
+        if key.startswith(_SCHILY):
+            found[key.removeprefix(_SCHILY)] = value
+        elif key in _RENAMED:
+            found.setdefault(_RENAMED[key], value)
+        elif key in _ACLS:
+            found.setdefault(_ACLS[key], parse_acl(value))
+    return found
+
+
+def parse_acl(text: bytes) -> bytes:
+    r"""Translate an ACL's text into the form that the kernel takes.
+
+    >>> parse_acl(b"user::rw-,group::r--,other::---").hex(" ", 4)
+    '02000000 01000600 ffffffff 04000400 ffffffff 20000000 ffffffff'
+    """
+    entries = []
+    for line in filter(None, re.split(rb"[,\n]", text)):
+        found = _ENTRY.fullmatch(line.split(b"#")[0].strip())
+        if found is None:
+            raise ValueError("an ACL entry that cannot be read")
+        kind, name, letters, number = found.groups()
+        bits = sum(bit for bit, set_ in zip((4, 2, 1), letters, strict=True)
+                   if set_ != ord("-"))  # fmt: skip
+        tag = _TAGS[kind][bool(name)]
+        who = int(number or name) if name else _NOBODY
+        entries.append((tag, who, bits))
+    return struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", tag, bits, who) for tag, who, bits in sorted(entries)
+    )
