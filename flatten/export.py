@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from . import outputs
+from .delta import Snapshot, delta
 from .errors import FormatError, UsageError, quoted
+from .history import cut
+from .index import read_layers
 from .model import Image, LayerBytes, Members, Plan
 from .options import Options
 from .outputs import Job, Shape
 from .plan import Placement, make_plan
 from .progress import bar
-from .read_tar import read_layer
 from .resolve import Tree
 from .sources import open_image
 from .verify import DigestCheck, checking
@@ -66,11 +68,14 @@ def export(
             platform=options.platform,
             limits=options.limits,
             store=options.store,
+            at=options.at,
         ) as image,
         _checking(image, options.verify) as check,
     ):
         _refuse_itself(output.path, image)
         shape = output.shape(image)
+        if shape.rooted and options.since is not None:
+            raise UsageError("a delta is a layer: write it to a tar")
         plan = plan_image(image, options, shape=shape)
         if check is not None:
             check.start_rest()
@@ -106,18 +111,23 @@ def plan_image(
     options, shape = options or Options(), shape or Shape()
     members = Members(limit=options.limits.members)
     tree = Tree(members)
-    opened = [layer.open() for layer in image.layers]  # all begin to inflate
-    for position, layer in enumerate(image.layers):
-        tree.apply(read_layer(layer.headers(), layer.name, position, members))
+    base = None if options.since is None else len(cut(image, options.since).layers)
+    before = Snapshot(tree)
+    for count, layer in enumerate(read_layers(image, members), 1):
+        tree.apply(layer)
+        if count == base:
+            before = Snapshot(tree)
     placement = None
     if shape.share:
-        placement = Placement(shape.share, [_origin(layer) for layer in opened])
+        origins = [_origin(layer.open()) for layer in image.layers]
+        placement = Placement(shape.share, origins)
     plan = make_plan(
         tree,
         posix=shape.posix,
         clamp_mtime=options.mtime,
         placement=placement,
         rooted=shape.rooted,
+        entries=None if base is None else delta(before, tree),
     )
     if plan.size > options.limits.size:
         raise FormatError(

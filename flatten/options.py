@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .errors import UsageError, quoted
+from .history import Point
 from .streams import Limits
 
 CHOICES: Final = {
@@ -21,6 +22,8 @@ class Options:
     Attributes:
         platform: ``os/architecture[/variant]``, where the source has several.
         store: A driver of docker's or a namespace of containerd's, likewise.
+        at: Flatten the image as it stood there.
+        since: Write only what is new since there, as a layer that goes on top.
         verify: Check layers against the image's digests.
         limits: What the image may cost.
         mtime: Later mtimes become this one (seconds), as ``tar --clamp-mtime``.
@@ -38,6 +41,8 @@ class Options:
 
     platform: str | None = None
     store: str | None = None
+    at: Point | None = None
+    since: Point | None = None
     verify: bool = True
     limits: Limits = field(default_factory=Limits)
     mtime: int | None = None

@@ -57,13 +57,14 @@ class Placement:
     origins: Sequence[int | None]
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - what is to be planned, by keyword
     tree: Tree,
     *,
     posix: bool = False,
     clamp_mtime: int | None = None,
     placement: Placement | None = None,
     rooted: bool = False,
+    entries: Sequence[tuple[bytes, int]] | None = None,
 ) -> Plan:
     """List what to write for a tree, and sum up its size.
 
@@ -75,28 +76,34 @@ def make_plan(
             record whose name is padded with NULs does that; every reader allows it.
         rooted: The root is a member also where no layer lists it: 0755 0:0, with the
             latest mtime in the tree.
+        entries: What to write instead of the whole tree: output paths and inodes.
     """
     members = tree.members
     if clamp_mtime is not None:
         _clamp(members, clamp_mtime)
-    paths: list[bytes] = []
-    inodes = array("I")
-    _walk(tree, paths, inodes)
-    root = tree.root_inode
-    if root is None and rooted:
-        root = members.imply(0, max((members.mtimes[i] for i in inodes), default=0))
-    if root is not None:
+    if entries is None:
+        paths, inodes = walk(tree)
+    else:
+        paths = [path for path, _ in entries]
+        inodes = array("I", [inode for _, inode in entries])
+    if rooted and tree.root_inode is None:
+        latest = max((members.mtimes[inode] for inode in inodes), default=0)
         paths.insert(0, b"./")
-        inodes.insert(0, root)
-    links = _later_names(tree, paths, inodes)
+        inodes.insert(0, members.imply(0, latest))
+    links = later_names(tree, paths, inodes)
     plan = Plan(members, paths, inodes, links, posix=posix, warnings=tree.warnings)
     plan.alone = BODY if placement is None else SHARED
     _measure(plan, placement)
     return plan
 
 
-def _walk(tree: Tree, paths: list[bytes], inodes: Column) -> None:
-    """Append all paths below the root, in walk order."""
+def walk(tree: Tree) -> tuple[list[bytes], Column]:
+    """Return all paths in walk order, of directories with a slash, and their inodes."""
+    paths: list[bytes] = []
+    inodes = array("I")
+    if tree.root_inode is not None:
+        paths.append(b"./")
+        inodes.append(tree.root_inode)
     children = tree.children
     stack = [(b"", iter(sorted(tree.root.items())))]
     while stack:
@@ -113,9 +120,10 @@ def _walk(tree: Tree, paths: list[bytes], inodes: Column) -> None:
             paths.append(path)
         else:
             stack.pop()
+    return paths, inodes
 
 
-def _later_names(tree: Tree, paths: list[bytes], inodes: Column) -> dict[int, bytes]:
+def later_names(tree: Tree, paths: list[bytes], inodes: Column) -> dict[int, bytes]:
     """Map the position of each later name of an inode to the inode's first name."""
     linked = tree.linked
     if not linked:

@@ -12,6 +12,8 @@ from .options import Formatter
 
 COMMANDS: Final = {
     "config": "print an image's config document",
+    "delta": "write what some steps add, as a layer",
+    "history": "list the steps that made an image, and their layers",
 }
 """Each has a module called after it, and this in the list of the main help."""
 

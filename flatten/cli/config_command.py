@@ -16,11 +16,11 @@ and history, as JSON.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all that this command takes."""
     options.add_image_argument(parser)
-    options.add_input_options(parser)
+    options.add_point_arguments(options.add_input_options(parser))
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the config, and return the exit code."""
-    with options.open_image(args) as image:
+    with options.open_image(args, at=options.point(args)) as image:
         print(json.dumps(image.config, indent=2))
     return 0

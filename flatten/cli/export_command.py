@@ -4,9 +4,11 @@ import argparse
 import os
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 
 from .. import __version__, export, target
 from ..errors import UsageError, quoted
+from ..history import Point
 from ..options import CHOICES, Options
 from . import options
 from .messages import say
@@ -18,23 +20,21 @@ Flatten a container image into one root file system tar.
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+def add_arguments(parser: argparse.ArgumentParser, format: str = "gnu") -> None:
+    """Add all that this command takes; ``format`` is the default of that option."""
     options.add_image_argument(parser)
     parser.add_argument(
         "-V", "--version", action="version", version=f"flatten {__version__}"
     )
-    add_output_options(parser)
+    add_output_options(parser, format)
     add_directory_options(parser)
     group = options.add_input_options(parser)
-    group.add_argument(
-        "--no-verify", dest="verify", action="store_false",
-        help="do not check layers against the image's digests",
-    )  # fmt: skip
+    options.add_point_arguments(group)
+    options.add_verify_option(group)
     add_message_options(parser)
 
 
-def add_output_options(parser: argparse.ArgumentParser) -> None:
+def add_output_options(parser: argparse.ArgumentParser, format: str) -> None:
     """Add what says where and how to write."""
     group = parser.add_argument_group("output")
     group.add_argument(
@@ -46,8 +46,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="zstd, gzip or xz, :LEVEL may follow, or none [default: by OUT's suffix]",
     )  # fmt: skip
     group.add_argument(
-        "--format", choices=CHOICES["format"], default="gnu",
-        help="headers: GNU's, or POSIX's throughout [default: gnu]",
+        "--format", choices=CHOICES["format"], default=format,
+        help=f"headers: GNU's, or POSIX's throughout [default: {format}]",
     )  # fmt: skip
     group.add_argument(
         "--reflink", choices=CHOICES["reflink"], default="never",
@@ -89,7 +89,12 @@ def add_message_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Flatten, and return the exit code."""
-    how = read_options(args)
+    return write(args)
+
+
+def write(args: argparse.Namespace, since: Point | None = None) -> int:
+    """Write the tree, or what is new in it since some point; return the exit code."""
+    how = replace(read_options(args), since=since)
     to_stdout = args.output == "-"
     with target.standard_output() if to_stdout else nullcontext(None) as out:
         done = export(args.image, args.output if out is None else out, how)
@@ -113,6 +118,7 @@ def read_options(args: argparse.Namespace) -> Options:
     return Options(
         platform=args.platform,
         store=args.store,
+        at=options.point(args),
         verify=args.verify,
         limits=options.limits(args),
         mtime=parse_mtime(args.mtime),

@@ -5,6 +5,7 @@ import re
 
 from .. import sources
 from ..errors import quoted
+from ..history import Point
 from ..model import Image
 from ..streams import Limits
 
@@ -62,6 +63,65 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     return group
 
 
+def add_verify_option(group: argparse._ActionsContainer) -> None:
+    """Add the choice not to check digests."""
+    group.add_argument(
+        "--no-verify", dest="verify", action="store_false",
+        help="do not check layers against the image's digests",
+    )  # fmt: skip
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of what programs read."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_point_arguments(group: argparse._ActionsContainer) -> None:
+    """Add what chooses a moment in the image's making."""
+    points = group.add_mutually_exclusive_group()
+    points.add_argument(
+        "--at", metavar="STEP", type=int,
+        help="the image as it stood after that step of its history, from 1",
+    )  # fmt: skip
+    points.add_argument(
+        "--at-layer", metavar="N", type=int,
+        help="the image as it stood after that layer, from 1",
+    )  # fmt: skip
+    points.add_argument(
+        "--until", metavar="PATTERN",
+        help="the image as it stood after the step that has PATTERN in its command; "
+        "* in it stands for anything",
+    )  # fmt: skip
+
+
+def add_since_arguments(group: argparse._ActionsContainer, what: str) -> None:
+    """Add what chooses the moment that another is compared with."""
+    points = group.add_mutually_exclusive_group()
+    points.add_argument(
+        "--from", metavar="STEP", type=int, dest="since", help=f"{what} that step"
+    )
+    points.add_argument(
+        "--from-layer", metavar="N", type=int, dest="since_layer",
+        help=f"{what} that layer",
+    )  # fmt: skip
+
+
+def point(args: argparse.Namespace) -> Point | None:
+    """Return the moment that ``add_point_arguments`` asks for."""
+    return _point(args.at, args.at_layer, args.until)
+
+
+def since(args: argparse.Namespace) -> Point | None:
+    """Return the moment that ``add_since_arguments`` asks for."""
+    return _point(args.since, args.since_layer, None)
+
+
+def _point(step: int | None, layer: int | None, pattern: str | None) -> Point | None:
+    if step is None and layer is None and pattern is None:
+        return None
+    return Point(step, layer, pattern)
+
+
 def parse_size(text: str) -> int:
     """Read a number of bytes, or of anything: digits, and maybe K, M, G or T.
 
@@ -85,8 +145,14 @@ def limits(args: argparse.Namespace) -> Limits:
     return Limits(args.memory, args.max_size, args.max_members, args.max_ratio)
 
 
-def open_image(args: argparse.Namespace) -> Image:
-    """Open the image that the options ask for."""
+def open_image(
+    args: argparse.Namespace, reference: str | None = None, at: Point | None = None
+) -> Image:
+    """Open the image that the options ask for, or another with the same options."""
     return sources.open_image(
-        args.image, platform=args.platform, limits=limits(args), store=args.store
+        args.image if reference is None else reference,
+        platform=args.platform,
+        limits=limits(args),
+        store=args.store,
+        at=at,
     )

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Final, Protocol, cast
 
 from ..errors import SourceError, quoted
+from ..history import Point, cut
 from ..model import Image
 from ..streams import File, Limits, Pool, open_file, plain
 from .archive import Archive
@@ -48,6 +49,7 @@ def open_image(
     platform: str | None = None,
     limits: Limits | None = None,
     store: str | None = None,
+    at: Point | None = None,
 ) -> Image:
     """Open the image that ``reference`` names, whatever kind of source it is in.
 
@@ -60,6 +62,7 @@ def open_image(
         limits: What the image may cost.
         store: A driver of docker's or a namespace of containerd's, where the source
             has several; None looks in all.
+        at: Open it as it stood there.
 
     Raises:
         SourceError: The path does not exist or holds no kind of image that is known,
@@ -72,6 +75,7 @@ def open_image(
     with ExitStack() as resources:
         found, name, where = _list(reference, limits, resources)
         image = choose(found, Wanted(name, platform_, store), where).load()
+        image = cut(image, at)
         image.resources = resources.pop_all()
         return image
 

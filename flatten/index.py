@@ -1,0 +1,53 @@
+"""What is in an image: the members of its layers, and the tree that they make."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .model import Image, LayerIndex, Members
+from .read_tar import read_layer
+from .resolve import Tree
+from .streams import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """All headers of an image, read.
+
+    Attributes:
+        members: The members of all layers.
+        layers: What each layer does to the tree, oldest first.
+        tree: All layers applied.
+    """
+
+    members: Members
+    layers: tuple[LayerIndex, ...]
+    tree: Tree
+
+    def rows(self, layer: int) -> range:
+        """Return the numbers of a layer's own members."""
+        first = self.layers[layer].first
+        return range(first, first + len(self.layers[layer].paths))
+
+
+def read_index(image: Image, limits: Limits | None = None) -> Index:
+    """Read the headers of all layers, and apply them.
+
+    Raises:
+        FormatError: A layer breaks its format, or says what no tree can be; or a
+            limit is passed.
+    """
+    members = Members(limit=(limits or Limits()).members)
+    tree = Tree(members)
+    layers = []
+    for layer in read_layers(image, members):
+        tree.apply(layer)
+        layers.append(layer)
+    return Index(members, tuple(layers), tree)
+
+
+def read_layers(image: Image, into: Members) -> Iterator[LayerIndex]:
+    """Read the headers of one layer after the other, oldest first."""
+    for layer in image.layers:
+        layer.open()  # all begin to inflate
+    for position, layer in enumerate(image.layers):
+        yield read_layer(layer.headers(), layer.name, position, into)

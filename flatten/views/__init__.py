@@ -1,0 +1,1 @@
+"""What can be seen in images: each module one view, as plain data. Nothing prints."""
