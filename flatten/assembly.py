@@ -54,7 +54,7 @@ class Assembly:
         self._packed = packed
         self._encoded = Spool(pool, where)
         self._pending = bytearray()  # of encoded bytes, not in the spool yet
-        self._trees: list[Beneath] = []
+        self._trees: list[Beneath | str] = []
         self._names = bytearray()
         # A content: where it begins and ends in the stream, and among the encoded
         # bytes; where its name ends; its tree; its CRC-64, if that is known.
@@ -70,8 +70,11 @@ class Assembly:
 
     # --- putting it together
 
-    def add_tree(self, tree: Beneath) -> int:
-        """Add a directory that contents come from, and return its number."""
+    def add_tree(self, tree: Beneath | str) -> int:
+        """Add a directory that contents come from, and return its number.
+
+        A text says why there is none; it is the error when a content is read.
+        """
         self._trees.append(tree)
         if len(self._trees) > MAX_TREES:
             raise FormatError("too many directories", where=self.where)
@@ -238,9 +241,11 @@ class Assembly:
 
     def _open(self, number: int) -> int:
         """Open a content's file, which must be as long as it was."""
-        path = self._path(number)
+        tree = self._trees[self._tree[number]]
+        if isinstance(tree, str):
+            raise FormatError(tree, where=self.where)
         try:
-            descriptor = self._trees[self._tree[number]].open(path)
+            descriptor = tree.open(self._path(number))
         except OSError as error:
             raise self._failed(number, error) from error
         status = os.fstat(descriptor)
@@ -258,7 +263,8 @@ class Assembly:
 
     def _named(self, number: int) -> str:
         tree = self._trees[self._tree[number]]
-        return f"{tree.name}/{os.fsdecode(self._path(number))}"
+        place = "" if isinstance(tree, str) else f"{tree.name}/"
+        return place + os.fsdecode(self._path(number))
 
     def _changed(self, number: int, how: str) -> NoReturn:
         raise FormatError(

@@ -150,6 +150,26 @@ class Beneath:
         with self._opened.lock:
             return os.readlink(name, dir_fd=self._directory(parent))
 
+    def xattrs(self, path: bytes) -> dict[bytes, bytes]:
+        """Return the extended attributes of a file, or of a symlink itself.
+
+        Those called ``trusted.`` are there for root alone (CAP_SYS_ADMIN).
+        """
+        parent, _, name = path.rpartition(b"/")
+        with self._opened.lock:
+            # Only paths lead to the attributes of symlinks and devices.
+            found = b"/proc/self/fd/%d/%b" % (self._directory(parent), name or b".")
+            try:
+                names = os.listxattr(found, follow_symlinks=False)
+            except OSError as error:
+                if error.errno != errno.ENOTSUP:
+                    raise
+                names = []
+            return {
+                os.fsencode(key): os.getxattr(found, key, follow_symlinks=False)
+                for key in names
+            }
+
     # --- directories; the lock is held
 
     def _listable(self, path: bytes) -> int:

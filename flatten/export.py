@@ -69,6 +69,7 @@ def export(
             limits=options.limits,
             store=options.store,
             at=options.at,
+            with_init=options.with_init,
         ) as image,
         _checking(image, options.verify) as check,
     ):
@@ -117,6 +118,7 @@ def plan_image(
         tree.apply(layer)
         if count == base:
             before = Snapshot(tree)
+    tree.warnings[:0] = image.warnings
     placement = None
     if shape.share:
         origins = [_origin(layer.open()) for layer in image.layers]

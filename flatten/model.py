@@ -219,6 +219,9 @@ class Image:
         names: Its names with tags, as written in the source.
         config: The config document, as parsed.
         layers: Oldest first.
+        init: Position of docker's own layer in a container, with the mount points
+            and files that it makes for it; None in images.
+        warnings: What is lost, a sentence each; reading layers may add to them.
     """
 
     source: str
@@ -226,6 +229,8 @@ class Image:
     names: tuple[str, ...]
     config: dict[str, Any]
     layers: tuple[Layer, ...]
+    init: int | None = None
+    warnings: list[str] = field(default_factory=list)
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def __enter__(self) -> Self:

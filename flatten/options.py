@@ -24,6 +24,7 @@ class Options:
         store: A driver of docker's or a namespace of containerd's, likewise.
         at: Flatten the image as it stood there.
         since: Write only what is new since there, as a layer that goes on top.
+        with_init: Of a container, keep docker's own layer, as ``docker export`` does.
         verify: Check layers against the image's digests.
         limits: What the image may cost.
         mtime: Later mtimes become this one (seconds), as ``tar --clamp-mtime``.
@@ -43,6 +44,7 @@ class Options:
     store: str | None = None
     at: Point | None = None
     since: Point | None = None
+    with_init: bool = False
     verify: bool = True
     limits: Limits = field(default_factory=Limits)
     mtime: int | None = None

@@ -43,13 +43,13 @@ _CRC_SIZE: Final = 8
 
 
 def assemble(
-    split: LayerBytes, tree: Beneath | None, pool: Pool, where: str
+    split: LayerBytes, tree: Beneath | str, pool: Pool, where: str
 ) -> Assembly:
     """Return a layer's tar stream, byte for byte, whose contents are read later.
 
     Args:
         split: The record, in gzip.
-        tree: The directory; None will do to read headers only.
+        tree: The directory, or why there is none: headers can be read without.
         pool: What holds the headers.
         where: The layer's name in messages.
 
@@ -57,8 +57,7 @@ def assemble(
         FormatError: The record breaks its format, or names what leaves the tree.
     """
     assembly = Assembly(pool, where, split.size())
-    if tree is not None:
-        assembly.add_tree(tree)
+    assembly.add_tree(tree)
     for number, line in enumerate(_lines(decompress(split, "gzip", where), where)):
         try:
             _add(line, assembly)

@@ -19,6 +19,8 @@ from typing import Final
 MARK: Final = b".wh."
 META: Final = b".wh..wh."
 OPAQUE_MARK: Final = b".wh..wh..opq"
+FUSE_OPAQUE_MARK: Final = b".wh..opq"
+"""fuse-overlayfs's, on its disks only: in a layer tar it hides ``.opq``."""
 
 ORDINARY: Final = 0
 HIDES: Final = 1
@@ -52,6 +54,25 @@ def classify(path: bytes) -> tuple[int, bytes]:
     if hidden in (b"", b".", b".."):
         raise ValueError("a whiteout that names nothing")
     return _below_ordinary(HIDES, parent + slash + hidden, parent)
+
+
+def hiding(path: bytes) -> bytes:
+    """Return the mark that hides ``path``.
+
+    >>> hiding(b"a/b"), hiding(b"b")
+    (b'a/.wh.b', b'.wh.b')
+    """
+    parent, slash, name = path.rpartition(b"/")
+    return parent + slash + MARK + name
+
+
+def emptying(path: bytes) -> bytes:
+    """Return the mark that makes the directory ``path`` opaque.
+
+    >>> emptying(b"a"), emptying(b"")
+    (b'a/.wh..wh..opq', b'.wh..wh..opq')
+    """
+    return path + b"/" + OPAQUE_MARK if path else OPAQUE_MARK
 
 
 def is_mark(name: bytes) -> bool:

@@ -22,6 +22,7 @@ import json
 import tarfile
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 MTIME = 1_700_000_000
@@ -313,6 +314,51 @@ def oci_files(
         "index.json": json.dumps(index).encode(),
         **{f"blobs/sha256/{name}": data for name, data in blobs.items()},
     }
+
+
+def docker_root(
+    folder: Path,
+    tars: Sequence[bytes],
+    *,
+    driver: str = "overlay2",
+    place: str = "overlay2/{}/diff",
+    names: Sequence[str] = ("app:1",),
+    more: Mapping[str, Any] | None = None,
+) -> tuple[str, list[str]]:
+    """Write a data root of docker's; return the image's id and the layers' cache-ids.
+
+    Trees hold files of any kind but devices, and whiteouts as plain files: enough
+    where tar-split's record is there.
+    """
+    image = folder / "image" / driver
+    document = json.dumps(config(tars, **(more or {}))).encode()
+    cache_ids, chain = [], ""
+    for position, tar in enumerate(tars):
+        diff = f"sha256:{digest(tar)}"
+        parent, chain = chain, f"sha256:{digest(f'{chain} {diff}'.encode())}"
+        chain = chain if parent else diff
+        cache_ids.append(f"{position:02x}" * 32)
+        layer_dir = image / "layerdb" / "sha256" / chain.removeprefix("sha256:")
+        layer_dir.mkdir(parents=True, exist_ok=True)
+        files = {"diff": diff, "cache-id": cache_ids[-1], "size": "1"}
+        for name, text in (files | ({"parent": parent} if parent else {})).items():
+            (layer_dir / name).write_text(text)
+        (layer_dir / "tar-split.json.gz").write_bytes(split(tar))
+        tree = folder / place.format(cache_ids[-1])
+        tree.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
+            opened.extractall(tree, filter="fully_trusted")
+    content = image / "imagedb" / "content" / "sha256"
+    content.mkdir(parents=True, exist_ok=True)
+    (content / digest(document)).write_bytes(document)
+    repositories: dict[str, dict[str, str]] = {}
+    for name in names:
+        repository = name.partition("@")[0].rpartition(":")[0] or name
+        ids = repositories.setdefault(repository, {})
+        ids[name] = f"sha256:{digest(document)}"
+    text = json.dumps({"Repositories": repositories})
+    (image / "repositories.json").write_text(text)
+    return digest(document), cache_ids
 
 
 def split(tar: bytes, *, edit: Mapping[str, Any] | None = None) -> bytes:

@@ -1,7 +1,10 @@
-"""Profiles for hypothesis: few examples, always the same, or a long hunt."""
+"""Profiles for hypothesis: few examples, always the same, or a long hunt. Data roots."""
 
 import os
+import subprocess
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)  # images are large
@@ -22,3 +25,30 @@ settings.register_profile(
     suppress_health_check=SLOW,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory):
+    """Return what unpacks a data root of the fixtures, once, and gives its path."""
+    known = {}
+
+    def unpack(name):
+        archive = FIXTURES / "roots" / f"{name}.tar.xz"
+        if os.geteuid() != 0:
+            pytest.skip("needs root, for devices and trusted xattrs")
+        if not archive.is_file():
+            pytest.skip(f"needs the fixture {archive}")
+        if name not in known:
+            folder = tmp_path_factory.mktemp(name)
+            subprocess.run(
+                ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner",
+                 "-xJf", archive, "-C", folder],
+                check=True,
+            )  # fmt: skip
+            (known[name],) = folder.iterdir()
+        return known[name]
+
+    return unpack

@@ -119,6 +119,7 @@ def read_options(args: argparse.Namespace) -> Options:
         platform=args.platform,
         store=args.store,
         at=options.point(args),
+        with_init=args.with_init,
         verify=args.verify,
         limits=options.limits(args),
         mtime=parse_mtime(args.mtime),

@@ -19,9 +19,11 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 IMAGE = """\
 IMAGE is [KIND:]PATH[#NAME]: an archive of docker save (any age), podman save,
-skopeo or buildx, compressed or not, an OCI layout (a directory), or - for an
-archive on standard input. NAME chooses among several images: name:tag, an id or
-the start of one, or @N, its position from 0."""
+skopeo or buildx, compressed or not, an OCI layout (a directory), - for an
+archive on standard input, or the root where docker or containerd keeps its
+images, /var/lib/docker, on any disk, without a daemon. NAME chooses among
+several images: name:tag, an id or the start of one, or @N, its position from 0;
+container:NAME is a container."""
 
 
 def add_image_argument(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +43,10 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
             option, metavar="NAME", dest="store",
             help=f"look in this one of {what} only [default: in all]",
         )  # fmt: skip
+    group.add_argument(
+        "--with-init", action="store_true",
+        help="of a container, docker's own layer too, as docker export has it",
+    )  # fmt: skip
     limits = Limits()
     group.add_argument(
         "--memory", metavar="SIZE", type=parse_size,
@@ -155,4 +161,5 @@ def open_image(
         limits=limits(args),
         store=args.store,
         at=at,
+        with_init=args.with_init,
     )

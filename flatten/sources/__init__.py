@@ -31,10 +31,21 @@ class Source(Protocol):
         """List the images."""
 
 
+class ContainerSource(Source, Protocol):
+    """A source with containers too."""
+
+    def containers(self, files: Files) -> Sequence[Entry]:
+        """List the containers; their names and ids begin with ``CONTAINER``."""
+
+
+CONTAINER: Final = "container:"
+"""Begins the names of containers, in references."""
+
 KINDS: Final = {
     "docker-archive": "docker_archive",
     "oci-archive": "oci_archive",
     "oci": "oci_layout",
+    "docker-root": "docker_root",
     "containerd": "containerd",
 }
 """Each kind, as skopeo spells those it knows, and its module.
@@ -43,13 +54,14 @@ They are asked in this order; archives that are docker's and OCI's are docker's.
 """
 
 
-def open_image(
+def open_image(  # noqa: PLR0913 - all by keyword
     reference: str,
     *,
     platform: str | None = None,
     limits: Limits | None = None,
     store: str | None = None,
     at: Point | None = None,
+    with_init: bool = False,
 ) -> Image:
     """Open the image that ``reference`` names, whatever kind of source it is in.
 
@@ -63,6 +75,8 @@ def open_image(
         store: A driver of docker's or a namespace of containerd's, where the source
             has several; None looks in all.
         at: Open it as it stood there.
+        with_init: Keep the layer that docker makes for a container itself, as
+            ``docker export`` does.
 
     Raises:
         SourceError: The path does not exist or holds no kind of image that is known,
@@ -75,6 +89,10 @@ def open_image(
     with ExitStack() as resources:
         found, name, where = _list(reference, limits, resources)
         image = choose(found, Wanted(name, platform_, store), where).load()
+        if image.init is not None and not with_init:
+            layers = image.layers
+            image.layers = (*layers[: image.init], *layers[image.init + 1 :])
+            image.init = None
         image = cut(image, at)
         image.resources = resources.pop_all()
         return image
@@ -111,10 +129,19 @@ def _list(
     for module in KINDS.values() if kind is None else [KINDS[kind]]:
         source = cast("Source", import_module(f".{module}", __package__))
         if source.detect(files):
-            return source.entries(files), name, files.name
+            return _entries(source, files, name), name, files.name
     tried = kind or ", ".join(KINDS)
     what = quoted(path) if path != "-" else "standard input"
     raise SourceError(f"{what}: no kind of image that is known (tried {tried})")
+
+
+def _entries(source: Source, files: Files, name: str | None) -> Sequence[Entry]:
+    """Return the images of a source, or its containers where one is asked for."""
+    if name is None or not name.startswith(CONTAINER):
+        return source.entries(files)
+    if not hasattr(source, "containers"):
+        raise SourceError(f"{files.name}: only engines' roots have containers")
+    return cast("ContainerSource", source).containers(files)
 
 
 def _open_files(path: str, pool: Pool, resources: ExitStack) -> Files:

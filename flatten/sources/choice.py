@@ -9,6 +9,9 @@ from typing import Final, Protocol, TypeVar
 from ..errors import FormatError, SourceError, UsageError, quoted, shown
 from ..model import Image
 
+USUAL_DRIVER: Final = "overlay2"
+"""Docker's default: its images are meant where another driver has the same."""
+
 _SHOWN: Final = 20  # images listed in a message
 _ARCHITECTURES: Final = {
     "x86_64": ("amd64", ""),
@@ -129,6 +132,8 @@ def choose(entries: Sequence[E], wanted: Wanted, where: str) -> E:
         )  # fmt: skip
     by_platform = wanted != Wanted(store=wanted.store) or _is_one_image(found)
     fits = _on_platform(found, wanted.platform) if by_platform else found
+    if len({entry.store for entry in fits}) > 1:
+        fits = [entry for entry in fits if entry.store == USUAL_DRIVER] or fits
     if not fits and wanted.platform is not None:
         raise SourceError(
             f"{where}: no image for {wanted.platform}; it has {_listed(entries)}"
@@ -181,8 +186,8 @@ def named(entries: Sequence[E], name: str) -> list[E]:
         lambda entry: name in entry.names,
         lambda entry: tagged in entry.names,
         lambda entry: _familiar(tagged) in map(_familiar, entry.names),
-        lambda entry: at != "" and digest in entry.ids and _repository(repository) in (
-            map(_repository, entry.names)
+        lambda entry: at != "" and digest in _digests(entry) and (
+            _repository(repository) in map(_repository, entry.names)
         ),
         lambda entry: hexdigits in entry.ids,
         lambda entry: hexdigits != "" and any(
@@ -194,6 +199,11 @@ def named(entries: Sequence[E], name: str) -> list[E]:
         if found:
             return found
     return []
+
+
+def _digests(entry: Entry) -> set[str]:
+    """Return all digests of an image; in docker's roots they stand in names too."""
+    return {*entry.ids, *(name.partition("@sha256:")[2] for name in entry.names)}
 
 
 def _on_platform(entries: list[E], platform: Platform | None) -> list[E]:
@@ -237,7 +247,12 @@ def _listed(entries: Sequence[E]) -> str:
     for position, entry in enumerate(entries[:_SHOWN]):
         names = " ".join(map(shown, entry.names)) or "(no name)"
         platform = entry.platform()
-        parts = [f"@{position}", names, entry.ids[0][:12], str(platform or "")]
+        parts = [
+            f"@{position}",
+            names,
+            entry.ids[0].rpartition(":")[2][:12],
+            str(platform or ""),
+        ]
         if several:
             parts.append(f"in {entry.store}")
         listed.append(" ".join(filter(None, parts)))
