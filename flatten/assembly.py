@@ -19,7 +19,7 @@ from .beneath import Beneath
 from .crc64 import crc64
 from .decompress import CHUNK
 from .errors import FlattenError, FormatError, quoted
-from .model import LayerBytes
+from .model import LayerBytes, Place
 from .streams import Pool, Spool
 
 MAX_TREES: Final = 1 << 16
@@ -327,6 +327,7 @@ class AssembledLayer:
     Attributes:
         build: Puts it together.
         resources: Closes it.
+        place: Where it lies.
     """
 
     name: str
@@ -334,6 +335,7 @@ class AssembledLayer:
     build: Callable[[], Assembly]
     resources: ExitStack
     digest: None = None
+    place: Place | None = None
     _assembly: Assembly | None = field(default=None, repr=False)
 
     def open(self) -> Assembly:

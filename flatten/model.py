@@ -179,6 +179,23 @@ class LayerBytes(Protocol):
         """Return a descriptor and its offset for kernel-side copying, if any."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a layer lies in an engine's root.
+
+    Attributes:
+        driver: The storage driver, or containerd's snapshotter.
+        cache_id: What the driver calls the layer.
+        directory: Its tree, on the host: what is new in the layer, or all, by driver.
+        size: Its bytes as the engine counts them, if it does.
+    """
+
+    driver: str
+    cache_id: str
+    directory: str
+    size: int | None = None
+
+
 class Layer(Protocol):
     """A layer of an image: how to open it, not an open file."""
 
@@ -193,6 +210,10 @@ class Layer(Protocol):
     @property
     def digest(self) -> str | None:
         """``sha256:<hex>`` of the blob as it is stored, when the image says it."""
+
+    @property
+    def place(self) -> Place | None:
+        """Where it lies in an engine's root; None in an archive."""
 
     def blob(self) -> LayerBytes:
         """Return the layer's bytes as they are stored, maybe compressed."""

@@ -46,6 +46,7 @@ KINDS: Final = {
     "oci-archive": "oci_archive",
     "oci": "oci_layout",
     "docker-root": "docker_root",
+    "containers-storage": "containers_storage",
     "containerd": "containerd",
 }
 """Each kind, as skopeo spells those it knows, and its module.

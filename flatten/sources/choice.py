@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from ..errors import FormatError, SourceError, UsageError, quoted, shown
+from ..errors import FlattenError, FormatError, SourceError, UsageError, quoted, shown
 from ..model import Image
 
 USUAL_DRIVER: Final = "overlay2"
@@ -104,6 +104,24 @@ class Entry(Protocol):
 
     def load(self) -> Image:
         """Open it: find its layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An image that cannot be opened; the others of its store can."""
+
+    ids: tuple[str, ...]
+    names: tuple[str, ...]
+    store: str
+    error: FlattenError
+
+    def platform(self) -> Platform | None:
+        """Return None: it may be for any."""
+        return None
+
+    def load(self) -> Image:
+        """Say what is wrong."""
+        raise self.error
 
 
 E = TypeVar("E", bound=Entry)

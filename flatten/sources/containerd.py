@@ -22,9 +22,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..bolt import Bucket, read_bolt
-from ..errors import FlattenError, FormatError, IntegrityError, quoted
-from ..model import Image
-from .choice import Entry, Platform
+from ..errors import FormatError, IntegrityError, quoted
+from .choice import Broken, Entry
 from .documents import DIGEST, Files, read_json
 from .folder import Folder
 from .oci_layout import Manifest, join, manifests
@@ -43,24 +42,6 @@ class _Named:
     name: str
     digest: str
     size: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Broken:
-    """An image that cannot be opened; the others of the store can."""
-
-    ids: tuple[str, ...]
-    names: tuple[str, ...]
-    store: str
-    error: FlattenError
-
-    def platform(self) -> Platform | None:
-        """Return None: it may be for any."""
-        return None
-
-    def load(self) -> Image:
-        """Say what is wrong."""
-        raise self.error
 
 
 def detect(files: Files) -> bool:
@@ -82,13 +63,13 @@ def entries(files: Files) -> Sequence[Entry]:
     if _NAMES.encode() not in root:
         return join(_nameless(content), key=_image)
     found: list[Manifest] = []
-    broken: list[_Broken] = []
+    broken: list[Broken] = []
     for named in _read_names(root):
         try:
             found += _manifests_of(content, named)
         except (FormatError, IntegrityError) as error:
             ids = (named.digest.removeprefix("sha256:"),)
-            broken.append(_Broken(ids, (named.name,), named.namespace, error))
+            broken.append(Broken(ids, (named.name,), named.namespace, error))
     found.sort(key=lambda manifest: not manifest.is_whole())
     return [*join(found, key=_image), *broken]
 

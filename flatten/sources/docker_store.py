@@ -190,7 +190,11 @@ class Store:
             record = self.record(layer.chain_id)
             stored.append(
                 Stored(
-                    f"{self.root.name}, {what}", layer.cache_id, record, layer.diff_id
+                    f"{self.root.name}, {what}",
+                    layer.cache_id,
+                    record,
+                    layer.diff_id,
+                    layer.size,
                 )
             )
         return Stack(self.root, self.driver, stored)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from ..errors import FormatError, IntegrityError, quoted
-from ..model import LayerBytes
+from ..model import LayerBytes, Place
 from ..streams import Pool, plain
 
 MAX_DOCUMENT: Final = 1 << 23  # bytes of a JSON document; registries stop at 4 MiB
@@ -52,6 +52,7 @@ class BlobLayer:
     Attributes:
         opener: Opens the blob: a source may have more layers than a process may
             have open files.
+        place: Where it lies unpacked.
     """
 
     name: str
@@ -59,6 +60,7 @@ class BlobLayer:
     digest: str | None
     opener: Callable[[], LayerBytes]
     pool: Pool
+    place: Place | None = None
     _blob: LayerBytes | None = field(default=None, repr=False)
     _opened: LayerBytes | None = field(default=None, repr=False)
 
@@ -83,20 +85,33 @@ class BlobLayer:
         return ""
 
 
-def read_json(files: Files, name: str, what: str) -> tuple[Any, bytes]:
+def read_json(
+    files: Files,
+    name: str,
+    what: str,
+    digest: str | None = None,
+    limit: int = MAX_DOCUMENT,
+) -> tuple[Any, bytes]:
     """Return a document as parsed, and its bytes.
+
+    Args:
+        files: Where it is.
+        name: Its name there; a blob's says its digest.
+        what: It, in messages.
+        digest: Its digest, where the name does not say it.
+        limit: How many bytes it may have.
 
     Raises:
         FormatError: It is not there, too large, or not JSON.
-        IntegrityError: It is a blob, named by its digest, and has another.
+        IntegrityError: It has another digest.
     """
     where = f"{files.name}, {what}"
-    data = files.read(name, what, MAX_DOCUMENT)
-    digest = blob_digest(name)
+    data = files.read(name, what, limit)
+    digest = digest or blob_digest(name)
     actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if digest not in (None, actual):
         raise IntegrityError(
-            f"{where}: its digest is {actual}, its name {quoted(name)}"
+            f"{where}: its digest is {actual}, not that of its name, {quoted(name)}"
         )
     try:
         return json.loads(data), data

@@ -20,7 +20,7 @@ image.
 Reference: moby daemon/graphdriver at v1.9.1, v20.10.24 and v23.0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -28,7 +28,8 @@ from typing import Final
 from ..assembly import AssembledLayer, Assembly
 from ..beneath import Beneath
 from ..errors import FormatError, quoted
-from ..read_dir import Reading, changes, walk
+from ..model import Place
+from ..read_dir import Owners, Reading, changes, walk
 from ..union import AUFS, FUSE, OVERLAY, PLAIN, Style
 from .root import Root
 
@@ -84,12 +85,14 @@ class Stored:
         id: Names its directory.
         record: The file with tar-split's record of it.
         diff_id: What the image promises of it.
+        size: Its bytes as the engine counts them.
     """
 
     name: str
     id: str
     record: str
     diff_id: str | None = None
+    size: int | None = None
 
 
 class Stack:
@@ -99,12 +102,27 @@ class Stack:
         warnings: Receives what is lost.
     """
 
-    def __init__(self, root: Root, driver: Driver, stored: Sequence[Stored]) -> None:
-        """Look at layers, oldest first."""
+    def __init__(
+        self,
+        root: Root,
+        driver: Driver,
+        stored: Sequence[Stored],
+        owners: Callable[[], tuple[Owners, Owners]] | None = None,
+    ) -> None:
+        """Look at layers, oldest first.
+
+        Args:
+            root: Where they are.
+            driver: What keeps them.
+            stored: They.
+            owners: Returns what turns a uid and a gid of the disk into the image's;
+                None goes by the root's name.
+        """
         self.warnings: list[str] = []
         self._root = root
         self._driver = driver
         self._stored = stored
+        self._owners = owners or partial(_shifted, root.owner)
 
     def layers(self) -> list[AssembledLayer]:
         """Return them to be read.
@@ -120,8 +138,8 @@ class Stack:
                 "the metadata of the disk, and xattrs the driver dropped are lost"
             )
         if lost and self._driver.full:
-            top = self._stored[-1]
-            return [self._layer(top.name, partial(self._walk, top.name, [top.id]))]
+            top = replace(self._stored[-1], diff_id=None)
+            return [self._layer(top, partial(self._walk, top.name, [top.id]))]
         return [
             self._walked(position) if stored in lost else self._recorded(stored)
             for position, stored in enumerate(self._stored)
@@ -137,11 +155,10 @@ class Stack:
                 are not the image's.
         """
         ids = [id_, *below, *(stored.id for stored in reversed(self._stored))]
+        read = self._changes if self._driver.full else self._walk
         if self._driver.upper:
-            return self._layer(name, partial(self._walk_upper, name, ids))
-        if self._driver.full:
-            return self._layer(name, partial(self._changes, name, ids))
-        return self._layer(name, partial(self._walk, name, ids))
+            read = self._walk_upper
+        return self._layer(Stored(name, id_, ""), partial(read, name, ids))
 
     def _recorded(self, stored: Stored) -> AssembledLayer:
         build = partial(
@@ -150,17 +167,20 @@ class Stack:
             self._tree_or_why(stored.id),
             stored.name,
         )
-        return self._layer(stored.name, build, stored.diff_id)
+        return self._layer(stored, build)
 
     def _walked(self, position: int) -> AssembledLayer:
-        stored = self._stored[position]
+        stored = replace(self._stored[position], diff_id=None)
         ids = [s.id for s in reversed(self._stored[: position + 1])]
-        return self._layer(stored.name, partial(self._walk, stored.name, ids))
+        return self._layer(stored, partial(self._walk, stored.name, ids))
 
-    def _layer(
-        self, name: str, build: "partial[Assembly]", diff_id: str | None = None
-    ) -> AssembledLayer:
-        return AssembledLayer(name, diff_id, build, self._root.resources)
+    def _layer(self, stored: Stored, build: "partial[Assembly]") -> AssembledLayer:
+        driver = self._driver
+        directory = self._root.path(driver.place.format(stored.id))
+        place = Place(driver.name, stored.id, directory, stored.size)
+        return AssembledLayer(
+            stored.name, stored.diff_id, build, self._root.resources, place=place
+        )
 
     def _walk(self, name: str, ids: Sequence[str]) -> Assembly:
         return walk([self.tree(id_, name) for id_ in ids], self._reading(name))
@@ -177,14 +197,14 @@ class Stack:
         return changes(lower, upper, self._reading(name))
 
     def _reading(self, name: str) -> Reading:
-        uid, gid = self._root.owner
+        uid, gid = self._owners()
         return Reading(
             self._root.pool,
             name,
             self._driver.style,
             self.warnings,
-            uid=partial(_shift, uid),
-            gid=partial(_shift, gid),
+            uid=uid,
+            gid=gid,
         )
 
     def tree(self, id_: str, where: str, place: str = "") -> Beneath:
@@ -209,6 +229,10 @@ class Stack:
         if driver.advice and not tree.names():
             return f"{shown} is empty; {driver.advice}"
         return tree
+
+
+def _shifted(starts: tuple[int, int]) -> tuple[Owners, Owners]:
+    return partial(_shift, starts[0]), partial(_shift, starts[1])
 
 
 def _shift(start: int, number: int) -> int:

@@ -1,0 +1,183 @@
+"""The root of podman, buildah and CRI-O: containers-storage, of root or of a user.
+
+It is ``/var/lib/containers/storage`` or ``~/.local/share/containers/storage``, or an
+additional image store, which looks the same. A user's has other ids on its files than
+its images. The records of layers have those of the image; in a container's own layer
+they are turned back.
+
+Reference: containers/storage store.go, drivers/overlay/overlay.go at v1.43.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ..errors import FlattenError
+from ..model import Image
+from ..union import FUSE, OVERLAY
+from .choice import Entry, Platform, config_platform
+from .containers_store import Named, Store
+from .documents import Files, diff_ids
+from .drivers import DRIVERS, Driver
+from .folder import Folder
+from .root import Root
+
+_PLACES: Final = ("", "storage")
+_OVERLAY: Final = Driver("overlay", "overlay/{}/diff", OVERLAY)
+_DRIVERS: Final = (_OVERLAY, DRIVERS["vfs"], DRIVERS["btrfs"])
+
+
+def detect(files: Files) -> bool:
+    """Say whether the directory is such a root."""
+    return isinstance(files, Folder) and _find(files) is not None
+
+
+def entries(files: Files) -> Sequence[Entry]:
+    """List the images, by driver.
+
+    Raises:
+        FormatError: A list is not what it should be.
+    """
+    return [_Image(place, image) for place in stores(files) for image in place.images()]
+
+
+def containers(files: Files) -> Sequence[Entry]:
+    """List the containers, whose names and ids begin with ``container:``.
+
+    Raises:
+        FormatError: A list is not what it should be.
+    """
+    return [
+        _Container(place, container)
+        for place in stores(files)
+        for container in place.containers()
+    ]
+
+
+def stores(files: Files) -> list[Store]:
+    """Return what each driver has."""
+    folder = _find(files) if isinstance(files, Folder) else None
+    if folder is None:
+        return []
+    root = Root(folder)
+    mounted = root.text("overlay/.has-mount-program") not in (None, "false")
+    return [
+        Store(root, replace(_OVERLAY, style=FUSE))
+        if driver is _OVERLAY and mounted
+        else Store(root, driver)
+        for driver in _DRIVERS
+        if f"{driver.name}-images/images.json".encode() in root
+    ]
+
+
+def _find(folder: Folder) -> Folder | None:
+    """Return the directory that has the lists: this one, or ``storage`` in it."""
+    for place in _PLACES:
+        for driver in _DRIVERS:
+            if (folder.path / place / f"{driver.name}-images/images.json").is_file():
+                return folder.below(place) if place else folder
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image of a root."""
+
+    place: Store
+    image: Named
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Return the image's id, and the digests of its manifests."""
+        return (self.image.id, *self.image.digests)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return its names, with tags or digests."""
+        return self.image.names
+
+    @property
+    def store(self) -> str:
+        """Return the driver's name."""
+        return self.place.driver.name
+
+    def platform(self) -> Platform | None:
+        """Return the platform that the config is for."""
+        try:
+            return config_platform(self.place.config(self.image))
+        except FlattenError:
+            return None  # what is wrong with it is said when it is opened
+
+    def load(self) -> Image:
+        """Find the layers.
+
+        Raises:
+            FormatError: One is not there, or the config has another number of them.
+        """
+        place, image = self.place, self.image
+        where = f"{place.root.name}, image {image.id[:12]}"
+        config = place.config(image)
+        chain = place.chain(image.layer, where)
+        stack = place.stack(chain, diff_ids(config, len(chain), where))
+        layers = tuple(stack.layers())
+        return Image(
+            place.root.name,
+            image.id,
+            tuple(name for name in image.names if "@" not in name),
+            config,
+            layers,
+            warnings=stack.warnings,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Container:
+    """A container: an image, and what it has changed."""
+
+    place: Store
+    container: Named
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Return its id."""
+        return (f"container:{self.container.id}",)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return its names."""
+        return tuple(f"container:{name}" for name in self.container.names)
+
+    @property
+    def store(self) -> str:
+        """Return the driver's name."""
+        return self.place.driver.name
+
+    def platform(self) -> Platform | None:
+        """Return None: it ran here."""
+        return None
+
+    def load(self) -> Image:
+        """Find the layers.
+
+        Raises:
+            FormatError: One is not there.
+        """
+        place, container = self.place, self.container
+        shown = (*container.names, container.id[:12])[0]
+        where = f"{place.root.name}, container {shown}"
+        *chain, own = place.chain(container.layer, where)
+        stack = place.stack(chain, [layer.diff_id for layer in chain], own)
+        layers = stack.layers()
+        layers.append(stack.own(f"{where}, its own layer", own.id, []))
+        config = {}
+        for image in place.images():
+            if image.id == container.image:
+                config = place.config(image)
+        return Image(
+            place.root.name,
+            container.id,
+            self.names,
+            config,
+            tuple(layers),
+            warnings=stack.warnings,
+        )
