@@ -4,6 +4,7 @@
 >>> flatten.export("image.tar", "rootfs.tar")                       # doctest: +SKIP
 """
 
+from .edit import Edits
 from .errors import (
     FlattenError,
     FormatError,
@@ -20,6 +21,7 @@ from .streams import Limits
 __version__ = "0.1.0"
 
 __all__ = [
+    "Edits",
     "Exported",
     "FlattenError",
     "FormatError",

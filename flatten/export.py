@@ -8,6 +8,7 @@ from typing import Any
 
 from . import outputs
 from .delta import Snapshot, delta
+from .edit import NO_EDITS, change_names, ensure_root, map_owners
 from .errors import FormatError, UsageError, quoted
 from .history import cut
 from .index import read_layers
@@ -85,6 +86,7 @@ def export(
             with output.writing(job):
                 if check is not None:
                     check.finish()
+                _write_sidecars(job, options)
     promised = sum(layer.diff_id is not None for layer in image.layers)
     return Exported(
         plan.size,
@@ -119,16 +121,20 @@ def plan_image(
         if count == base:
             before = Snapshot(tree)
     tree.warnings[:0] = image.warnings
+    if options.edits != NO_EDITS:
+        _edit(tree, image, options)
+    if shape.rooted:
+        ensure_root(tree)
     placement = None
     if shape.share:
-        origins = [_origin(layer.open()) for layer in image.layers]
+        layers = (*image.layers, *image.added)
+        origins = [_origin(layer.open()) for layer in layers]
         placement = Placement(shape.share, origins)
     plan = make_plan(
         tree,
         posix=shape.posix,
         clamp_mtime=options.mtime,
         placement=placement,
-        rooted=shape.rooted,
         entries=None if base is None else delta(before, tree),
     )
     if plan.size > options.limits.size:
@@ -140,6 +146,22 @@ def plan_image(
     return plan
 
 
+def _edit(tree: Tree, image: Image, options: Options) -> None:
+    """Change the names, add files of the host, then change the owners."""
+    edits = options.edits
+    if options.since is not None:
+        raise UsageError("a delta takes no selection and no edits: it is a layer")
+    change_names(tree, edits)
+    if edits.add:
+        from .added import added_layer  # noqa: PLC0415 - seldom needed
+
+        image.added = (added_layer(edits.add, options.limits, image.resources),)
+        for layer in read_layers(image, tree.members, added=True):
+            tree.apply(layer)
+    if edits.owner_map is not None:
+        map_owners(tree.members, edits.owner_map)
+
+
 def _origin(layer: LayerBytes) -> int | None:
     extent = layer.extent(0)
     return None if extent is None else extent[1]
@@ -147,6 +169,14 @@ def _origin(layer: LayerBytes) -> int | None:
 
 def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck | None]:
     return checking(image.layers) if verify else nullcontext()
+
+
+def _write_sidecars(job: Job, options: Options) -> None:
+    """Write the documents that are asked for, before the output appears."""
+    if options.config_out is not None or options.list_out is not None:
+        from .sidecars import write_sidecars  # noqa: PLC0415 - json, 5 ms
+
+        write_sidecars(job, options)
 
 
 def _refuse_itself(path: Path | None, image: Image) -> None:

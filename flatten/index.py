@@ -45,9 +45,18 @@ def read_index(image: Image, limits: Limits | None = None) -> Index:
     return Index(members, tuple(layers), tree)
 
 
-def read_layers(image: Image, into: Members) -> Iterator[LayerIndex]:
-    """Read the headers of one layer after the other, oldest first."""
-    for layer in image.layers:
+def read_layers(
+    image: Image, into: Members, *, added: bool = False
+) -> Iterator[LayerIndex]:
+    """Read the headers of one layer after the other, oldest first.
+
+    Args:
+        image: An open image.
+        into: Gets the members.
+        added: Read what goes on top of the image, instead of the image.
+    """
+    layers = image.added if added else image.layers
+    for layer in layers:
         layer.open()  # all begin to inflate
-    for position, layer in enumerate(image.layers):
+    for position, layer in enumerate(layers, len(image.layers) if added else 0):
         yield read_layer(layer.headers(), layer.name, position, into)

@@ -243,6 +243,7 @@ class Image:
         init: Position of docker's own layer in a container, with the mount points
             and files that it makes for it; None in images.
         warnings: What is lost, a sentence each; reading layers may add to them.
+        added: What goes on top of them, and is not of the image.
     """
 
     source: str
@@ -252,6 +253,7 @@ class Image:
     layers: tuple[Layer, ...]
     init: int | None = None
     warnings: list[str] = field(default_factory=list)
+    added: tuple[Layer, ...] = ()
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def __enter__(self) -> Self:

@@ -1,8 +1,10 @@
 """What an export can be asked for, in one frozen record."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Final
 
+from .edit import NO_EDITS, Edits
 from .errors import UsageError, quoted
 from .history import Point
 from .streams import Limits
@@ -27,6 +29,7 @@ class Options:
         with_init: Of a container, keep docker's own layer, as ``docker export`` does.
         verify: Check layers against the image's digests.
         limits: What the image may cost.
+        edits: What to leave out, move, add and own otherwise.
         mtime: Later mtimes become this one (seconds), as ``tar --clamp-mtime``.
         format: ``gnu``, or ``pax`` for POSIX headers throughout.
         compress: ``zstd[:level]``, ``gzip[:level]``, ``xz[:level]`` or ``none``; None
@@ -37,6 +40,8 @@ class Options:
         ownership: In a directory, ``keep`` gives names their owners, ``current``
             leaves them the caller's.
         force: Replace a directory that is not empty.
+        config_out: Write the image's config document here.
+        list_out: Write a list of what was written here (``listing``).
         progress: A bar on standard error: ``auto``, ``always`` or ``never``.
     """
 
@@ -47,12 +52,15 @@ class Options:
     with_init: bool = False
     verify: bool = True
     limits: Limits = field(default_factory=Limits)
+    edits: Edits = NO_EDITS
     mtime: int | None = None
     format: str = "gnu"
     compress: str | None = None
     reflink: str = "never"
     ownership: str = "keep"
     force: bool = False
+    config_out: str | os.PathLike[str] | None = None
+    list_out: str | os.PathLike[str] | None = None
     progress: str = "never"
 
     def __post_init__(self) -> None:

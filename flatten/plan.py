@@ -57,13 +57,12 @@ class Placement:
     origins: Sequence[int | None]
 
 
-def make_plan(  # noqa: PLR0913 - what is to be planned, by keyword
+def make_plan(
     tree: Tree,
     *,
     posix: bool = False,
     clamp_mtime: int | None = None,
     placement: Placement | None = None,
-    rooted: bool = False,
     entries: Sequence[tuple[bytes, int]] | None = None,
 ) -> Plan:
     """List what to write for a tree, and sum up its size.
@@ -74,8 +73,6 @@ def make_plan(  # noqa: PLR0913 - what is to be planned, by keyword
         clamp_mtime: Later mtimes become this one, as ``tar --clamp-mtime`` does.
         placement: Place large contents so that blocks can be shared. A GNU ``L``
             record whose name is padded with NULs does that; every reader allows it.
-        rooted: The root is a member also where no layer lists it: 0755 0:0, with the
-            latest mtime in the tree.
         entries: What to write instead of the whole tree: output paths and inodes.
     """
     members = tree.members
@@ -86,10 +83,6 @@ def make_plan(  # noqa: PLR0913 - what is to be planned, by keyword
     else:
         paths = [path for path, _ in entries]
         inodes = array("I", [inode for _, inode in entries])
-    if rooted and tree.root_inode is None:
-        latest = max((members.mtimes[inode] for inode in inodes), default=0)
-        paths.insert(0, b"./")
-        inodes.insert(0, members.imply(0, latest))
     links = later_names(tree, paths, inodes)
     plan = Plan(members, paths, inodes, links, posix=posix, warnings=tree.warnings)
     plan.alone = BODY if placement is None else SHARED

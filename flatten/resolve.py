@@ -74,6 +74,10 @@ class Tree:
                 "the last one counts"
             )
 
+    def remove(self, names: Names, name: bytes) -> None:
+        """Take a name out of a directory, and what is below it."""
+        self._forget(names.pop(name))
+
     # --- what a layer removes
 
     def _remove(self, index: LayerIndex) -> None:
@@ -96,7 +100,7 @@ class Tree:
         for names, victim in found:
             for name in list(names) if victim is None else [victim]:
                 if name in names:
-                    self._forget(names.pop(name))
+                    self.remove(names, name)
 
     def _replaced_symlinks(self, index: LayerIndex) -> Places:
         """Return the symlinks in whose places a layer puts directories.

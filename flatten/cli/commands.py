@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "config": "print an image's config document",
     "delta": "write what some steps add, as a layer",
     "history": "list the steps that made an image, and their layers",
+    "verify": "compare a root file system with an image, or with a list",
 }
 """Each has a module called after it, and this in the list of the main help."""
 

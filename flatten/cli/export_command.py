@@ -1,13 +1,10 @@
 """The main job: ``flatten IMAGE [-o OUT]``."""
 
 import argparse
-import os
-import re
 from contextlib import nullcontext
 from dataclasses import replace
 
 from .. import __version__, export, target
-from ..errors import UsageError, quoted
 from ..history import Point
 from ..options import CHOICES, Options
 from . import options
@@ -27,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser, format: str = "gnu") -> None:
         "-V", "--version", action="version", version=f"flatten {__version__}"
     )
     add_output_options(parser, format)
+    options.add_edit_options(parser)
     add_directory_options(parser)
+    add_sidecar_options(parser)
     group = options.add_input_options(parser)
     options.add_point_arguments(group)
     options.add_verify_option(group)
@@ -53,10 +52,19 @@ def add_output_options(parser: argparse.ArgumentParser, format: str) -> None:
         "--reflink", choices=CHOICES["reflink"], default="never",
         help="share contents with the image's file, on btrfs and XFS [default: never]",
     )  # fmt: skip
+
+
+def add_sidecar_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is written beside the output."""
+    group = parser.add_argument_group("documents beside the output")
     group.add_argument(
-        "--mtime", metavar="TIME",
-        help="make later mtimes TIME: seconds since the epoch, or an ISO 8601 date "
-        "[default: $SOURCE_DATE_EPOCH, if set]",
+        "--config-out", metavar="FILE",
+        help="write the image's config: environment, command, user, labels, as JSON",
+    )  # fmt: skip
+    group.add_argument(
+        "--list-out", metavar="FILE",
+        help="write what is in the output, with hashes of contents: JSON, a line a "
+        "name, for flatten verify",
     )  # fmt: skip
 
 
@@ -64,8 +72,9 @@ def add_directory_options(parser: argparse.ArgumentParser) -> None:
     """Add what is about outputs that are directories."""
     group = parser.add_argument_group("output to a directory, -o DIR/")
     group.add_argument(
-        "--ownership", choices=CHOICES["ownership"], default="keep",
-        help="keep the image's owners, or leave all to you [default: keep]",
+        "--ownership", metavar="HOW", default="keep",
+        help="keep the image's owners, current: leave all to you, or map:FILE, as "
+        "--owner-map FILE [default: keep]",
     )  # fmt: skip
     group.add_argument(
         "--force", action="store_true", help="replace a directory that is not empty"
@@ -122,40 +131,14 @@ def read_options(args: argparse.Namespace) -> Options:
         with_init=args.with_init,
         verify=args.verify,
         limits=options.limits(args),
-        mtime=parse_mtime(args.mtime),
+        edits=options.edits(args),
+        mtime=options.parse_mtime(args.mtime),
         format=args.format,
         compress=args.compress,
         reflink=args.reflink,
-        ownership=args.ownership,
+        ownership="keep" if args.ownership.startswith("map:") else args.ownership,
         force=args.force,
+        config_out=args.config_out,
+        list_out=args.list_out,
         progress="never" if args.quiet else args.progress,
     )
-
-
-def parse_mtime(text: str | None) -> int | None:
-    """Read ``--mtime``, or else SOURCE_DATE_EPOCH.
-
-    Raises:
-        UsageError: It is no time.
-
-    >>> parse_mtime("@86400"), parse_mtime("1970-01-02"), parse_mtime("1970-01-02T00Z")
-    (86400, 86400, 86400)
-    """
-    name = "--mtime"
-    if text is None:
-        name, text = "SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH")
-        if not text:
-            return None
-    if re.fullmatch(r"@?-?[0-9]{1,15}", text):
-        return int(text.removeprefix("@"))
-    try:
-        if name == "SOURCE_DATE_EPOCH":
-            raise ValueError("only seconds are a SOURCE_DATE_EPOCH")
-        from datetime import UTC, datetime  # noqa: PLC0415 - 5 ms, for a date only
-
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UsageError(f"{name}: {quoted(text)} is no time: {error}") from error
-    if time.tzinfo is None:
-        time = time.replace(tzinfo=UTC)
-    return int(time.timestamp())

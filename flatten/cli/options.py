@@ -1,12 +1,15 @@
 """Options that commands share, and how they are read."""
 
 import argparse
+import os
 import re
 
 from .. import sources
-from ..errors import quoted
+from ..edit import Addition, Edits
+from ..errors import UsageError, quoted
 from ..history import Point
 from ..model import Image
+from ..owners import OwnerMap, parse_owner_map
 from ..streams import Limits
 
 
@@ -77,6 +80,85 @@ def add_verify_option(group: argparse._ActionsContainer) -> None:
     )  # fmt: skip
 
 
+def add_edit_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is left out, moved, put in or owned otherwise."""
+    group = parser.add_argument_group("selection and edits, in this order")
+    for option, what in (("--include", "keep only"), ("--exclude", "leave out")):
+        group.add_argument(
+            option, metavar="GLOB", action="append", default=[],
+            help=f"{what} what a pattern chooses, as in a .gitignore file; may be "
+            "repeated",
+        )  # fmt: skip
+    group.add_argument(
+        "--strip-components", metavar="N", type=int, default=0,
+        help="drop the first N components of every path",
+    )  # fmt: skip
+    group.add_argument(
+        "--prefix", metavar="PATH", default="", help="put all below PATH"
+    )
+    group.add_argument(
+        "--add", metavar="HOSTPATH:PATH", action="append", default=[],
+        help="put a file or directory of this machine into the tree, owned by root; "
+        "may be repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--owner-map", metavar="FILE",
+        help="change owners: lines of [uid|gid] FROM TO [COUNT]",
+    )  # fmt: skip
+    group.add_argument(
+        "--mtime", metavar="TIME",
+        help="make later mtimes TIME: seconds since the epoch, or an ISO 8601 date "
+        "[default: $SOURCE_DATE_EPOCH, if set]",
+    )  # fmt: skip
+
+
+def edits(args: argparse.Namespace) -> Edits:
+    """Return the edits that ``add_edit_options`` asks for.
+
+    Raises:
+        UsageError: One makes no sense, or a file of owners cannot be read.
+    """
+    owners = args.owner_map
+    ownership = getattr(args, "ownership", "")
+    if ownership.startswith("map:"):
+        owners = ownership.removeprefix("map:")
+    return Edits(
+        include=tuple(args.include),
+        exclude=tuple(args.exclude),
+        strip_components=args.strip_components,
+        prefix=parse_prefix(args.prefix),
+        add=tuple(map(_addition, args.add)),
+        owner_map=None if owners is None else _read_owner_map(owners),
+    )
+
+
+def parse_prefix(text: str) -> bytes:
+    """Read ``--prefix``: a path below the root, however it is spelled.
+
+    Raises:
+        UsageError: It leaves the root, or has a name that no tree may hold.
+
+    >>> parse_prefix("/srv//app/"), parse_prefix(".")
+    (b'srv/app', b'')
+    """
+    return _addition(f"/:{text}")[1] if text else b""
+
+
+def _addition(text: str) -> Addition:
+    from ..added import parse_addition  # noqa: PLC0415 - seldom needed
+
+    return parse_addition(text)
+
+
+def _read_owner_map(name: str) -> OwnerMap:
+    try:
+        with open(name, encoding="utf-8") as file:
+            return parse_owner_map(file.read(), name)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise UsageError(f"--owner-map: {quoted(name)}: {reason}") from error
+
+
 def add_json_option(parser: argparse.ArgumentParser) -> None:
     """Add the choice of what programs read."""
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -144,6 +226,35 @@ def parse_size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{quoted(text)} is no size, such as 512M")
     power = "KMGT".find(found[2].upper()) + 1 if found[2] else 0
     return int(float(found[1]) * 1024**power)
+
+
+def parse_mtime(text: str | None) -> int | None:
+    """Read ``--mtime``, or else SOURCE_DATE_EPOCH.
+
+    Raises:
+        UsageError: It is no time.
+
+    >>> parse_mtime("@86400"), parse_mtime("1970-01-02"), parse_mtime("1970-01-02T00Z")
+    (86400, 86400, 86400)
+    """
+    name = "--mtime"
+    if text is None:
+        name, text = "SOURCE_DATE_EPOCH", os.environ.get("SOURCE_DATE_EPOCH")
+        if not text:
+            return None
+    if re.fullmatch(r"@?-?[0-9]{1,15}", text):
+        return int(text.removeprefix("@"))
+    try:
+        if name == "SOURCE_DATE_EPOCH":
+            raise ValueError("only seconds are a SOURCE_DATE_EPOCH")
+        from datetime import UTC, datetime  # noqa: PLC0415 - 5 ms, for a date only
+
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {quoted(text)} is no time: {error}") from error
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return int(time.timestamp())
 
 
 def limits(args: argparse.Namespace) -> Limits:

@@ -45,7 +45,8 @@ class Job:
 
     def layers(self) -> Sequence[LayerBytes]:
         """Return the layers' bytes, by position."""
-        return [layer.open() for layer in self.image.layers]
+        image = self.image
+        return [layer.open() for layer in (*image.layers, *image.added)]
 
 
 class Output(Protocol):
