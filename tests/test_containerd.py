@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import shutil
+import stat
 
 import pytest
 
@@ -223,9 +225,9 @@ BROKEN = {
         "no sha256 digest",
     ),
     "no digest": ({b"target": {b"size": b"\2"}}, "no sha256 digest"),
-    "no target": ({}, "is no number"),
+    "no target": ({}, "no sha256 digest"),
     "a size without an end": (
-        {b"target": {b"digest": b"", b"size": b"\xff"}}, "is no number",
+        {b"target": target(MANIFEST)[b"target"] | {b"size": b"\xff"}}, "'-1' is no size",
     ),
     "another size": (
         {b"target": target(MANIFEST)[b"target"] | {b"size": b"\2"}}, "the index says 1",
@@ -259,6 +261,183 @@ def test_an_empty_store_is_none(tmp_path):
 
     with pytest.raises(flatten.SourceError, match="no kind of image that is known"):
         flatten.open_image(str(tmp_path))
+
+
+# --- snapshots
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices")
+
+
+def chain_of(tars):
+    """Return the chain ids of layers."""
+    ids = [f"sha256:{digest(tars[0])}"]
+    for tar in tars[1:]:
+        ids.append(f"sha256:{digest(f'{ids[-1]} sha256:{digest(tar)}'.encode())}")
+    return ids
+
+
+def unpack(root, keys, driver="overlayfs", space="moby"):
+    """Make snapshots, each on the one before; return their directories."""
+    place = root / f"io.containerd.snapshotter.v1.{driver}"
+    tree, trees, parent = {}, [], b""
+    for number, key in enumerate(keys, 1):
+        whole = f"{space}/{2 * number}/{key}".encode()
+        tree[whole] = {b"id": bytes([number]), b"kind": b"\3", b"size": zigzag(4096)}
+        tree[whole] |= {b"parent": parent} if parent else {}
+        parent = whole
+        trees.append(
+            place / "snapshots" / str(number) / ("fs" if "fs" in driver else "")
+        )
+        trees[-1].mkdir(parents=True)
+    (place / "metadata.db").write_bytes(bolt({b"v1": {b"snapshots": tree}}))
+    return trees
+
+
+def discard(root, *positions):
+    for position in positions:
+        blob = json.loads(MANIFEST)["layers"][position]["digest"]
+        (root / CONTENT / blob.replace("sha256:", "blobs/sha256/")).unlink()
+
+
+def box(key="box", driver="overlayfs", **values):
+    """Return what meta.db says of a container."""
+    said = {b"image": b"docker.io/library/app:1", b"snapshotter": driver.encode(),
+            b"snapshotKey": key.encode()}  # fmt: skip
+    return said | {b"labels": {b"nerdctl/name": b"boxy"}} | values
+
+
+def without_root(tree):
+    return {path: data for path, data in tree.items() if path != "./"}
+
+
+@needs_root
+def test_layers_whose_blobs_were_discarded_are_read_where_they_are_unpacked(
+    tmp_path, flat
+):
+    root = write(tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}})
+    base, top = unpack(root, chain_of(TARS))
+    (base / "a").write_text("0")
+    (base / "b").write_text("0")
+    os.mknod(top / "a", 0o600 | stat.S_IFCHR, 0)
+    (top / "c").write_text("1")
+    discard(root, 1)
+
+    done = flatten.export(root, tmp_path / "out.tar")
+
+    assert without_root(contents(tmp_path / "out.tar")) == WANT
+    assert done.verified == 1
+    assert "its blob is not there" in done.warnings[0]
+    assert str(top) in done.warnings[0]
+    discard(root, 0)
+    assert without_root(flat(root)) == WANT
+
+
+@needs_root
+def test_layers_that_are_unpacked_to_full_trees(tmp_path, flat):
+    root = write(tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}})
+    base, top = unpack(root, chain_of(TARS), "native")
+    for path, data in (
+        (base / "a", "0"),
+        (base / "b", "0"),
+        (top / "b", "0"),
+        (top / "c", "1"),
+    ):
+        path.write_text(data)
+        os.utime(path, (1, 1))
+    discard(root, 0, 1)
+
+    assert without_root(flat(root)) == WANT
+
+
+def test_where_layers_are_unpacked(tmp_path):
+    root = write(tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}})
+    trees = unpack(root, chain_of(TARS))
+
+    with flatten.open_image(str(root)) as opened:
+        places = [layer.place for layer in opened.layers]
+    assert [place.directory for place in places] == [str(tree) for tree in trees]
+    assert [place.size for place in places] == [4096, 4096]
+    (root / "io.containerd.snapshotter.v1.overlayfs" / "metadata.db").write_text("x")
+    with flatten.open_image(str(root)) as opened:
+        assert [layer.place for layer in opened.layers] == [None, None]
+
+
+def contain(root, names, containers):
+    """Write meta.db with containers too."""
+    images = {name.encode(): bucket for name, bucket in names.items()}
+    found = {name.encode(): bucket for name, bucket in containers.items()}
+    space = {b"images": images, b"containers": found}
+    (root / NAMES).parent.mkdir(parents=True, exist_ok=True)
+    (root / NAMES).write_bytes(bolt({b"v1": {b"moby": space}}))
+
+
+@needs_root
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_container_is_its_image_and_what_it_changed(tmp_path, flat, whole):
+    root = write(tmp_path / "root", BLOBS)
+    names = {"docker.io/library/app:1": target(MANIFEST)} if whole else {}
+    contain(root, names, {"c0ffee": box()})
+    base, top, init, own = unpack(root, [*chain_of(TARS), "box-init", "box"])
+    (base / "b").write_text("0")
+    (top / "c").write_text("1")
+    (init / "mtab").write_text("")
+    (own / "new").write_text("new")
+    os.mknod(own / "c", 0o600 | stat.S_IFCHR, 0)
+
+    for name in ("boxy", "c0ffee", "c0"):
+        got = without_root(flat(f"{root}#container:{name}"))
+        assert got == {"b": "0", "new": "new"}
+    flatten.export(f"{root}#container:boxy", tmp_path / "init.tar", with_init=True)
+    assert "mtab" in contents(tmp_path / "init.tar")
+
+
+def test_a_container_has_the_name_that_docker_gave_it(tmp_path):
+    store = write(tmp_path / "containerd" / "daemon", BLOBS)
+    contain(store, {"docker.io/library/app:1": target(MANIFEST)}, {"ab" * 32: box()})
+    unpack(store, [*chain_of(TARS), "box"])
+    config = tmp_path / "containers" / ("ab" * 32) / "config.v2.json"
+    config.parent.mkdir(parents=True)
+    config.write_text('{"Name": "/web"}')
+
+    with flatten.open_image(f"{tmp_path}#container:web") as image:
+        assert image.names == ("container:boxy", "container:web")
+        assert len(image.layers) == 3
+
+
+BROKEN_SNAPSHOTS = {
+    "a container without a snapshot": (["x"], box(), "snapshot 'box'"),
+    "of a snapshotter that is not read": (
+        ["box"], box(driver="zfs"), "of 'zfs' is not there, or of a snapshotter",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("keys", "container", "why"), BROKEN_SNAPSHOTS.values(), ids=BROKEN_SNAPSHOTS
+)
+def test_broken_snapshots(tmp_path, flat, keys, container, why):
+    root = write(tmp_path / "root", BLOBS)
+    contain(root, {}, {"c0ffee": container})
+    unpack(root, keys)
+
+    with pytest.raises(flatten.FormatError) as caught:
+        flat(f"{root}#container:c0ffee")
+    assert why in str(caught.value)
+
+
+def test_snapshots_in_a_circle_or_without_a_parent(tmp_path, flat):
+    root = write(tmp_path / "root", BLOBS)
+    contain(root, {}, {"c0ffee": box()})
+    database = root / "io.containerd.snapshotter.v1.overlayfs" / "metadata.db"
+    database.parent.mkdir()
+    for parent, why in (
+        (b"moby/1/box", "go in a circle"),
+        (b"moby/9/x", "is not there"),
+    ):
+        snapshots = {b"moby/1/box": {b"id": b"\1", b"parent": parent}}
+        database.write_bytes(bolt({b"v1": {b"snapshots": snapshots}}))
+        with pytest.raises(flatten.FormatError, match=why):
+            flat(f"{root}#container:c0ffee")
 
 
 # --- a real root

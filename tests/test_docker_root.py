@@ -16,7 +16,7 @@ import pytest
 import flatten
 from builders import digest, docker_archive, docker_root, layers, member
 from flatten import FlattenError, FormatError, IntegrityError, SourceError, UsageError
-from flatten.sources import docker_store
+from flatten.sources import documents
 from listing import contents, listing
 
 REPOSITORY = Path(__file__).parents[1]
@@ -195,7 +195,7 @@ def test_a_container_of_the_first_overlay_driver(tmp_path, flat):
     mounts.mkdir(parents=True)
     (mounts / "mount-id").write_text("ee" * 32)
     (mounts / "init-id").write_text("ee" * 32 + "-init")
-    chain = [*docker_store.chain_ids([f"sha256:{digest(tar)}" for tar in (BASE, APP)])]
+    chain = [*documents.chain_ids([f"sha256:{digest(tar)}" for tar in (BASE, APP)])]
     (mounts / "parent").write_text(f"sha256:{chain[1][0]}")
 
     out, _ = flat(f"{root}#container:cccc")

@@ -1,52 +1,41 @@
-"""containerd's own disk: a store of blobs by digest, and names in a bbolt file.
+"""containerd's root: ``/var/lib/containerd``, or ``containerd/daemon`` in docker's.
 
-==========================================  =======================================
-``io.containerd.content.v1.content``        ``blobs/sha256/<hex>``, as they were
-                                            transferred, layers compressed or not
-``io.containerd.metadata.v1.bolt/meta.db``  names: ``v1/<namespace>/images/<name>/``
-                                            ``target/{digest,mediatype,size}``
-==========================================  =======================================
+Its content store has ``blobs/sha256/<hex>`` as they were transferred, layers compressed
+or not. The documents among them are those of an OCI layout, with names in a bbolt file
+in place of ``index.json``; without it images have no names. A namespace is a user's:
+docker's is ``moby``, that of Kubernetes ``k8s.io``. Of an image for several platforms
+mostly one is there.
 
-The documents are those of an OCI layout, with the file instead of ``index.json``;
-without it images have no names. A namespace is a user's: docker's is ``moby``, that of
-Kubernetes ``k8s.io``. Of an image for several platforms mostly one is there.
+Layers whose blobs were discarded once they were unpacked (Kubernetes' option
+``discard_unpacked_layers``) are read from their snapshots; so is what a container has
+changed.
 
-The root is ``/var/lib/containerd``, or ``containerd/daemon`` in docker's data-root.
-
-Reference: containerd metadata/buckets.go, metadata/images.go, content/local/store.go.
+Reference: containerd docs/content-flow.md, content/local/store.go at v1.6.20.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
-from ..bolt import Bucket, read_bolt
-from ..errors import FormatError, IntegrityError, quoted
-from .choice import Broken, Entry
-from .documents import DIGEST, Files, read_json
+from ..errors import FlattenError, FormatError, quoted
+from ..model import Image, Layer
+from . import containerd_metadata
+from .choice import Entry, Platform
+from .containerd_metadata import CONTENT, NAMES, Container, Snapshot, Snapshotter
+from .containerd_store import BLOBS, Store
+from .documents import DIGEST, BlobLayer, Files, chain_ids
 from .folder import Folder
-from .oci_layout import Manifest, join, manifests
+from .oci_layout import Manifest
+from .root import Root
 
-_CONTENT: Final = "io.containerd.content.v1.content"
-_NAMES: Final = "io.containerd.metadata.v1.bolt/meta.db"
-_PLACES: Final = ("", "containerd/daemon/")
-_MAX_SCANNED: Final = 1 << 22  # bytes of a manifest or index; registries take no more
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """What a name of a namespace leads to."""
-
-    namespace: str
-    name: str
-    digest: str
-    size: int
+_PLACES: Final = ("", "containerd/daemon")
 
 
 def detect(files: Files) -> bool:
     """Say whether the directory is a root of containerd's that holds blobs."""
-    return isinstance(files, Folder) and _root(files) is not None
+    return isinstance(files, Folder) and _find(files) is not None
 
 
 def entries(files: Files) -> Sequence[Entry]:
@@ -57,126 +46,201 @@ def entries(files: Files) -> Sequence[Entry]:
     Raises:
         FormatError: The names cannot be read.
     """
-    root = _root(files)
-    assert root is not None, "detect says so"
-    content = root.below(_CONTENT)
-    if _NAMES.encode() not in root:
-        return join(_nameless(content), key=_image)
-    found: list[Manifest] = []
-    broken: list[Broken] = []
-    for named in _read_names(root):
-        try:
-            found += _manifests_of(content, named)
-        except (FormatError, IntegrityError) as error:
-            ids = (named.digest.removeprefix("sha256:"),)
-            broken.append(Broken(ids, (named.name,), named.namespace, error))
-    found.sort(key=lambda manifest: not manifest.is_whole())
-    return [*join(found, key=_image), *broken]
+    store = _open(files)
+    found, broken = store.manifests()
+    return [*(_Image(store, manifest) for manifest in found), *broken]
 
 
-def _root(files: Files) -> Folder | None:
-    """Return the folder that has the content store, if there are blobs in it.
+def containers(files: Files) -> Sequence[Entry]:
+    """List the containers, whose names and ids begin with ``container:``.
+
+    Raises:
+        FormatError: They cannot be read.
+    """
+    store = _open(files)
+    if NAMES.encode() not in store.root:
+        return []
+    return [
+        _Container(store, container, (*container.names, *store.docker_names(container)))
+        for container in containerd_metadata.read_containers(store.root)
+    ]
+
+
+def _open(files: Files) -> Store:
+    folder = _find(files) if isinstance(files, Folder) else None
+    assert isinstance(files, Folder), "detect says so"
+    assert folder is not None, "likewise"
+    return Store(folder, Root(files))
+
+
+def _find(folder: Folder) -> Folder | None:
+    """Return the directory that has blobs: this one, or docker's in it.
 
     Docker 20.10 keeps an empty one.
     """
-    if not isinstance(files, Folder):
-        return None
     for place in _PLACES:
-        blobs = files.path / place / _CONTENT / "blobs" / "sha256"
+        blobs = folder.path / place / CONTENT / BLOBS
         if blobs.is_dir() and any(blobs.iterdir()):
-            return files.below(place) if place else files
+            return folder.below(place) if place else folder
     return None
 
 
-def _image(manifest: Manifest) -> tuple[str, str]:
-    """Return what is one for all manifests of an image: pulled, made here to push."""
-    return manifest.store, manifest.ids[1]
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """An image of a root."""
 
+    in_: Store
+    manifest: Manifest
 
-# --- names
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Return the digests of manifest, config and indexes."""
+        return self.manifest.ids
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return its names in its namespace."""
+        return self.manifest.names
 
-def _read_names(root: Folder) -> list[_Named]:
-    where = f"{root.name}, {_NAMES}"
-    return read_bolt(
-        lambda: root.open(_NAMES, "names"), where, lambda top: list(_names(top, where))
-    )
+    @property
+    def store(self) -> str:
+        """Return the namespace."""
+        return self.manifest.store
 
+    def platform(self) -> Platform | None:
+        """Return the platform, from the index or else from the config."""
+        return self.manifest.platform()
 
-def _names(top: Bucket, where: str) -> Iterator[_Named]:
-    for namespace, bucket in top.find(b"v1").buckets().items():
-        for name, image in bucket.find(b"images").buckets().items():
-            target = image.find(b"target").values()
-            yield _Named(
-                _text(namespace),
-                _text(name),
-                _text(target.get(b"digest", b"")),
-                varint(target.get(b"size", b""), where),
-            )
+    def load(self) -> Image:
+        """Find the layers, and where they are unpacked.
 
+        Raises:
+            FormatError: One is not there.
+        """
+        warnings: list[str] = []
+        image = self.manifest.load(partial(self._unpacked, warnings))
+        image.warnings = warnings
+        image.source = self.in_.root.name
+        diff_ids = [layer.diff_id for layer in image.layers]
+        for position, layer in enumerate(image.layers, 1):
+            if isinstance(layer, BlobLayer) and None not in diff_ids[:position]:
+                with suppress(FlattenError):  # the blobs are enough
+                    found = self.in_.unpacked(self.store, diff_ids[:position])
+                    if found is not None:
+                        snapshotter, snapshot = found
+                        layer.place = containerd_metadata.place(
+                            self.in_.root, snapshotter.driver, snapshot
+                        )
+        return image
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")
-
-
-def varint(data: bytes, where: str) -> int:
-    r"""Read a number as Go's encoding/binary PutVarint writes it.
-
-    Raises:
-        FormatError: It is none.
-
-    >>> varint(b"\x90\x15", ""), varint(b"\x01", "")
-    (1352, -1)
-    """
-    value = sum((byte & 0x7F) << 7 * at for at, byte in enumerate(data[:10]))
-    if not data or len(data) > 10 or data[-1] & 0x80:
-        raise FormatError(f"{data[:12]!r} is no number", where=where)
-    return value >> 1 ^ -(value & 1)
-
-
-# --- images
-
-
-def _manifests_of(content: Folder, named: _Named) -> list[Manifest]:
-    """Return the manifests that a name leads to: of the platforms that are there.
-
-    Raises:
-        FormatError: None is there.
-    """
-    where = f"{named.name} in {named.namespace}"
-    target: dict[str, Any] = {"digest": named.digest, "size": named.size}
-    if not DIGEST.fullmatch(named.name):  # what Kubernetes calls an image by its id
-        target["annotations"] = {"io.containerd.image.name": named.name}
-    found = [
-        replace(manifest, store=named.namespace)
-        for manifest in manifests(content, {"manifests": [target]}, where)
-        if manifest.has_config()
-    ]
-    if not found:
-        raise FormatError(
-            f"{quoted(where)}: nothing of {named.digest} is there", where=content.name
+    def _unpacked(
+        self, warnings: list[str], position: int, promised: Sequence[str | None]
+    ) -> Layer | None:
+        """Return a layer whose blob is not there, if it is unpacked."""
+        found = self.in_.unpacked(self.store, promised[: position + 1])
+        if found is None:
+            return None
+        snapshotter, snapshot = found
+        digest = self.manifest.blobs()[position]["digest"]
+        root = self.in_.root
+        name = f"{root.name}, layer {position + 1} of {len(promised)} ({digest})"
+        place = containerd_metadata.place(root, snapshotter.driver, snapshot)
+        warnings.append(
+            f"{name}: its blob is not there, so it is read from where it was unpacked, "
+            f"{quoted(place.directory)}: nothing is verified, and directories have the "
+            "metadata of the disk"
         )
-    return [manifest for manifest in found if manifest.is_whole()] or found
+        return self.in_.snapshot_layer(name, snapshotter, snapshot, None, warnings)
 
 
-def _nameless(content: Folder) -> Iterator[Manifest]:
-    """Yield the manifests among the blobs, for want of names."""
-    listed = []
-    for name in sorted(os.listdir(content.path / "blobs" / "sha256")):
-        size = (content.path / "blobs" / "sha256" / name).stat().st_size
-        if size <= _MAX_SCANNED and _is_manifest(content, f"blobs/sha256/{name}"):
-            listed.append({"digest": f"sha256:{name}", "size": size})
-    for manifest in manifests(content, {"manifests": listed}, "blobs"):
-        if manifest.has_config():
-            yield manifest
+@dataclass(frozen=True, slots=True)
+class _Container:
+    """A container: an image, docker's own layer for it, and what it has changed."""
 
+    in_: Store
+    container: Container
+    called: tuple[str, ...]
 
-def _is_manifest(content: Folder, path: str) -> bool:
-    """Say whether a blob is a manifest or an index, and no broken one."""
-    if not content.read(path, "blob", _MAX_SCANNED).lstrip().startswith(b"{"):
-        return False
-    try:
-        document: Any = read_json(content, path, "blob")[0]
-    except (FormatError, IntegrityError):
-        return False
-    return "manifests" in document or {"config", "layers"} <= document.keys()
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Return its id."""
+        return (f"container:{self.container.id}",)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return what it is called."""
+        return tuple(f"container:{name}" for name in self.called)
+
+    @property
+    def store(self) -> str:
+        """Return the namespace."""
+        return self.container.namespace
+
+    def platform(self) -> Platform | None:
+        """Return None: it ran here."""
+        return None
+
+    def load(self) -> Image:
+        """Find the layers.
+
+        Raises:
+            FormatError: One is not there.
+        """
+        container, root = self.container, self.in_.root
+        where = f"{root.name}, container {(*self.called, container.id[:12])[0]}"
+        snapshotter, own = self._own(where)
+        chain = snapshotter.chain(own, where)
+        above = [s for s in chain if not DIGEST.fullmatch(s.key)][::-1]
+        image = self._image(snapshotter, chain[len(above) :], where)
+        layers = list(image.layers)
+        for snapshot in above:
+            what = "its own layer" if snapshot is own else "init layer"
+            layers.append(
+                self.in_.snapshot_layer(
+                    f"{where}, {what}", snapshotter, snapshot, image, image.warnings
+                )
+            )
+        init = len(image.layers) if len(above) > 1 else None
+        return replace(
+            image, id=container.id, names=self.names, layers=tuple(layers), init=init
+        )
+
+    def _own(self, where: str) -> tuple[Snapshotter, Snapshot]:
+        """Return the container's own snapshot."""
+        container = self.container
+        for snapshotter in self.in_.snapshotters():
+            if snapshotter.driver.name == container.snapshotter:
+                found = snapshotter.find(container.namespace, container.key)
+                if found is not None:
+                    return snapshotter, found
+        raise FormatError(
+            f"its snapshot {quoted(container.key)} of {quoted(container.snapshotter)} "
+            "is not there, or of a snapshotter that is not read here",
+            where=where,
+        )
+
+    def _image(
+        self, snapshotter: Snapshotter, below: Sequence[Snapshot], where: str
+    ) -> Image:
+        """Return the image whose layers are below the container's own."""
+        found, _ = self.in_.manifests()
+        for manifest in found:
+            entry = _Image(self.in_, manifest)
+            if manifest.store == self.store:
+                diff_ids = manifest.diff_ids()
+                chain = [chain_id for chain_id, _ in chain_ids(diff_ids)][::-1]
+                if [s.key for s in below] == [f"sha256:{id_}" for id_ in chain]:
+                    return entry.load()
+        image = Image(self.in_.root.name, "", (), {}, ())
+        image.warnings.append(
+            f"{where}: its image, {quoted(self.container.image)}, is not there, so all "
+            "is read from where it was unpacked"
+        )
+        image.layers = tuple(
+            self.in_.snapshot_layer(
+                f"{where}, layer {position} of {len(below)}",
+                snapshotter, snapshot, None, image.warnings,
+            )
+            for position, snapshot in enumerate(below[::-1], 1)
+        )  # fmt: skip
+        return image

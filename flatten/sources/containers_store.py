@@ -33,7 +33,7 @@ from ..read_dir import Owners
 from .documents import DIGEST, read_json
 from .drivers import Driver, Stack, Stored
 from .root import ID, Root
-from .user_namespace import Ranges, User, inside, observe, parse_ranges
+from .user_namespace import Ranges, parse_ranges, user_owners
 
 _PLAIN: Final = re.compile(r"[-_.A-Za-z0-9]+")
 _MAX_LIST: Final = 1 << 26  # bytes of layers.json; a layer takes some 700
@@ -299,16 +299,7 @@ class Store:
         uids = (own.uids,) if own is not None and own.uids else ()
         gids = (own.gids,) if own is not None and own.gids else ()
         user = self.root.top.status(b"")
-        if not user.st_uid:
-            return inside(uids), inside(gids)
-        # All of it is in this user's namespace.
-        seen = observe(self._recorded(chain))
-        by_uid = User(user.st_uid, user.st_uid, "/etc/subuid")
-        by_gid = User(user.st_uid, user.st_gid, "/etc/subgid")
-        return (
-            by_uid.owners(seen.uid, uids, warnings),
-            by_gid.owners(seen.gid, gids, warnings),
-        )
+        return user_owners(user, self._recorded(chain), (uids, gids), warnings)
 
     def _recorded(self, chain: Sequence[Layer]) -> Iterator[tuple[LayerBytes, Beneath]]:
         """Yield what observes a layer's ids, of layers that have a record."""

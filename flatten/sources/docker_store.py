@@ -19,12 +19,12 @@ container/container.go at v20.10.24.
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import FormatError, IntegrityError, quoted
-from .documents import DIGEST, diff_ids, read_json
+from .documents import DIGEST, chain_ids, diff_ids, read_json
 from .drivers import Driver, Stack, Stored
 from .root import ID, TREE_ID, Root
 
@@ -256,12 +256,3 @@ class Store:
             where = self.root.path(f"{place}/{name}")
             raise FormatError(f"{found}, an id was expected", where=where)
         return text
-
-
-def chain_ids(promised: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the chain id (hex) and the diff_id of each layer, oldest first."""
-    chain = ""
-    for diff_id in promised:
-        text = f"{chain} {diff_id}".encode()
-        chain = f"sha256:{hashlib.sha256(text).hexdigest()}" if chain else diff_id
-        yield chain.removeprefix("sha256:"), diff_id

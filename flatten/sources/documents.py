@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -157,3 +157,16 @@ def diff_ids(config: dict[str, Any], count: int, where: str) -> list[str | None]
             f"{len(found)} diff_ids, but the manifest lists {count}", where=where
         )
     return list(found)
+
+
+def chain_ids(promised: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the chain id (hex) and the diff_id of each layer, oldest first.
+
+    Docker and containerd call a layer so, with all below it: OCI image-spec config.md,
+    "Layer ChainID".
+    """
+    chain = ""
+    for diff_id in promised:
+        text = f"{chain} {diff_id}".encode()
+        chain = f"sha256:{hashlib.sha256(text).hexdigest()}" if chain else diff_id
+        yield chain.removeprefix("sha256:"), diff_id

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..errors import FormatError, quoted
-from ..model import Image, LayerBytes
+from ..model import Image, Layer, LayerBytes
 from .choice import Entry, Platform, config_platform
 from .documents import DIGEST, BlobLayer, Files, diff_ids, read_json
 from .folder import Folder
@@ -22,6 +22,9 @@ MAX_DEPTH: Final = 4  # indexes in indexes; buildx writes 2
 MAX_DOCUMENTS: Final = 4096
 _NAMES: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _ATTESTS: Final = "vnd.docker.reference.type"
+
+
+Instead = Callable[[int, Sequence[str | None]], Layer | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,11 @@ class Manifest:
         """Say whether the config is there."""
         return _path(f"sha256:{self.ids[1]}").encode() in self.files
 
+    def diff_ids(self) -> list[str]:
+        """Return the diff_ids that the config promises."""
+        count = len(self.blobs())
+        return [name or "" for name in diff_ids(self.config(), count, self.files.name)]
+
     def is_whole(self) -> bool:
         """Say whether all layers are there."""
         return all(
@@ -82,8 +90,12 @@ class Manifest:
             for descriptor in self.blobs()
         )
 
-    def load(self) -> Image:
+    def load(self, instead: Instead | None = None) -> Image:
         """Find the layers.
+
+        Args:
+            instead: Returns what a layer is read from whose blob is not there, for
+                its position and the diff_ids, if anything.
 
         Raises:
             FormatError: One is not there, or not as the manifest says.
@@ -93,12 +105,13 @@ class Manifest:
         descriptors = self.blobs()
         count = len(descriptors)
         promised = diff_ids(config, count, f"{name}, config of {image_id[:12]}")
-        layers = [
-            self._layer(descriptor, f"layer {position} of {count}", diff_id)
-            for position, (descriptor, diff_id) in enumerate(
-                zip(descriptors, promised, strict=True), 1
-            )
-        ]
+        layers: list[Layer] = []
+        for position, descriptor in enumerate(descriptors):
+            found = None
+            if instead and _path(descriptor["digest"]).encode() not in self.files:
+                found = instead(position, promised)
+            what = f"layer {position + 1} of {count}"
+            layers.append(found or self._layer(descriptor, what, promised[position]))
         return Image(name, image_id, self.names, config, tuple(layers))
 
     def _layer(

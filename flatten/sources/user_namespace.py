@@ -9,6 +9,7 @@ is asked. A container may have a namespace of its own inside, which the store re
 Reference: user_namespaces(7), subuid(5); containers/storage idtools.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -133,8 +134,33 @@ def granted(path: str, owner: int) -> int | None:
     return None
 
 
+def user_owners(
+    user: os.stat_result,
+    layers: Iterable[tuple[LayerBytes, Beneath]],
+    maps: tuple[Sequence[Ranges], Sequence[Ranges]],
+    warnings: list[str],
+) -> tuple[Owners, Owners]:
+    """Return what turns uids and gids of a disk into those of an image or container.
+
+    Args:
+        user: The status of the root, which is that of the user whose engine it is.
+        layers: What ``observe`` takes.
+        maps: Those of uids and gids, of namespaces inside the user's.
+        warnings: Receives a sentence when an id is turned that had to be guessed.
+    """
+    if not user.st_uid:  # root's engine needs no namespace
+        return inside(maps[0]), inside(maps[1])
+    seen = observe(layers)
+    uids = _User(user.st_uid, user.st_uid, "/etc/subuid")
+    gids = _User(user.st_uid, user.st_gid, "/etc/subgid")
+    return (
+        uids.owners(seen.uid, maps[0], warnings),
+        gids.owners(seen.gid, maps[1], warnings),
+    )
+
+
 @dataclass(frozen=True, slots=True)
-class User:
+class _User:
     """A user whose engine it was.
 
     Attributes:
