@@ -46,10 +46,12 @@ def history(*steps):
 
 def run(*args):
     """Run the command in this process; return its exit code and what it said."""
-    out, err = io.StringIO(), io.StringIO()
+    out = io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape", write_through=True)
+    err = io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         try:
             code = main([str(arg) for arg in args])
         except SystemExit as exit:  # argparse's
             code = exit.code
-    return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
+    text = out.buffer.getvalue().decode("utf-8", "surrogateescape")
+    return subprocess.CompletedProcess(args, code, text, err.getvalue())

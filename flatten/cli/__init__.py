@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name, arguments = commands.split(_with_named_stdin(argv))
         parser = commands.build_parser(name)
-        return commands.find(name).run(parser.parse_args(arguments))
+        return commands.find(name).run(parser.parse_intermixed_args(arguments))
     except FlattenError as error:
         say(str(error))
         return error.exit_code

@@ -11,9 +11,12 @@ from typing import Final, Protocol, cast
 from .options import Formatter
 
 COMMANDS: Final = {
+    "cat": "print files of the flattened tree",
     "config": "print an image's config document",
     "delta": "write what some steps add, as a layer",
+    "diff": "compare two images, an image and a tar, or two steps",
     "history": "list the steps that made an image, and their layers",
+    "ls": "list the flattened tree, with the layer of each entry",
     "verify": "compare a root file system with an image, or with a list",
 }
 """Each has a module called after it, and this in the list of the main help."""

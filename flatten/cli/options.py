@@ -164,20 +164,22 @@ def add_json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def add_point_arguments(group: argparse._ActionsContainer) -> None:
+def add_point_arguments(
+    group: argparse._ActionsContainer, what: str = "the image"
+) -> None:
     """Add what chooses a moment in the image's making."""
     points = group.add_mutually_exclusive_group()
     points.add_argument(
         "--at", metavar="STEP", type=int,
-        help="the image as it stood after that step of its history, from 1",
+        help=f"{what} as it stood after that step of its history, from 1",
     )  # fmt: skip
     points.add_argument(
         "--at-layer", metavar="N", type=int,
-        help="the image as it stood after that layer, from 1",
+        help=f"{what} as it stood after that layer, from 1",
     )  # fmt: skip
     points.add_argument(
         "--until", metavar="PATTERN",
-        help="the image as it stood after the step that has PATTERN in its command; "
+        help=f"{what} as it stood after the step that has PATTERN in its command; "
         "* in it stands for anything",
     )  # fmt: skip
 

@@ -1,17 +1,22 @@
-"""One tar, plain or compressed, as an image of one layer: it is flat already."""
+"""A tar of a tree, which is an image of one layer, for what compares it with images."""
 
 from contextlib import ExitStack
+from typing import Final
 
+from ..errors import SourceError
 from ..model import Image
-from ..streams import File, Limits, Pool, open_file
+from ..streams import File, Limits, Pool, open_file, plain
+from ..tarball import BLOCK_SIZE, ZEROS, checksum_error
 from .documents import BlobLayer
+
+KIND: Final = "rootfs"
 
 
 def open_rootfs(path: str, limits: Limits | None = None) -> Image:
-    """Open a tar as an image of one layer, about which nothing is promised.
+    """Open a tar, compressed or not, as an image without a config.
 
     Raises:
-        SourceError: It cannot be opened.
+        SourceError: It does not exist, or is no tar.
     """
     with ExitStack() as resources:
         pool = Pool(limits or Limits())
@@ -19,5 +24,12 @@ def open_rootfs(path: str, limits: Limits | None = None) -> Image:
         file = open_file(path, pool)
         if isinstance(file, File):
             resources.callback(file.close)
+        start = plain(file, pool, file.where).read(0, BLOCK_SIZE)
+        if start not in (b"", ZEROS) and (
+            len(start) < BLOCK_SIZE or checksum_error(start)
+        ):
+            raise SourceError(f"{file.where}: neither an image nor a tar of a tree")
         layer = BlobLayer(file.where, None, None, lambda: file, pool)
-        return Image(path, "", (), {}, (layer,), resources=resources.pop_all())
+        image = Image(file.where, "", (), {}, (layer,))
+        image.resources = resources.pop_all()
+        return image

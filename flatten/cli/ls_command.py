@@ -1,0 +1,170 @@
+"""``flatten ls IMAGE [PATH...]``: the flattened tree, as ``tar tv`` shows it."""
+
+import argparse
+import re
+import time
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Final
+
+from ..index import Index, read_index
+from ..model import BLOCK, CHAR, DIRECTORY, FIFO, FILE, LINK, NO_EXTRA, SYMLINK, Members
+from ..views.contents import Contents
+from ..views.listing import Row, describe, list_rows
+from . import options
+from .tables import print_json_line
+
+DESCRIPTION = f"""\
+List the flattened tree: each line is the number of the layer that an entry
+comes from, and what `tar --numeric-owner -tv` shows of it. PATH is a path from
+the root, with all below it; *, ? and [...] are of one name, ** is any path, and
+a name with * is looked for at any depth.
+
+{options.IMAGE}
+"""
+
+_LETTERS: Final = {FILE: "-", LINK: "h", SYMLINK: "l", CHAR: "c", BLOCK: "b",
+                   DIRECTORY: "d", FIFO: "p"}  # fmt: skip
+_NO_HASH: Final = "-" * 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that this command takes."""
+    options.add_image_argument(parser)
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="what to list")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print JSON lines")
+    shape.add_argument("--tree", action="store_true", help="draw a tree")
+    parser.add_argument(
+        "--hash", action="store_true", help="xxh3-128 of the content of files"
+    )
+    options.add_point_arguments(options.add_input_options(parser))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the tree, and return the exit code."""
+    limits = options.limits(args)
+    with options.open_image(args, at=options.point(args)) as image:
+        index = read_index(image, limits)
+        rows = list(list_rows(index, args.paths, parents=args.tree))
+        hashes = None
+        if args.hash:
+            files = [
+                row.inode for row in rows if index.members.kinds[row.inode] == FILE
+            ]
+            hashes = Contents(image, index.members, limits.size).hashes(files)
+        if args.json:
+            for row in rows:
+                print_json_line(describe(index.members, row, hashes))
+        else:
+            lines = _tree(index, rows) if args.tree else _long(index.members, rows)
+            width = len(str(len(image.layers)))
+            for row, line in zip(rows, lines, strict=True):
+                print(_prefix(index.members, row, width, hashes) + line)
+    return 0
+
+
+def _prefix(
+    members: Members, row: Row, width: int, hashes: Mapping[int, str] | None
+) -> str:
+    """Return the layer, and the hash if there are any."""
+    layer = f"{members.layers[row.inode] + 1:{width}} "
+    return layer if hashes is None else f"{layer}{hashes.get(row.inode, _NO_HASH)} "
+
+
+def _long(members: Members, rows: Iterable[Row]) -> Iterable[str]:
+    """Yield what GNU tar shows of each row, with its columns."""
+    width = 19  # of owner and size; grows as it goes on
+    for inode, first, path in ((row.inode, row.first, row.path) for row in rows):
+        kind = members.kinds[inode] if first is None else LINK
+        mode, uid, gid = members.owner_table[members.owners[inode]]
+        size = str(members.sizes[inode]) if first is None else "0"
+        if kind in (CHAR, BLOCK):
+            size = "{},{}".format(*members.extras.get(inode, NO_EXTRA).device)
+        owner = f"{uid}/{gid}"
+        width = max(width, len(owner) + 1 + len(size))
+        line = (
+            f"{_LETTERS[kind]}{_permissions(mode)} {owner} "
+            f"{size:>{width - len(owner) - 1}} {_when(members.mtimes[inode])} "
+            f"{_shown(path)}"
+        )
+        if first is not None:
+            line += f" link to {_shown(first)}"
+        elif kind == SYMLINK:
+            line += f" -> {_shown(members.targets[inode])}"
+        yield line
+
+
+def _tree(index: Index, rows: list[Row]) -> Iterable[str]:
+    """Yield each row with lines to its parent."""
+    parts = [row.path.removeprefix(b"./").rstrip(b"/").split(b"/") for row in rows]
+    open_: list[bool] = []  # whether a branch goes on, by depth; from the last row up
+    drawn = []
+    for row, names in zip(reversed(rows), reversed(parts), strict=True):
+        depth = len(names) if names != [b""] else 0
+        last = len(open_) < depth or not open_[depth - 1] if depth else True
+        open_ = (open_ + [False] * depth)[:depth]
+        lines = "".join("│   " if goes_on else "    " for goes_on in open_[:-1])
+        branch = "" if not depth else "└── " if last else "├── "
+        if depth:
+            open_[-1] = True
+        slash = "/" if row.path.endswith(b"/") else ""
+        name = _shown(names[-1]) + slash if depth else "./"
+        members = index.members
+        if row.first is not None:
+            name += f" link to {_shown(row.first)}"
+        elif row.inode in members.targets:
+            name += f" -> {_shown(members.targets[row.inode])}"
+        drawn.append(f"{members.sizes[row.inode]:>12} {lines}{branch}{name}")
+    return reversed(drawn)
+
+
+@lru_cache(4096)
+def _permissions(mode: int) -> str:
+    """Return a mode as ls writes it, without the type.
+
+    >>> _permissions(0o4755), _permissions(0o1777), _permissions(0o2640)
+    ('rwsr-xr-x', 'rwxrwxrwt', 'rw-r-S---')
+    """
+    out = [letter if mode >> 8 - at & 1 else "-" for at, letter in enumerate("rwx" * 3)]
+    for at, bit, letter in ((2, 0o4000, "s"), (5, 0o2000, "s"), (8, 0o1000, "t")):
+        if mode & bit:
+            out[at] = letter if out[at] == "x" else letter.upper()
+    return "".join(out)
+
+
+@lru_cache(4096)
+def _when(seconds: int) -> str:
+    """Return a time in UTC to the minute; seconds, where no calendar reaches.
+
+    >>> _when(86400), _when(2**62)
+    ('1970-01-02 00:00', '4611686018427387904')
+    """
+    try:
+        year, month, day, hour, minute, *_ = time.gmtime(seconds)
+    except (OverflowError, OSError, ValueError):
+        return str(seconds)
+    return f"{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}"
+
+
+def _shown(name: bytes) -> str:
+    r"""Return a name as GNU tar prints it: what is not printable is escaped.
+
+    >>> print(_shown(b"a b"), _shown(b"a\nb\\\xff"))
+    a b a\nb\\\377
+    """
+    text = name.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
+    return re.sub(r"[^ -\[\]-~]", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable() and character != "\\":
+        return character
+    named = "\a\b\f\n\r\t\v\\".find(character)
+    if named >= 0:
+        return "\\" + "abfnrtv\\"[named]
+    raw = character.encode("utf-8", "surrogateescape")
+    return "".join(f"\\{byte:03o}" for byte in raw)

@@ -1,0 +1,94 @@
+"""The contents of files: their bytes, and their hashes."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from ..errors import FormatError
+from ..model import NO_EXTRA, Image, LayerBytes, Members
+
+AHEAD: Final = 1 << 20  # read at once: most files are small and follow each other
+_ZEROS: Final = bytes(AHEAD)
+
+
+class Contents:
+    """What the files of an image hold.
+
+    Attributes:
+        image: Open.
+        members: Its members.
+    """
+
+    def __init__(self, image: Image, members: Members, limit: int) -> None:
+        """Read nothing yet; files of more than ``limit`` bytes are refused."""
+        self.image = image
+        self.members = members
+        self._limit = limit
+        self._windows: dict[int, _Window] = {}
+
+    def read(self, inode: int) -> Iterator[bytes]:
+        """Yield a file's bytes, holes too."""
+        members = self.members
+        size, offset = members.sizes[inode], members.data[inode]
+        window = self._window(members.layers[inode])
+        extra = members.extras.get(inode, NO_EXTRA)
+        if size > self._limit:
+            raise FormatError(
+                f"a file of {size:,} bytes, over {self._limit:,}; if that is right, "
+                "allow more with --max-size",
+                where=self.image.layers[members.layers[inode]].name,
+                offset=offset,
+            )
+        if extra.sparse is None:
+            yield from window.read(offset, size)
+            return
+        reached = 0
+        for start, length in (*extra.sparse, (size, 0)):
+            for at in range(reached, start, AHEAD):
+                yield _ZEROS[: start - at]
+            yield from window.read(offset, length)
+            offset += length
+            reached = start + length
+
+    def hashes(self, inodes: Iterable[int]) -> dict[int, str]:
+        """Return xxh3-128 of files, in hex, as ``xxhsum -H2`` prints it."""
+        from xxhash import xxh3_128  # noqa: PLC0415 - 1 ms, only for contents
+
+        members = self.members
+        found = {}
+        place = lambda inode: (members.layers[inode], members.data[inode])  # noqa: E731
+        for inode in sorted(set(inodes), key=place):
+            digest = xxh3_128()
+            for data in self.read(inode):
+                digest.update(data)
+            found[inode] = digest.hexdigest()
+        return found
+
+    def _window(self, layer: int) -> "_Window":
+        window = self._windows.get(layer)
+        if window is None:
+            opened = self.image.layers[layer].open()
+            window = self._windows[layer] = _Window(opened)
+        return window
+
+
+class _Window:
+    """What was last read of a layer, which often has what comes next."""
+
+    def __init__(self, source: LayerBytes) -> None:
+        self._source = source
+        self._start = 0
+        self._data = b""
+
+    def read(self, offset: int, size: int) -> Iterator[bytes]:
+        """Yield a stretch in pieces."""
+        stop = offset + size
+        while offset < stop:
+            skip = offset - self._start
+            if not 0 <= skip < len(self._data):
+                self._data = self._source.read(offset, AHEAD)
+                self._start, skip = offset, 0
+                if not self._data:
+                    raise FormatError("ends too soon", where="a layer", offset=offset)
+            piece = self._data[skip : skip + stop - offset]
+            offset += len(piece)
+            yield piece
