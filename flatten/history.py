@@ -148,7 +148,8 @@ def cut(image: Image, point: Point | None) -> Image:
     else:
         step, layers = _at_step(image, history, point)
     config = _cut_config(image.config, history, step, layers)
-    return replace(image, config=config, layers=image.layers[:layers])
+    init = image.init if image.init is not None and image.init < layers else None
+    return replace(image, config=config, layers=image.layers[:layers], init=init)
 
 
 def _at_layer(image: Image, history: History, layer: int) -> tuple[int | None, int]:

@@ -55,6 +55,27 @@ def config_after(
     return out
 
 
+def with_command(config: dict[str, Any], command: str) -> dict[str, Any]:
+    """Return the settings after one more command, which follows ``config``.
+
+    >>> with_command({"Env": ["A=1"]}, "ENV B=2")
+    {'Env': ['A=1', 'B=2']}
+    """
+    out = dict(config)
+    for key, value in _replay([command]).items():
+        now = config.get(key)
+        if not isinstance(value, dict):
+            out[key] = value
+        elif key == "Env":
+            pairs = dict(str(item).partition("=")[::2] for item in now or ())
+            out[key] = [f"{name}={text}" for name, text in (pairs | value).items()]
+        else:
+            out[key] = (now or {}) | {
+                k: {} if v is None else v for k, v in value.items()
+            }
+    return out
+
+
 def _replay(commands: Iterable[str]) -> dict[str, Any]:
     """Return what commands set: for settings with keys, a dict."""
     state: dict[str, Any] = {}

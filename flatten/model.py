@@ -244,6 +244,7 @@ class Image:
             and files that it makes for it; None in images.
         warnings: What is lost, a sentence each; reading layers may add to them.
         added: What goes on top of them, and is not of the image.
+        parent: Id of the image that it was built on, where docker recorded that.
     """
 
     source: str
@@ -254,6 +255,7 @@ class Image:
     init: int | None = None
     warnings: list[str] = field(default_factory=list)
     added: tuple[Layer, ...] = ()
+    parent: str | None = None
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def __enter__(self) -> Self:

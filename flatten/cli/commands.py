@@ -11,12 +11,16 @@ from typing import Final, Protocol, cast
 from .options import Formatter
 
 COMMANDS: Final = {
+    "ancestors": "list the images that one was built on",
     "cat": "print files of the flattened tree",
+    "common": "say what two images have in common",
     "config": "print an image's config document",
     "delta": "write what some steps add, as a layer",
+    "derived": "list the images that were built on one",
     "diff": "compare two images, an image and a tar, or two steps",
     "history": "list the steps that made an image, and their layers",
     "ls": "list the flattened tree, with the layer of each entry",
+    "match": "say which image a build of one more step would reuse",
     "verify": "compare a root file system with an image, or with a list",
 }
 """Each has a module called after it, and this in the list of the main help."""

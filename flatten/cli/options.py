@@ -3,6 +3,8 @@
 import argparse
 import os
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 from .. import sources
 from ..edit import Addition, Edits
@@ -11,6 +13,7 @@ from ..history import Point
 from ..model import Image
 from ..owners import OwnerMap, parse_owner_map
 from ..streams import Limits
+from .messages import say
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -70,6 +73,29 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
         f"over 1 GiB [default: {limits.ratio:,}]",
     )  # fmt: skip
     return group
+
+
+def add_among_option(parser: argparse.ArgumentParser) -> None:
+    """Add where to look for other images."""
+    parser.add_argument(
+        "--among", metavar="SOURCE", action="append", default=[],
+        help="look among the images of this source too; may be repeated "
+        "[default: the one of IMAGE only]",
+    )  # fmt: skip
+
+
+@contextmanager
+def open_among(args: argparse.Namespace) -> Iterator[list[Image]]:
+    """Open all images of the sources that are asked for; say which cannot be."""
+    with ExitStack() as opened:
+        images: list[Image] = []
+        for reference in (args.image, *args.among):
+            family = sources.open_family(reference, limits=limits(args))
+            found, broken = opened.enter_context(family)
+            images += found
+            for error in broken:
+                say(f"warning: left out: {error}")
+        yield images
 
 
 def add_verify_option(group: argparse._ActionsContainer) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Final, Protocol, cast
 
-from ..errors import SourceError, quoted
+from ..errors import FlattenError, SourceError, quoted
 from ..history import Point, cut
 from ..model import Image
 from ..streams import File, Limits, Pool, open_file, plain
@@ -117,6 +117,35 @@ def open_images(
         found, name, _ = _list(reference, limits, resources)
         entries = found if name is None else named(found, name)
         yield [entry.load() for entry in entries]
+
+
+@contextmanager
+def open_family(
+    reference: str, *, limits: Limits | None = None
+) -> Iterator[tuple[list[Image], list[FlattenError]]]:
+    """Open all images of a source, but for those that cannot be opened.
+
+    Args:
+        reference: ``[KIND:]PATH``; a name is left out.
+        limits: What they may cost.
+
+    Yields:
+        The images, and what is wrong with the others.
+
+    Raises:
+        SourceError: As ``open_image``.
+        FormatError: As ``open_image``.
+    """
+    with ExitStack() as resources:
+        found, _, _ = _list(reference, limits, resources)
+        images: list[Image] = []
+        broken: list[FlattenError] = []
+        for entry in found:
+            try:
+                images.append(entry.load())
+            except FlattenError as error:
+                broken.append(error)
+        yield images, broken
 
 
 def _list(

@@ -17,7 +17,7 @@ Reference: moby image/tarexport/{save,load}.go and image/spec/v1.md.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..errors import FormatError, quoted, shown
 from ..model import Image
 from .archive import Archive
 from .choice import Entry, Platform, config_platform
-from .documents import BlobLayer, Files, blob_digest, diff_ids, read_json
+from .documents import DIGEST, BlobLayer, Files, blob_digest, diff_ids, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,7 @@ class _Entry:
     names: tuple[str, ...]
     config: dict[str, Any]
     layers: tuple[str, ...]
+    parent: str | None = None
     store: str = ""
 
     @property
@@ -68,7 +69,10 @@ class _Entry:
                     name, promised[position], blob_digest(path), opener, files.pool
                 )
             )
-        return Image(files.name, self.id, self.names, self.config, tuple(layers))
+        return Image(
+            files.name, self.id, self.names, self.config, tuple(layers),
+            parent=self.parent,
+        )  # fmt: skip
 
 
 def detect(files: Files) -> bool:
@@ -111,12 +115,11 @@ def _read_manifest(archive: Archive) -> list[_Entry]:
         for known, entry in enumerate(entries):
             if (entry.id, entry.layers) == (image_id, layers):
                 merged = dict.fromkeys((*entry.names, *names))
-                entries[known] = _Entry(
-                    archive, image_id, tuple(merged), config, layers
-                )
+                entries[known] = replace(entry, names=tuple(merged))
                 break
         else:
-            entries.append(_Entry(archive, image_id, names, config, layers))
+            parent = _manifest_parent(item)
+            entries.append(_Entry(archive, image_id, names, config, layers, parent))
     return entries
 
 
@@ -137,6 +140,14 @@ def _manifest_item(
             raise FormatError(f"{key} is not a list of names", where=where)
         texts.append(tuple(value))
     return config, texts[0], texts[1]
+
+
+def _manifest_parent(item: dict[str, Any]) -> str | None:
+    """Return the id of the image that one was built on; nothing else depends on it."""
+    parent = item.get("Parent")
+    if not isinstance(parent, str) or not DIGEST.fullmatch(parent):
+        return None
+    return parent.removeprefix("sha256:")
 
 
 # --- before docker 1.10
@@ -173,7 +184,14 @@ def _read_legacy(archive: Archive) -> list[_Entry]:
         chain = _chain(image_id, configs, archive)
         layers = tuple(f"{layer_id}/layer.tar" for layer_id in chain)
         entries.append(
-            _Entry(archive, image_id, tuple(tags), configs[image_id], layers)
+            _Entry(
+                archive,
+                image_id,
+                tuple(tags),
+                configs[image_id],
+                layers,
+                _parent(configs[image_id], archive),
+            )
         )
     return entries
 

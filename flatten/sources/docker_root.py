@@ -114,8 +114,9 @@ class _Image:
         tags = tuple(name for name in self.names if "@" not in name)
         layers = tuple(stack.layers())
         return Image(
-            self.place.root.name, self.id, tags, config, layers, warnings=stack.warnings
-        )
+            self.place.root.name, self.id, tags, config, layers,
+            warnings=stack.warnings, parent=self.place.parent(self.id),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,6 +134,23 @@ class Store:
             raise FormatError("not an object", where=where)
         return document
 
+    def parent(self, image_id: str) -> str | None:
+        """Return the id of the image that one was built on, here, by docker's builder.
+
+        Raises:
+            FormatError: It is no id.
+        """
+        path = f"{self.place}/imagedb/metadata/sha256/{image_id}/parent"
+        parent = self.root.text(path)
+        if not parent:
+            return None
+        if not DIGEST.fullmatch(parent):
+            raise FormatError(
+                f"holds {quoted(parent)}, an id was expected",
+                where=self.root.path(path),
+            )
+        return parent.removeprefix("sha256:")
+
     def chains(self) -> list[str]:
         """List the chain ids of all layers; layers half removed have other names."""
         return self.root.ids(f"{self.place}/layerdb/sha256")

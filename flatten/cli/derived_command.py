@@ -1,0 +1,20 @@
+"""``flatten derived IMAGE``: the images that were built on one."""
+
+import argparse
+
+from .. import ancestry
+from . import ancestors_command, options
+
+DESCRIPTION = f"""\
+List the images that were built on one, the nearest first, and how that is
+known: as flatten ancestors does.
+
+{options.IMAGE}
+"""
+
+add_arguments = ancestors_command.add_arguments
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the images, and return the exit code."""
+    return ancestors_command.print_kin(args, ancestry.derived)
