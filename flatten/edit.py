@@ -147,6 +147,21 @@ def newest(tree: Tree) -> int:
     return max((mtimes[i] for names in places for i in names.values()), default=0)
 
 
+def limit_times(tree: Tree, least: int, most: int) -> None:
+    """Move mtimes that an output cannot hold to the nearest that it can, and say so."""
+    mtimes = tree.members.mtimes
+    places = ({b"": tree.root_inode or 0}, tree.root, *tree.children.values())
+    found = {i for names in places for i in names.values()
+             if not least <= mtimes[i] <= most}  # fmt: skip
+    for inode in found:
+        mtimes[inode] = min(max(mtimes[inode], least), most)
+    if found:
+        tree.warnings.append(
+            f"{len(found):,} mtimes are not within what the output can hold, and were "
+            "moved there"
+        )
+
+
 def map_owners(members: Members, moved: OwnerMap) -> None:
     """Give all members other owners."""
     members.owner_table = [moved.apply(owner) for owner in members.owner_table]

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import outputs
 from .delta import Snapshot, delta
-from .edit import NO_EDITS, change_names, ensure_root, map_owners
+from .edit import NO_EDITS, change_names, ensure_root, limit_times, map_owners
 from .errors import FormatError, UsageError, quoted
 from .history import cut
 from .index import read_layers
@@ -125,6 +125,8 @@ def plan_image(
         _edit(tree, image, options)
     if shape.rooted:
         ensure_root(tree)
+    if shape.times is not None:
+        limit_times(tree, *shape.times)
     placement = None
     if shape.share:
         layers = (*image.layers, *image.added)

@@ -39,6 +39,8 @@ class Options:
             It changes padding, so bytes, and never what they mean.
         ownership: In a directory, ``keep`` gives names their owners, ``current``
             leaves them the caller's.
+        size: Of a disk or file system, in bytes; with ``+`` in front, of the free
+            space in it; None is sensible.
         force: Replace a directory that is not empty.
         config_out: Write the image's config document here.
         list_out: Write a list of what was written here (``listing``).
@@ -58,6 +60,7 @@ class Options:
     compress: str | None = None
     reflink: str = "never"
     ownership: str = "keep"
+    size: str | None = None
     force: bool = False
     config_out: str | os.PathLike[str] | None = None
     list_out: str | os.PathLike[str] | None = None

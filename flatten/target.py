@@ -34,8 +34,53 @@ def create(path: Path) -> Iterator[int]:
     if stat.S_ISDIR(mode):
         raise UsageError(f"{quoted(str(path))} is a directory; name a file in it, or "
                          f"end it with a slash: {path}/")  # fmt: skip
-    with _appearing(path, mode) if stat.S_ISREG(mode) else _open(path, path, 0) as out:
+    if not stat.S_ISREG(mode):
+        with _open(path, path, 0) as out:
+            yield out
+        return
+    with _appearing(path) as name, _open(path, name, os.O_CREAT | os.O_EXCL) as out:
+        os.fchmod(out, stat.S_IMODE(mode))
         yield out
+
+
+@contextmanager
+def create_by_name(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path``, for a program that makes a file of that name.
+
+    The file is renamed when the body ends without an exception; else it is removed,
+    and what was under ``path`` before stays. A symlink is followed.
+
+    Raises:
+        UsageError: There is something at ``path`` that is no regular file.
+        FlattenError: It cannot be created.
+    """
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{quoted(str(path))} is not a regular file")
+    mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
+    with _appearing(path) as name:
+        yield name
+        os.chmod(name, stat.S_IMODE(mode))
+
+
+@contextmanager
+def scratch_directory(path: Path) -> Iterator[Path]:
+    """Yield a private directory beside ``path``, removed at the end with all in it.
+
+    Raises:
+        FlattenError: It cannot be made.
+    """
+    from .openat import remove_tree  # noqa: PLC0415 - for staging only
+
+    folder, _ = _beside(path)
+    try:
+        os.mkdir(folder, 0o700)
+    except OSError as error:
+        raise _cannot_create(path, error) from error
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            remove_tree(folder)
 
 
 @contextmanager
@@ -57,22 +102,15 @@ def _open(path: Path, name: Path, flags: int) -> Iterator[int]:
 
 
 @contextmanager
-def _appearing(path: Path, mode: int) -> Iterator[int]:
-    """Write beside ``path`` and rename at the end.
+def _appearing(path: Path) -> Iterator[Path]:
+    """Yield a name beside ``path``, which is renamed at the end, or removed.
 
     The name is chosen before anything is created: a signal may come at any moment,
     and what is removed then is ours.
     """
+    name, whole = _beside(path)
     try:
-        whole = path.resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise _cannot_create(path, error) from error
-    start = os.fsdecode(os.fsencode(whole.name)[:180])
-    name = whole.with_name(f".{start}.{os.urandom(6).hex()}{SUFFIX}")
-    try:
-        with _open(path, name, os.O_CREAT | os.O_EXCL) as descriptor:
-            os.fchmod(descriptor, stat.S_IMODE(mode))
-            yield descriptor
+        yield name
         try:
             os.rename(name, whole)
         except OSError as error:
@@ -81,6 +119,16 @@ def _appearing(path: Path, mode: int) -> Iterator[int]:
         with suppress(OSError):
             os.unlink(name)
         raise
+
+
+def _beside(path: Path) -> tuple[Path, Path]:
+    """Return a new name beside ``path``, and that itself, both behind symlinks."""
+    try:
+        whole = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise _cannot_create(path, error) from error
+    start = os.fsdecode(os.fsencode(whole.name)[:180])
+    return whole.with_name(f".{start}.{os.urandom(6).hex()}{SUFFIX}"), whole
 
 
 def _cannot_create(path: Path, error: Exception) -> FlattenError:

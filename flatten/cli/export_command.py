@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser, format: str = "gnu") -> None:
     add_output_options(parser, format)
     options.add_edit_options(parser)
     add_directory_options(parser)
+    add_disk_options(parser)
     add_sidecar_options(parser)
     group = options.add_input_options(parser)
     options.add_point_arguments(group)
@@ -66,6 +67,25 @@ def add_sidecar_options(parser: argparse.ArgumentParser) -> None:
         help="write what is in the output, with hashes of contents: JSON, a line a "
         "name, for flatten verify",
     )  # fmt: skip
+
+
+def add_disk_options(parser: argparse.ArgumentParser) -> None:
+    """Add what is about outputs that are disks."""
+    group = parser.add_argument_group("output to a disk, -o OUT.ext4 or OUT.qcow2")
+    group.add_argument(
+        "--size", metavar="[+]SIZE", type=parse_disk_size,
+        help="make it so large, or leave so much free [default: +25%%, +32M at least]",
+    )  # fmt: skip
+
+
+def parse_disk_size(text: str) -> str:
+    """Read ``--size``: a size of a disk, or, with a plus sign, of the room on it.
+
+    >>> parse_disk_size("+1K"), parse_disk_size("2M")
+    ('+1024', '2097152')
+    """
+    plus = "+" if text.startswith("+") else ""
+    return f"{plus}{options.parse_size(text.removeprefix('+'))}"
 
 
 def add_directory_options(parser: argparse.ArgumentParser) -> None:
@@ -137,6 +157,7 @@ def read_options(args: argparse.Namespace) -> Options:
         compress=args.compress,
         reflink=args.reflink,
         ownership="keep" if args.ownership.startswith("map:") else args.ownership,
+        size=args.size,
         force=args.force,
         config_out=args.config_out,
         list_out=args.list_out,

@@ -16,6 +16,13 @@ __all__ = ["Job", "Output", "Shape", "choose"]
 
 KINDS: Final = {
     "/": "directory",
+    ".squashfs": "squashfs",
+    ".erofs": "erofs",
+    ".ext4": "ext4",
+    ".qcow2": "qcow2",
+    ".cpio": "cpio",
+    ".cpio.gz": "cpio",
+    ".cpio.zst": "cpio",
 }
 """Ends of names, and the module for each; any other name is a tar's."""
 

@@ -16,12 +16,14 @@ class Shape:
     Attributes:
         posix: POSIX headers (pax) instead of GNU ones.
         rooted: The root is a member, also where no layer lists it.
+        times: The earliest and the latest mtime that can be held; None is any.
         share: Block size of the output's file system, to place contents so that
             their blocks can be shared with the image's file; 0 does not.
     """
 
     posix: bool = False
     rooted: bool = False
+    times: tuple[int, int] | None = None
     share: int = 0
 
 

@@ -1,0 +1,48 @@
+"""A cpio archive, plain or compressed: what the kernel takes as an initramfs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .. import target
+from ..compress import compressing, parse_spec
+from ..model import Image
+from ..options import Options
+from ..write_cpio import MAX_NUMBER, cpio_pieces
+from ..write_tar import write_tar
+from .job import Job, Shape
+
+
+class Output:
+    """A cpio archive.
+
+    Attributes:
+        path: Where it will be.
+    """
+
+    def __init__(self, out: Path, options: Options) -> None:
+        """Write to a path."""
+        self.path = out
+        self._spec = parse_spec(options.compress, str(out))
+
+    def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
+        """Ask for a root, and for times that 32 bits hold."""
+        return Shape(rooted=True, times=(0, MAX_NUMBER))
+
+    @contextmanager
+    def writing(self, job: Job) -> Iterator[None]:
+        """Write the archive, to a temporary name that is renamed when the body ends."""
+        with (
+            target.create(self.path) as descriptor,
+            compressing(descriptor, self._spec) as sink,
+        ):
+            write_tar(cpio_pieces(job.plan), job.layers(), sink, job.advance)
+            yield
+        lost = sum(
+            bool(job.plan.members.extras[inode].records)
+            for inode in set(job.plan.inodes) & job.plan.members.extras.keys()
+        )
+        if lost:
+            job.notes.append(
+                f"{self.path}: cpio holds no xattrs; {lost:,} files had some"
+            )
