@@ -37,6 +37,7 @@ from .model import (
     NO_EXTRA,
     SYMLINK,
     LayerBytes,
+    Members,
     Plan,
 )
 from .openat import open_directory
@@ -78,31 +79,47 @@ def plan_rows(plan: Plan, layers: Sequence[LayerBytes], own: int) -> Iterator[Ro
     """
     members = plan.members
     for position, (path, inode) in enumerate(plan):
-        mode, uid, gid = members.owner_table[members.owners[inode]]
-        extra = members.extras.get(inode, NO_EXTRA)
-        kind, first = members.kinds[inode], plan.links.get(position)
-        layer = members.layers[inode]
-        row: Row = {
-            "path": _text(b"" if path == b"./" else path.rstrip(b"/")),
-            "type": _KINDS[kind] if first is None else "hardlink",
-            "mode": f"{mode:04o}",
-            "uid": uid,
-            "gid": gid,
-            "mtime": members.mtimes[inode],
-        }
-        if first is not None:
-            row["linkname"] = _text(first)
-        elif kind == FILE:
-            row["size"] = members.sizes[inode]
+        first, layer = plan.links.get(position), members.layers[inode]
+        row = describe(members, path, inode, first)
+        if first is None and members.kinds[inode] == FILE:
             row["xxh3"] = _hash_member(plan, inode, layers)
-        elif kind == SYMLINK:
-            row["linkname"] = _text(members.targets[inode])
-        elif kind in (CHAR, BLOCK):
-            row["rdev"] = "{}:{}".format(*extra.device)
-        if first is None and extra.records:
-            row |= _xattrs_field(_readable(extra.records))
-        row["layer"] = layer + 1 if layer < own else None
+        if layer >= own:
+            row["layer"] = None
         yield row
+
+
+def describe(members: Members, path: bytes, inode: int, first: bytes | None) -> Row:
+    """Return the row of a path of a tree, without the hash of its content.
+
+    Args:
+        members: The columns that ``inode`` is a row of.
+        path: As in a tar: of a directory with a slash at its end, the root ``./``.
+        inode: What the path names.
+        first: The first name of the same inode, if this is a later one.
+    """
+    mode, uid, gid = members.owner_table[members.owners[inode]]
+    extra = members.extras.get(inode, NO_EXTRA)
+    kind = members.kinds[inode]
+    row: Row = {
+        "path": _text(b"" if path == b"./" else path.rstrip(b"/")),
+        "type": _KINDS[kind] if first is None else "hardlink",
+        "mode": f"{mode:04o}",
+        "uid": uid,
+        "gid": gid,
+        "mtime": members.mtimes[inode],
+        "layer": members.layers[inode] + 1,
+    }
+    if first is not None:
+        row["linkname"] = _text(first)
+    elif kind == FILE:
+        row["size"] = members.sizes[inode]
+    elif kind == SYMLINK:
+        row["linkname"] = _text(members.targets[inode])
+    elif kind in (CHAR, BLOCK):
+        row["rdev"] = "{}:{}".format(*extra.device)
+    if first is None and extra.records:
+        row |= _xattrs_field(_readable(extra.records))
+    return row
 
 
 def _readable(records: tuple[tuple[bytes, bytes], ...]) -> dict[bytes, bytes]:

@@ -11,7 +11,6 @@ import xxhash
 import flatten
 from builders import MTIME, archive, config, docker_archive, layer, layers, member
 from flatten.cli.ls_command import _permissions
-from flatten.views.listing import pattern
 from kinds import KINDS, docker, history, run
 
 WORDS = (
@@ -70,9 +69,9 @@ def test_ls_says_which_layer(image):
 
 
 LISTED = {
-    "a directory and all below": (["usr"], ["usr/", "usr/bin/", "usr/bin/a", "usr/bin/b", "usr/bin/c"]),
+    "a directory and all below": (["usr"], ["usr", "usr/bin", "usr/bin/a", "usr/bin/b", "usr/bin/c"]),
     "a file": (["etc/new"], ["etc/new"]),
-    "slashes around it": (["/etc/"], ["etc/", "etc/new"]),
+    "slashes around it": (["/etc/"], ["etc", "etc/new"]),
     "a glob of one name": (["usr/*/[ab]"], ["usr/bin/a", "usr/bin/b"]),
     "a negated class": (["usr/bin/[!ab]"], ["usr/bin/c"]),
     "a star stops at a slash": (["usr/*a"], None),
@@ -80,9 +79,9 @@ LISTED = {
     "a name with a star, at any depth": (["n?w"], ["etc/new"]),
     "a dot is a dot": (["etc/n.w"], None),
     "several": (["bin", "etc/new"], ["bin", "etc/new"]),
-    "the root": (["/"], ["bin", "etc/", "etc/new", "usr/", "usr/bin/", "usr/bin/a", "usr/bin/b", "usr/bin/c"]),
+    "the root": (["/"], ["bin", "etc", "etc/new", "usr", "usr/bin", "usr/bin/a", "usr/bin/b", "usr/bin/c"]),
     "what one fits is not enough": (["bin", "no"], None),
-    "before a step": (["etc", "--at", "2"], ["etc/", "etc/conf"]),
+    "before a step": (["etc", "--at", "2"], ["etc", "etc/conf"]),
 }  # fmt: skip
 
 
@@ -97,18 +96,11 @@ def test_ls_of_paths(tmp_path, args, want):
         assert [json.loads(line)["path"] for line in got.stdout.splitlines()] == want
 
 
-@pytest.mark.parametrize(
-    "text", ["[", "a[", "[]", "[!]", "[a", "[]a]x", "\\", "[a\\]", "[[:x:]]", "("]
-)
-def test_any_text_is_a_pattern(text):
-    pattern(text)
-
-
 def test_a_class_that_ends_before_it_begins(tmp_path):
     got = run("ls", docker(tmp_path, layers(["a"])), "[z-a]")
 
     assert (got.returncode, got.stdout) == (2, "")
-    assert "'[z-a]' is no pattern" in got.stderr
+    assert "'[z-a]' is no pattern of paths" in got.stderr
 
 
 def test_ls_json_says_all_that_is_known(tmp_path):
@@ -123,16 +115,13 @@ def test_ls_json_says_all_that_is_known(tmp_path):
     assert rows["setuid"]["linkname"] == "hard"
     assert rows["hard"] == {
         "path": "hard", "type": "file", "mode": "6755", "uid": 0, "gid": 0, "size": 1,
-        "mtime": MTIME, "layer": 1, "xxh3_128": xxhash.xxh3_128_hexdigest(b"x"),
+        "mtime": MTIME, "layer": 1, "xxh3": xxhash.xxh3_128_hexdigest(b"x"),
     }  # fmt: skip
     assert rows["null"]["rdev"] == "1:3"
-    assert rows["mtime"]["mtime_ns"] == 1_700_000_000_500_000_000
     assert rows["xattr"]["xattrs"] == {"user.a": "AP8="}
-    assert [row["path_b64"] for row in rows.values() if "path_b64" in row] == [
-        "b2RkIP8KXH8="
-    ]
-    assert rows["d/"]["type"] == "dir"
-    assert "xxh3_128" not in rows["d/"]
+    assert os.fsdecode(b"odd \xff\n\\\x7f") in rows
+    assert rows["d"]["type"] == "dir"
+    assert "xxh3" not in rows["d"]
 
 
 def test_ls_hashes_contents_with_their_holes(tmp_path):
@@ -242,42 +231,37 @@ DIFFS = {
     "added and removed": (["a"], ["b"], ["- a", "+ b"]),
     "a directory with its contents": (["a"], ["a", "d/", "d/x"], ["+ d/", "+ d/x"]),
     "a mode": (["a"], [member("a", b"0", mode=0o755)], ["~ a: mode 0644 -> 0755"]),
-    "an owner": (["a"], [member("a", b"0", uid=7, gid=8)], ["~ a: owner 0:0 -> 7:8"]),
+    "an owner": (["a"], [member("a", b"0", uid=7, gid=8)], ["~ a: uid 0 -> 7, gid 0 -> 8"]),
     "a time": (
         ["a"], [member("a", b"0", mtime=0)],
         ["~ a: mtime 2023-11-14T22:13:20Z -> 1970-01-01T00:00:00Z"],
     ),
-    "a fraction that only one has is no change": (
+    "a fraction of a second is no change": (
         ["a"], [member("a", b"0", records={b"mtime": b"1700000000.5"})], [],
-    ),
-    "fractions that both have": (
-        [member("a", b"0", records={b"mtime": b"1700000000.25"})],
-        [member("a", b"0", records={b"mtime": b"1700000000.5"})],
-        ["~ a: mtime 2023-11-14T22:13:20.250000000Z -> 2023-11-14T22:13:20.500000000Z"],
     ),
     "an xattr": (
         ["a"], [member("a", b"0", records={b"SCHILY.xattr.user.k": b"v"})],
         ["~ a: xattrs none -> user.k=dg=="],
     ),
-    "a size": (["a"], [member("a", b"00")], ["~ a: content size=1 -> size=2"]),
+    "a size": (["a"], [member("a", b"00")], ["~ a: size 1 -> 2"]),
     "a content of the same size": (
         ["a"], [member("a", b"1")],
-        ["~ a: content xxh3_128={} -> xxh3_128={}".format(
+        ["~ a: xxh3 {} -> {}".format(
             *map(xxhash.xxh3_128_hexdigest, (b"0", b"1"))
         )],
     ),
-    "a link's text": (["s->x"], ["s->y"], ["~ s: target x -> y"]),
+    "a link's text": (["s->x"], ["s->y"], ["~ s: linkname x -> y"]),
     "a device": (
         [member("n", type=b"3", device=(1, 3))], [member("n", type=b"3", device=(1, 5))],
-        ["~ n: device 1.3 -> 1.5"],
+        ["~ n: rdev 1:3 -> 1:5"],
     ),
     "a type": (
-        ["a"], [member("a", type=b"6")], ["~ a: type file -> fifo"],
+        ["a"], [member("a", type=b"6")], ["~ a: type file -> fifo, size 1 -> none"],
     ),
     "a file in a directory's place": (
-        ["a/", "a/x"], [member("a", b"", mode=0o755)], ["~ a: type dir -> file", "- a/x"],
+        ["a/", "a/x"], [member("a", b"", mode=0o755)], ["~ a: type dir -> file, size none -> 0", "- a/x"],
     ),
-    "one file and two": (BASE, ["d/", "d/a", "d/b", "s->x", "f"], ["~ d/b: links d/a -> none"]),
+    "one file and two": (BASE, ["d/", "d/a", "d/b", "s->x", "f"], ["~ d/b: type hardlink -> file, size none -> 1, linkname d/a -> none"]),
 }  # fmt: skip
 
 
@@ -315,9 +299,9 @@ def test_diff_of_every_kind_with_another(tmp_path):
 
 
 CHOSEN = {
-    "only some fields": (["--only", "mode,owner"], ["~ a: mode 0644 -> 0755"]),
-    "not some fields": (["--ignore", "mode,mtime"], ["~ a: content size=1 -> size=2"]),
-    "the content only": (["--only-content"], ["~ a: content size=1 -> size=2"]),
+    "only some fields": (["--only", "mode,uid"], ["~ a: mode 0644 -> 0755"]),
+    "not some fields": (["--ignore", "mode,mtime"], ["~ a: size 1 -> 2"]),
+    "the content only": (["--only-content"], ["~ a: size 1 -> 2"]),
     "some paths": (["--path", "b*"], []),
 }  # fmt: skip
 
@@ -342,10 +326,7 @@ def test_diff_quiet_and_json(tmp_path):
     (change,) = json.loads(run("diff", *paths, "--json").stdout)
 
     assert (quiet.returncode, quiet.stdout) == (1, "")
-    assert (change["path"], change["fields"]) == (
-        "a",
-        {"content": [{"size": 1}, {"size": 2}]},
-    )
+    assert (change["path"], change["fields"]["size"]) == ("a", [1, 2])
     assert (change["before"]["layer"], change["after"]["size"]) == (1, 2)
 
 
@@ -353,8 +334,8 @@ DIFF_FAILS = {
     "one image alone": (["IMAGE"], 2, "give another image, or --from"),
     "no image and no tar": (["IMAGE", "text"], 3, "neither an image nor a tar of a tree"),
     "nothing there": (["IMAGE", "nowhere"], 3, "No such file"),
-    "no such field": (["IMAGE", "IMAGE", "--only", "size"], 2, "'size' is none of type, mode"),
-    "a path that fits nothing": (["IMAGE", "IMAGE", "--path", "no"], 1, "nothing in either tree"),
+    "no such field": (["IMAGE", "IMAGE", "--only", "owner"], 2, "'owner' is none of type, mode"),
+    "a path that fits nothing": (["IMAGE", "IMAGE", "--path", "no"], 1, "'no' fits nothing"),
 }  # fmt: skip
 
 

@@ -8,11 +8,11 @@ from typing import Any
 from ..errors import SourceError, UsageError, quoted
 from ..history import Point, cut
 from ..index import read_index
+from ..listing import describe
 from ..model import Image
 from ..sources import rootfs
-from ..views.compare import FIELDS, Change, Side, compare
 from ..views.contents import Contents
-from ..views.listing import describe, text
+from ..views.trees import CONTENT, FIELDS, Change, Side, compare
 from . import options
 from .tables import iso_time, one_line, print_json
 
@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--only-content", action="store_const", dest="only",
-        const=("type", "target", "content"),
-        help="what is there and what is in it: type, target, content",
+        const=CONTENT,
+        help=f"what is there and what is in it: {', '.join(CONTENT)}",
     )  # fmt: skip
     group.add_argument(
         "--path", metavar="PATTERN", action="append", default=[], dest="paths",
@@ -115,7 +115,7 @@ def _side(args: argparse.Namespace, image: Image, point: Point | None) -> Side:
 
 def _line(change: Change) -> str:
     sign = "+" if change.before is None else "-" if change.after is None else "~"
-    name = one_line(text(change.path))
+    name = one_line(os.fsdecode(change.path))
     if not change.fields:
         return f"{sign} {name}"
     shown = [
@@ -128,11 +128,9 @@ def _line(change: Change) -> str:
 def _value(field: str, value: Any) -> str:
     """Return a value on one line."""
     if field == "mtime":
-        return iso_time(*value)
+        return iso_time(value)
     if isinstance(value, dict):
         value = ",".join(f"{key}={item}" for key, item in value.items())
-    elif isinstance(value, list | tuple):
-        value = ".".join(str(item) for item in value if item is not None)
     return one_line(str(value)) if value not in (None, "") else "none"
 
 
@@ -140,7 +138,8 @@ def _document(change: Change, sides: tuple[Side, Side]) -> dict[str, Any]:
     """Return a change for JSON: the rows that are there, and the fields."""
     rows = zip(("before", "after"), (change.before, change.after), sides, strict=True)
     described = {
-        key: None if row is None else describe(side.index.members, row)
+        key: None if row is None else describe(side.index.members, *row)
         for key, row, side in rows
     }
-    return {"path": text(change.path), **described, "fields": change.fields}
+    path = os.fsdecode(change.path.removeprefix(b"./").rstrip(b"/"))
+    return {"path": path, **described, "fields": change.fields}

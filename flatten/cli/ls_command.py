@@ -8,17 +8,18 @@ from functools import lru_cache
 from typing import Final
 
 from ..index import Index, read_index
+from ..listing import describe
 from ..model import BLOCK, CHAR, DIRECTORY, FIFO, FILE, LINK, NO_EXTRA, SYMLINK, Members
 from ..views.contents import Contents
-from ..views.listing import Row, describe, list_rows
+from ..views.listing import Row, list_rows
 from . import options
 from .tables import print_json_line
 
 DESCRIPTION = f"""\
 List the flattened tree: each line is the number of the layer that an entry
 comes from, and what `tar --numeric-owner -tv` shows of it. PATH is a path from
-the root, with all below it; *, ? and [...] are of one name, ** is any path, and
-a name with * is looked for at any depth.
+the root, with all below it, or a pattern with *, ? or [ in it, as in a
+.gitignore file: *.so is looked for at any depth, ** is any directories.
 
 {options.IMAGE}
 """
@@ -55,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
             hashes = Contents(image, index.members, limits.size).hashes(files)
         if args.json:
             for row in rows:
-                print_json_line(describe(index.members, row, hashes))
+                document = describe(index.members, *row)
+                if hashes is not None and "size" in document:
+                    document["xxh3"] = hashes[row.inode]
+                print_json_line(document)
         else:
             lines = _tree(index, rows) if args.tree else _long(index.members, rows)
             width = len(str(len(image.layers)))

@@ -1,22 +1,17 @@
 """The flattened tree as rows: what each path is, and which layer it comes from."""
 
-import base64
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
-from ..errors import FlattenError, UsageError, quoted
+from ..errors import FlattenError, quoted
 from ..index import Index
-from ..model import BLOCK, CHAR, DIRECTORY, FIFO, FILE, LINK, NO_EXTRA, SYMLINK, Members
+from ..model import SYMLINK
+from ..patterns import Patterns
 from ..plan import later_names, walk
 
 MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
-
-TYPES: Final = {
-    FILE: "file", DIRECTORY: "dir", SYMLINK: "symlink", LINK: "hardlink",
-    CHAR: "chr", BLOCK: "blk", FIFO: "fifo",
-}  # fmt: skip
-XATTR: Final = b"SCHILY.xattr."
 
 
 class Row(NamedTuple):
@@ -59,20 +54,39 @@ def list_rows(
 def select(paths: Sequence[bytes], patterns: Sequence[str]) -> set[int]:
     """Return the positions of the paths that patterns fit, and of all below those.
 
+    A pattern without ``*``, ``?`` and ``[`` is a path from the root.
+
     Raises:
         FlattenError: A pattern fits nothing.
     """
     found: set[int] = set()
     for wanted in patterns:
-        fits = pattern(wanted).match
-        some = [at for at, path in enumerate(paths) if fits(path)]
+        some = set(_fitting(paths, wanted))
         if not some:
             raise FlattenError(
                 f"{quoted(wanted)} fits nothing in the tree; paths begin at the root, "
-                "* is any part of a name, ** any path"
+                "* is any part of a name, ** any directories"
             )
-        found.update(some)
+        found |= some
     return found
+
+
+def _fitting(paths: Sequence[bytes], wanted: str) -> Iterator[int]:
+    """Yield the positions of what one pattern fits, and of all below."""
+    globs = Patterns([wanted]) if re.search(r"[*?[]", wanted) else None
+    plain = b"/".join(
+        part for part in os.fsencode(wanted).split(b"/") if part not in (b"", b".")
+    )
+    chosen = None if plain else b""  # the directory whose contents are chosen
+    for position, path in enumerate(paths):
+        if chosen is None or not path.startswith(chosen):
+            name = path.rstrip(b"/")
+            is_directory = name != path
+            fits = globs.fit(name, is_directory) if globs else name == plain
+            chosen = path if fits and is_directory else None
+            if not fits:
+                continue
+        yield position
 
 
 def _parents(paths: Sequence[bytes], found: Iterable[int]) -> set[int]:
@@ -85,100 +99,6 @@ def _parents(paths: Sequence[bytes], found: Iterable[int]) -> set[int]:
             out.add(positions[path + b"/"])
             path = path.rpartition(b"/")[0]
     return out
-
-
-def pattern(wanted: str) -> re.Pattern[bytes]:
-    r"""Return what fits the paths that a pattern means, and all below them.
-
-    ``*``, ``?`` and ``[...]`` are of one name, ``**`` is any path; a pattern without a
-    slash that has one of them is a name at any depth.
-
-    >>> fits = pattern("usr/**/*.so").fullmatch
-    >>> [bool(fits(path)) for path in (b"usr/a.so", b"usr/x/y/a.so", b"usr/a.so.1")]
-    [True, True, False]
-    """
-    parts = [part for part in wanted.split("/") if part not in ("", ".")]
-    if len(parts) == 1 and re.search(r"[*?[]", wanted) and "/" not in wanted:
-        parts = ["**", *parts]
-    body = b"".join(map(_part, parts)).removesuffix(b"/")
-    try:
-        return re.compile(b"(?s:%b(?:/.*)?\\Z)" % body if parts else b"")
-    except re.error as error:  # a range that ends before it begins
-        raise UsageError(f"{quoted(wanted)} is no pattern: {error}") from error
-
-
-def _part(part: str) -> bytes:
-    """Translate one name of a pattern, with the slash behind it."""
-    if part == "**":
-        return b"(?:[^/]+/)*"
-    out = b""
-    for token in re.findall(r"\*+|\?|\[!?[^\]]+\]|.", part, re.DOTALL):
-        raw = token.encode("utf-8", "surrogateescape")
-        if token[0] == "*":
-            out += b"[^/]*"
-        elif token == "?":
-            out += b"[^/]"
-        elif token[0] == "[" and len(token) > 1:
-            inner = re.sub(rb"([\\\[\^&|~])", rb"\\\1", raw[1:-1])
-            negated = inner.startswith(b"!")
-            out += b"[%b%b]" % (b"^/" if negated else b"", inner[negated:])
-        else:
-            out += re.escape(raw)
-    return out + b"/"
-
-
-def describe(
-    members: Members, row: Row, hashes: Mapping[int, str] | None = None
-) -> dict[str, Any]:
-    """Return what is known of a path, for JSON.
-
-    Keys: ``path`` (``path_b64`` too, when it is not UTF-8), ``type``, ``mode``,
-    ``uid``, ``gid``, ``size``, ``mtime`` (``mtime_ns``, when it has a fraction),
-    ``layer`` (from 1), and where there are any ``linkname``, ``rdev``, ``xattrs``
-    (base64), ``xxh3_128``.
-    """
-    inode = row.inode
-    kind = members.kinds[inode] if row.first is None else LINK
-    mode, uid, gid = members.owner_table[members.owners[inode]]
-    extra = members.extras.get(inode, NO_EXTRA)
-    out: dict[str, Any] = name_keys("path", row.path) | {
-        "type": TYPES[kind], "mode": f"{mode:04o}", "uid": uid, "gid": gid,
-        "size": members.sizes[inode], "mtime": members.mtimes[inode],
-        "layer": members.layers[inode] + 1,
-    }  # fmt: skip
-    if extra.nanoseconds:
-        out["mtime_ns"] = members.mtimes[inode] * 10**9 + extra.nanoseconds
-    target = members.targets.get(inode) if row.first is None else row.first
-    if target is not None:
-        out |= name_keys("linkname", target)
-    if kind in (CHAR, BLOCK):
-        out["rdev"] = "{}:{}".format(*extra.device)
-    if extra.records:
-        out["xattrs"] = xattrs(extra.records)
-    if hashes is not None and inode in hashes:
-        out["xxh3_128"] = hashes[inode]
-    return out
-
-
-def name_keys(key: str, name: bytes) -> dict[str, str]:
-    """Return a name for JSON: as text, and in base64 too where it is not UTF-8."""
-    try:
-        return {key: name.decode()}
-    except UnicodeDecodeError:
-        return {key: text(name), f"{key}_b64": base64.b64encode(name).decode()}
-
-
-def text(name: bytes) -> str:
-    """Return a name as text; what is not UTF-8 in it is replaced."""
-    return name.decode("utf-8", "replace")
-
-
-def xattrs(records: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return PAX records for JSON; xattrs without the prefix that tars give them."""
-    return {
-        text(key.removeprefix(XATTR)): base64.b64encode(value).decode()
-        for key, value in records
-    }
 
 
 def lookup(index: Index, path: str) -> int:

@@ -1,25 +1,26 @@
 """Two trees: what one has and the other has not, and what differs.
 
-Times are compared by the second unless both have a fraction, since GNU tar holds none.
-Contents are compared by size, then by xxh3-128; those that two images have from one
-layer are the same and are not read.
+Fields are those of ``listing``. Times are compared by the second, since GNU tar holds
+no fractions. Contents are compared by size, then by XXH3; those that two images have
+from one layer are the same and are not read.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..errors import FlattenError, quoted
+from ..errors import FlattenError
 from ..index import Index
-from ..model import BLOCK, CHAR, FILE, NO_EXTRA, SYMLINK
+from ..listing import describe
+from ..model import FILE
 from .contents import Contents
-from .listing import TYPES, Row, list_rows, pattern, text, xattrs
+from .listing import Row, list_rows
 
 FIELDS: Final = (
-    "type", "mode", "owner", "mtime", "xattrs", "target", "device", "links", "content",
+    "type", "mode", "uid", "gid", "mtime", "size", "xxh3", "linkname", "rdev", "xattrs",
 )  # fmt: skip
-"""What is compared: ``target`` is what a symlink holds, ``links`` the first name of a
-file that has several."""
+CONTENT: Final = ("type", "size", "xxh3", "linkname")
+"""What is there and what is in it, whoever owns it and since when."""
 
 Fields = dict[str, tuple[Any, Any]]
 
@@ -66,10 +67,7 @@ def compare(
     Raises:
         FlattenError: A pattern fits nothing on either side.
     """
-    old, new = _rows(before, patterns), _rows(after, patterns)
-    if patterns and not old and not new:
-        names = ", ".join(map(quoted, patterns))
-        raise FlattenError(f"nothing in either tree is {names}")
+    old, new = _chosen(before, after, patterns)
     changes = [Change(old[name].path, old[name], None, {}) for name in old.keys() - new]
     changes += [
         Change(new[name].path, None, new[name], {}) for name in new.keys() - old
@@ -82,14 +80,27 @@ def compare(
     return sorted(changes, key=lambda change: change.path.rstrip(b"/").split(b"/"))
 
 
-def _rows(side: Side, patterns: Sequence[str]) -> dict[bytes, Row]:
-    """Return the rows that are compared, by path without a directory's slash."""
-    fits = [pattern(wanted).match for wanted in patterns]
-    return {
-        row.path.removeprefix(b"./").rstrip(b"/"): row
-        for row in list_rows(side.index)
-        if not fits or any(fit(row.path) for fit in fits)
-    }
+def _chosen(
+    before: Side, after: Side, patterns: Sequence[str]
+) -> tuple[dict[bytes, Row], dict[bytes, Row]]:
+    """Return both sides' rows, by path without a directory's slash."""
+    if not patterns:
+        return _by_path(list_rows(before.index)), _by_path(list_rows(after.index))
+    sides: tuple[dict[bytes, Row], dict[bytes, Row]] = {}, {}
+    for wanted in patterns:
+        misses = []
+        for rows, side in zip(sides, (before, after), strict=True):
+            try:
+                rows.update(_by_path(list_rows(side.index, [wanted])))
+            except FlattenError as error:
+                misses.append(error)
+        if len(misses) == len(sides):
+            raise misses[0]
+    return sides
+
+
+def _by_path(rows: Iterable[Row]) -> dict[bytes, Row]:
+    return {row.path.removeprefix(b"./").rstrip(b"/"): row for row in rows}
 
 
 def _hashed(
@@ -99,25 +110,23 @@ def _hashed(
     new: dict[bytes, Row],
     fields: Iterable[str],
 ) -> dict[bytes, Fields]:
-    """Return what differs in the contents of all paths that both sides have."""
+    """Return the hashes that differ, for all paths that both sides have."""
     out: dict[bytes, Fields] = {name: {} for name in old if name in new}
-    if "content" not in fields:
+    if "xxh3" not in fields:
         return out
     a, b = before.index.members, after.index.members
     pairs = {}
-    for name, found in out.items():
+    for name in out:
         i, j = old[name].inode, new[name].inode
         if a.kinds[i] != FILE or b.kinds[j] != FILE:
             continue
-        if a.sizes[i] != b.sizes[j]:
-            found["content"] = {"size": a.sizes[i]}, {"size": b.sizes[j]}
-        elif a.sizes[i] and _place(before, i) != _place(after, j):
+        if a.sizes[i] == b.sizes[j] != 0 and _place(before, i) != _place(after, j):
             pairs[name] = i, j
     ours = before.contents.hashes(i for i, _ in pairs.values())
     theirs = after.contents.hashes(j for _, j in pairs.values())
     for name, (i, j) in pairs.items():
         if ours[i] != theirs[j]:
-            out[name]["content"] = {"xxh3_128": ours[i]}, {"xxh3_128": theirs[j]}
+            out[name]["xxh3"] = ours[i], theirs[j]
     return out
 
 
@@ -131,16 +140,15 @@ def _place(side: Side, inode: int) -> tuple[object, int]:
 def _differing(
     before: Side, after: Side, old: Row, new: Row, fields: Iterable[str]
 ) -> Fields:
-    """Return the fields, all but the content, that differ."""
+    """Return the fields, all but the hash, that differ."""
     if _raw(before, old) == _raw(after, new):  # most are
         return {}
-    ours, theirs = _facts(before, old), _facts(after, new)
-    if None in (ours["mtime"][1], theirs["mtime"][1]):
-        ours["mtime"], theirs["mtime"] = ours["mtime"][:1], theirs["mtime"][:1]
+    ours = describe(before.index.members, *old)
+    theirs = describe(after.index.members, *new)
     return {
-        name: (ours[name], theirs[name])
+        name: (ours.get(name), theirs.get(name))
         for name in fields
-        if name != "content" and ours[name] != theirs[name]
+        if ours.get(name) != theirs.get(name)
     }
 
 
@@ -150,25 +158,8 @@ def _raw(side: Side, row: Row) -> tuple[object, ...]:
         members.kinds[inode],
         members.owner_table[members.owners[inode]],
         members.mtimes[inode],
+        members.sizes[inode],
         members.extras.get(inode),
         members.targets.get(inode),
         row.first,
     )
-
-
-def _facts(side: Side, row: Row) -> dict[str, Any]:
-    """Return all fields of a path but the content."""
-    members, inode = side.index.members, row.inode
-    kind = members.kinds[inode]
-    mode, uid, gid = members.owner_table[members.owners[inode]]
-    extra = members.extras.get(inode, NO_EXTRA)
-    return {
-        "type": TYPES[kind],
-        "mode": f"{mode:04o}",
-        "owner": f"{uid}:{gid}",
-        "mtime": (members.mtimes[inode], extra.nanoseconds or None),
-        "xattrs": xattrs(extra.records),
-        "target": text(members.targets[inode]) if kind == SYMLINK else None,
-        "device": list(extra.device) if kind in (CHAR, BLOCK) else None,
-        "links": None if row.first is None else text(row.first),
-    }
