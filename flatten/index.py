@@ -1,12 +1,14 @@
 """What is in an image: the members of its layers, and the tree that they make."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from .model import Image, LayerIndex, Members
 from .read_tar import read_layer
 from .resolve import Tree
 from .streams import Limits
+
+ReadLayers = Callable[[Image, Members], Iterator[LayerIndex]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +25,16 @@ class Index:
     layers: tuple[LayerIndex, ...]
     tree: Tree
 
-    def rows(self, layer: int) -> range:
-        """Return the numbers of a layer's own members."""
-        first = self.layers[layer].first
-        return range(first, first + len(self.layers[layer].paths))
 
-
-def read_index(image: Image, limits: Limits | None = None) -> Index:
+def read_index(
+    image: Image, limits: Limits | None = None, read: ReadLayers | None = None
+) -> Index:
     """Read the headers of all layers, and apply them.
+
+    Args:
+        image: An open image.
+        limits: What it may cost.
+        read: Reads the layers; None is ``read_layers``.
 
     Raises:
         FormatError: A layer breaks its format, or says what no tree can be; or a
@@ -39,7 +43,7 @@ def read_index(image: Image, limits: Limits | None = None) -> Index:
     members = Members(limit=(limits or Limits()).members)
     tree = Tree(members)
     layers = []
-    for layer in read_layers(image, members):
+    for layer in (read or read_layers)(image, members):
         tree.apply(layer)
         layers.append(layer)
     return Index(members, tuple(layers), tree)

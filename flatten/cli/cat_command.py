@@ -4,11 +4,11 @@ import argparse
 import sys
 
 from ..errors import FlattenError, quoted
-from ..index import read_index
 from ..model import FILE
 from ..verify import checking
 from ..views.contents import Contents
 from ..views.listing import lookup
+from ..views.reading import read_index
 from . import options
 
 DESCRIPTION = f"""\
@@ -25,14 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="which files")
     group = options.add_input_options(parser)
     options.add_point_arguments(group)
-    options.add_verify_option(group)
+    options.add_cache_options(group)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the files, and return the exit code."""
     limits = options.limits(args)
     with options.open_image(args, at=options.point(args)) as image:
-        index = read_index(image, limits)
+        index = read_index(image, limits, options.cache(args))
         inodes = [lookup(index, path) for path in args.paths]
         for path, inode in zip(args.paths, inodes, strict=True):
             if index.members.kinds[inode] != FILE:

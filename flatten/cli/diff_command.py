@@ -7,11 +7,11 @@ from typing import Any
 
 from ..errors import SourceError, UsageError, quoted
 from ..history import Point, cut
-from ..index import read_index
 from ..listing import describe
 from ..model import Image
 from ..sources import rootfs
 from ..views.contents import Contents
+from ..views.reading import read_index
 from ..views.trees import CONTENT, FIELDS, Change, Side, compare
 from . import options
 from .tables import iso_time, one_line, print_json
@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = options.add_input_options(parser)
     options.add_since_arguments(group, "A as it stood after")
     options.add_point_arguments(group, "B")
+    options.add_cache_options(group)
 
 
 def parse_fields(listed: str) -> tuple[str, ...]:
@@ -109,7 +110,7 @@ def _open(args: argparse.Namespace, reference: str) -> Image:
 def _side(args: argparse.Namespace, image: Image, point: Point | None) -> Side:
     limits = options.limits(args)
     image = cut(image, point)
-    index = read_index(image, limits)
+    index = read_index(image, limits, options.cache(args))
     return Side(index, Contents(image, index.members, limits.size))
 
 

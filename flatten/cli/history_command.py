@@ -20,13 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all that this command takes."""
     options.add_image_argument(parser)
     options.add_json_option(parser)
-    options.add_input_options(parser)
+    options.add_cache_options(options.add_input_options(parser))
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the steps, and return the exit code."""
     with options.open_image(args) as image:
-        history, rows = list_steps(image, options.limits(args))
+        history, rows = list_steps(image, options.limits(args), options.cache(args))
         if args.json:
             problem = history.problem or None
             print_json({"id": image.id, "names": image.names, "problem": problem,

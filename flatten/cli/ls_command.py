@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
-from ..index import Index, read_index
+from ..index import Index
 from ..listing import describe
 from ..model import BLOCK, CHAR, DIRECTORY, FIFO, FILE, LINK, NO_EXTRA, SYMLINK, Members
 from ..views.contents import Contents
 from ..views.listing import Row, list_rows
+from ..views.reading import read_index
 from . import options
 from .tables import print_json_line
 
@@ -39,14 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hash", action="store_true", help="xxh3-128 of the content of files"
     )
-    options.add_point_arguments(options.add_input_options(parser))
+    group = options.add_input_options(parser)
+    options.add_point_arguments(group)
+    options.add_cache_options(group)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the tree, and return the exit code."""
     limits = options.limits(args)
     with options.open_image(args, at=options.point(args)) as image:
-        index = read_index(image, limits)
+        index = read_index(image, limits, options.cache(args))
         rows = list(list_rows(index, args.paths, parents=args.tree))
         hashes = None
         if args.hash:

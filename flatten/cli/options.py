@@ -5,11 +5,13 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from .. import sources
 from ..edit import Addition, Edits
 from ..errors import UsageError, quoted
 from ..history import Point
+from ..index_cache import IndexCache, default_folder
 from ..model import Image
 from ..owners import OwnerMap, parse_owner_map
 from ..streams import Limits
@@ -183,6 +185,28 @@ def _read_owner_map(name: str) -> OwnerMap:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise UsageError(f"--owner-map: {quoted(name)}: {reason}") from error
+
+
+def add_cache_options(group: argparse._ActionsContainer) -> None:
+    """Add what views take: where the indexes of layers are kept."""
+    group.add_argument(
+        "--cache", metavar="DIR",
+        help="keep the indexes of layers here, so that what has been seen once is not "
+        "read again [default: $XDG_CACHE_HOME/flatten]",
+    )  # fmt: skip
+    group.add_argument(
+        "--no-cache", dest="use_cache", action="store_false",
+        help="read all layers, keep nothing",
+    )  # fmt: skip
+    add_verify_option(group)
+
+
+def cache(args: argparse.Namespace) -> IndexCache | None:
+    """Return the cache of indexes, if there is to be one; it keeps what is checked."""
+    folder = default_folder() if args.cache is None else Path(args.cache)
+    if folder is None or not args.use_cache:
+        return None
+    return IndexCache(folder, keeps=args.verify)
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

@@ -3,12 +3,15 @@
 from typing import Any
 
 from ..history import History, read_history
-from ..index import read_layers
+from ..index_cache import IndexCache
 from ..model import Image, Members
 from ..streams import Limits
+from .reading import read_layers
 
 
-def list_steps(image: Image, limits: Limits) -> tuple[History, list[dict[str, Any]]]:
+def list_steps(
+    image: Image, limits: Limits, cache: IndexCache | None = None
+) -> tuple[History, list[dict[str, Any]]]:
     """Return a row a step, oldest first; then those layers that no step is known for.
 
     Keys: ``step`` and ``layer`` (from 1, or None), ``created``, ``created_by``,
@@ -16,7 +19,7 @@ def list_steps(image: Image, limits: Limits) -> tuple[History, list[dict[str, An
     of the blob), ``diff_id``.
     """
     history = read_history(image)
-    added = _added(image, limits)
+    added = _added(image, limits, cache)
     rows = [
         {
             "step": step.number,
@@ -38,11 +41,13 @@ def _nothing() -> dict[str, Any]:
     return {"layer": None, "size": 0, "members": 0, "stored": 0, "diff_id": None}
 
 
-def _added(image: Image, limits: Limits) -> list[dict[str, Any]]:
+def _added(
+    image: Image, limits: Limits, cache: IndexCache | None
+) -> list[dict[str, Any]]:
     """Return what each layer adds."""
     members = Members(limit=limits.members)
     rows = []
-    for position, index in enumerate(read_layers(image, members)):
+    for position, index in enumerate(read_layers(image, members, cache)):
         layer = image.layers[position]
         rows.append({
             "layer": position + 1,
