@@ -105,16 +105,16 @@ class Beneath:
         Raises:
             OSError: ELOOP where the last component is a symlink.
         """
-        parent, _, name = path.rpartition(b"/")
+        parent, name = _split(path)
         with self._opened.lock:
             return os.open(name, _FILE, dir_fd=self._directory(parent))
 
     def status(self, path: bytes) -> os.stat_result:
         """Return the status of a file, or of a symlink itself."""
-        parent, _, name = path.rpartition(b"/")
+        parent, name = _split(path)
         with self._opened.lock:
             directory = self._directory(parent)
-            return os.stat(name or b".", dir_fd=directory, follow_symlinks=False)
+            return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
     def exists(self, path: bytes) -> bool:
         """Say whether there is anything, be it a symlink to nothing."""
@@ -146,7 +146,7 @@ class Beneath:
 
     def link(self, path: bytes) -> bytes:
         """Return what a symlink holds."""
-        parent, _, name = path.rpartition(b"/")
+        parent, name = _split(path)
         with self._opened.lock:
             return os.readlink(name, dir_fd=self._directory(parent))
 
@@ -155,10 +155,10 @@ class Beneath:
 
         Those called ``trusted.`` are there for root alone (CAP_SYS_ADMIN).
         """
-        parent, _, name = path.rpartition(b"/")
+        parent, name = _split(path)
         with self._opened.lock:
             # Only paths lead to the attributes of symlinks and devices.
-            found = b"/proc/self/fd/%d/%b" % (self._directory(parent), name or b".")
+            found = b"/proc/self/fd/%d/%b" % (self._directory(parent), name)
             try:
                 names = os.listxattr(found, follow_symlinks=False)
             except OSError as error:
@@ -198,6 +198,7 @@ class Beneath:
         else:
             opened.descriptors.move_to_end((key, known))
         for name in reversed(rest):
+            _check(name)
             found = os.open(name, _DIRECTORY, dir_fd=found)
             known = known + b"/" + name if known else name
             opened.keep((key, known), found)
@@ -253,3 +254,16 @@ class Beneath:
                 self._walk(b"/".join(parts[start:]))
                 return b"/" + b"/".join(parts[start:])
         return target
+
+
+def _split(path: bytes) -> tuple[bytes, bytes]:
+    """Return a path's directory, and the name in it; the top is in itself."""
+    parent, _, name = path.rpartition(b"/")
+    _check(name)
+    return parent, name or b"."
+
+
+def _check(name: bytes) -> None:
+    """Refuse the one name that would lead out, though no normalised path has it."""
+    if name == b"..":
+        raise OSError(errno.EINVAL, "a path that is not normalised")

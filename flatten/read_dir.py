@@ -11,7 +11,7 @@ the host's, and left out, as docker does.
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -48,6 +48,12 @@ _ACL: Final = b"system.posix_acl_"
 _XATTR: Final = b"SCHILY.xattr."
 
 _CAP_SYS_ADMIN: Final = 21
+
+_Key = tuple[int, int, int]
+"""An inode: its layer, device and number."""
+
+_Todo = tuple[bytes, list[Node], bool]
+"""A directory to be written: its path, the nodes that make it, whether it is alone."""
 
 Owners = Callable[[int], int]
 """Turns an id on the disk into the one in the image."""
@@ -128,14 +134,17 @@ class _Writer:
         self._out = Assembly(reading.pool, reading.where)
         for tree in trees:
             self._out.add_tree(tree)
-        self._first: dict[tuple[int, int, int], bytes] = {}  # names of hard links
-        self._linked: set[tuple[int, int, int]] = set()  # those written as files
+        self._first: dict[_Key, bytes] = {}  # the first name of each hard link
+        self._linked: dict[_Key, set[bytes]] = {}  # and all that were written
+        self._counts: dict[_Key, int] = {}  # and how many there are
         self._lost: dict[str, int] = {}
 
     def layer(self, write: Callable[[], None]) -> Assembly:
         """Return what is written, as a whole tar."""
         try:
             write()
+        except ValueError as error:
+            raise FormatError(str(error), where=self._reading.where) from error
         except OSError as error:
             hint = "; read it as root" if isinstance(error, PermissionError) else ""
             path = self._union.trees[0].name
@@ -163,8 +172,29 @@ class _Writer:
             list_ = self._own if alone else self._merged
             below = list_(path, directories)
             todo.extend(reversed(below))
+        self._link_rest()
 
-    def _own(self, path: bytes, directories: list[Node]) -> list["_Todo"]:
+    def _link_rest(self) -> None:
+        """Link to what was moved here from layers below its other names.
+
+        They may be anywhere: the layers below have them, and would keep them apart.
+        """
+        apart = {
+            key: names
+            for key, names in self._linked.items()
+            if key[0] and len(names) < self._counts[key]
+        }
+        todo = [(b"", self._union.root())] if apart else []
+        while todo:
+            path, directories = todo.pop()
+            for name, found in self._listed(directories):
+                here = join(path, name)
+                if found[0].is_directory():
+                    todo.append((here, found))
+                elif here not in apart.get(_key(found[0]), (here,)):
+                    self._member(here, found[0])
+
+    def _own(self, path: bytes, directories: list[Node]) -> list[_Todo]:
         """Write what this layer's part of a directory has, marks too."""
         union, (directory,) = self._union, directories
         if union.is_opaque(directory):
@@ -191,19 +221,25 @@ class _Writer:
                     below.append((here, [node], True))
         return below
 
-    def _merged(self, path: bytes, directories: list[Node]) -> list["_Todo"]:
+    def _merged(self, path: bytes, directories: list[Node]) -> list[_Todo]:
         """Write what merged directories show."""
+        below: list[_Todo] = []
+        for name, found in self._listed(directories):
+            self._show(join(path, name), found, below)
+        return below
+
+    def _listed(self, directories: list[Node]) -> Iterator[tuple[bytes, list[Node]]]:
+        """Yield what merged directories show, by name."""
         names: dict[bytes, None] = {}
         for directory in directories:
-            names |= dict.fromkeys(self._names(directory)[0])
-        below: list[_Todo] = []
+            if directory.is_directory():
+                names |= dict.fromkeys(self._names(directory)[0])
         for name in sorted(names):
             found = self._union.lookup(directories, name)
             if found:
-                self._show(join(path, name), found, below)
-        return below
+                yield name, found
 
-    def _show(self, path: bytes, found: list[Node], below: list["_Todo"]) -> None:
+    def _show(self, path: bytes, found: list[Node], below: list[_Todo]) -> None:
         """Write what is found under a path: the first node, with the last's content."""
         if found[0].is_directory():
             self._member(path, found[0])
@@ -244,19 +280,14 @@ class _Writer:
     def _compare(self, path: bytes, node: Node) -> None:
         """Write a member if it is not as it was."""
         old = self._union.node(1, path)
-        key = node.layer, node.status.st_dev, node.status.st_ino
+        key = _key(node)
         if old is None or _differ(node, old) or key in self._linked:
             self._member(path, node)
         elif node.status.st_nlink > 1 and not node.is_directory():
             self._first.setdefault(key, path)  # new names of it link to this one
 
     def _names(self, directory: Node) -> tuple[list[bytes], list[bytes]]:
-        try:
-            names, hidden = self._union.names(directory)
-        except ValueError as error:
-            raise FormatError(
-                f"{error}, in {quoted(directory.path)}", where=self._reading.where
-            ) from error
+        names, hidden = self._union.names(directory)
         ordinary = [name for name in names if not whiteout.is_mark(name)]
         if len(ordinary) < len(names):
             self._lose("names that a layer cannot have are left out",
@@ -281,12 +312,13 @@ class _Writer:
         if kind is None:
             self._lose("sockets are left out, a tar cannot hold them")
             return
-        key = node.layer, status.st_dev, status.st_ino
+        key = _key(node)
         first = self._first.get(key)
-        if kind != DIRECTORY and status.st_nlink > 1 and first is None:
-            self._first[key] = path
-            self._linked.add(key)
-        elif first is not None:
+        if kind != DIRECTORY and status.st_nlink > 1:
+            self._first.setdefault(key, path)
+            self._linked.setdefault(key, set()).add(path)
+            self._counts[key] = status.st_nlink
+        if first is not None:
             kind = LINK
         size = status.st_size if kind == FILE else 0
         self._out.add_bytes(
@@ -332,8 +364,8 @@ class _Writer:
         )
 
 
-_Todo = tuple[bytes, list[Node], bool]
-"""A directory to be written: its path, the nodes that make it, whether it is alone."""
+def _key(node: Node) -> _Key:
+    return node.layer, node.status.st_dev, node.status.st_ino
 
 
 def _differ(node: Node, old: Node) -> bool:

@@ -35,6 +35,7 @@ from typing import Final
 
 from . import whiteout
 from .beneath import Beneath
+from .errors import quoted
 
 _OVERLAY: Final = (b"trusted.overlay.", b"user.overlay.")
 _FUSE_OPAQUE: Final = b"user.fuseoverlayfs.opaque"
@@ -126,7 +127,11 @@ class Union:
             return names, []
         ordinary, hidden = [], []
         for name in names:
-            meaning, shown = whiteout.classify(name)
+            try:
+                meaning, shown = whiteout.classify(name)
+            except ValueError as error:
+                path = quoted(join(directory.path, name))
+                raise ValueError(f"{error}: {path}") from error
             if meaning == whiteout.ORDINARY:
                 ordinary.append(name)
             elif meaning == whiteout.HIDES and name != whiteout.FUSE_OPAQUE_MARK:
@@ -179,6 +184,9 @@ class Union:
 
         It is one node, or the directories that are merged, or a file's metacopies and
         then what has its content. Empty where there is nothing.
+
+        Raises:
+            ValueError: A redirect that the kernel would refuse.
         """
         found = list(self._roots(top))
         for name in path.split(b"/") if path else ():
@@ -212,8 +220,15 @@ class Union:
 
     def _moved(self, node: Node, to: bytes, below: Sequence[Node]) -> list[Node]:
         """Return what lower layers have of a node, under another name."""
+        parts = to.split(b"/")
         if to.startswith(b"/"):
-            found = self.resolve(to.strip(b"/"), node.layer + 1)
+            parts = parts[1:]
+        elif len(parts) > 1:
+            parts = []
+        if not parts or {b"", b".", b".."} & {*parts}:  # as the kernel, EINVAL
+            raise ValueError(f"{quoted(node.path)} is redirected to {quoted(to)}")
+        if to.startswith(b"/"):
+            found = self.resolve(to[1:], node.layer + 1)
         else:
             found = self.lookup(below, to)
         same = found and found[0].is_directory() == node.is_directory()

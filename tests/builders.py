@@ -323,42 +323,52 @@ def docker_root(
     driver: str = "overlay2",
     place: str = "overlay2/{}/diff",
     names: Sequence[str] = ("app:1",),
-    more: Mapping[str, Any] | None = None,
-) -> tuple[str, list[str]]:
-    """Write a data root of docker's; return the image's id and the layers' cache-ids.
+) -> str:
+    """Write a data root of docker's, with one image; return its id.
 
-    Trees hold files of any kind but devices, and whiteouts as plain files: enough
-    where tar-split's record is there.
+    The cache-id of each layer is its position, many times. Trees hold files of any
+    kind but devices, and whiteouts as plain files: enough where tar-split's record is
+    there.
     """
-    image = folder / "image" / driver
-    document = json.dumps(config(tars, **(more or {}))).encode()
-    cache_ids, chain = [], ""
     for position, tar in enumerate(tars):
-        diff = f"sha256:{digest(tar)}"
-        parent, chain = chain, f"sha256:{digest(f'{chain} {diff}'.encode())}"
-        chain = chain if parent else diff
-        cache_ids.append(f"{position:02x}" * 32)
-        layer_dir = image / "layerdb" / "sha256" / chain.removeprefix("sha256:")
-        layer_dir.mkdir(parents=True, exist_ok=True)
-        files = {"diff": diff, "cache-id": cache_ids[-1], "size": "1"}
-        for name, text in (files | ({"parent": parent} if parent else {})).items():
-            (layer_dir / name).write_text(text)
-        (layer_dir / "tar-split.json.gz").write_bytes(split(tar))
-        tree = folder / place.format(cache_ids[-1])
+        tree = folder / place.format(f"{position:02x}" * 32)
         tree.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
             opened.extractall(tree, filter="fully_trusted")
+    diff_ids = [f"sha256:{digest(tar)}" for tar in tars]
+    places = docker_documents(folder / "image" / driver, diff_ids, names)
+    for layer_dir, tar in zip(places, tars, strict=True):
+        (layer_dir / "tar-split.json.gz").write_bytes(split(tar))
+    return digest(json.dumps(config(tars)).encode())
+
+
+def docker_documents(
+    image: Path, diff_ids: Sequence[str], names: Sequence[str] = ("app:1",)
+) -> list[Path]:
+    """Write what is below ``image/DRIVER``; return the layers' directories there."""
+    places, chain = [], ""
+    for position, diff in enumerate(diff_ids):
+        parent, chain = chain, f"sha256:{digest(f'{chain} {diff}'.encode())}"
+        chain = chain if parent else diff
+        places.append(image / "layerdb" / "sha256" / chain.removeprefix("sha256:"))
+        places[-1].mkdir(parents=True, exist_ok=True)
+        cache_id = f"{position:02x}" * 32
+        files = {"diff": diff, "cache-id": cache_id, "size": "1", "parent": parent}
+        for name, text in files.items():
+            if text:
+                (places[-1] / name).write_text(text)
+    document = json.dumps(config([], rootfs={"type": "layers", "diff_ids": diff_ids}))
     content = image / "imagedb" / "content" / "sha256"
     content.mkdir(parents=True, exist_ok=True)
-    (content / digest(document)).write_bytes(document)
+    (content / digest(document.encode())).write_text(document)
     repositories: dict[str, dict[str, str]] = {}
     for name in names:
         repository = name.partition("@")[0].rpartition(":")[0] or name
         ids = repositories.setdefault(repository, {})
-        ids[name] = f"sha256:{digest(document)}"
+        ids[name] = f"sha256:{digest(document.encode())}"
     text = json.dumps({"Repositories": repositories})
     (image / "repositories.json").write_text(text)
-    return digest(document), cache_ids
+    return places
 
 
 def split(tar: bytes, *, edit: Mapping[str, Any] | None = None) -> bytes:

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import io
+import os
+import stat
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,60 @@ def entry(
         out["rdev"] = f"{info.devmajor}:{info.devminor}"
     if xattrs:
         out["xattrs"] = xattrs
+    return out
+
+
+def disk_listing(top: Path) -> list[dict[str, Any]]:
+    """List a directory of the host, in the same words and in walk order."""
+    rows: list[dict[str, Any]] = []
+    first: dict[tuple[int, int], str] = {}
+    todo = [("", top)]
+    while todo:
+        name, path = todo.pop()
+        rows.append(disk_entry(path, name, first))
+        if rows[-1]["type"] == "dir":
+            below = sorted(os.listdir(os.fsencode(path)), reverse=True)
+            todo += [
+                (f"{name}/{child}" if name else child, path / child)
+                for child in map(os.fsdecode, below)
+            ]
+    return rows
+
+
+def disk_entry(
+    path: Path, name: str, first: dict[tuple[int, int], str]
+) -> dict[str, Any]:
+    """Describe one name; ``first`` has the first name of each inode."""
+    status = path.lstat()
+    kind = {
+        stat.S_IFREG: "file", stat.S_IFLNK: "symlink", stat.S_IFDIR: "dir",
+        stat.S_IFIFO: "fifo", stat.S_IFCHR: "chr", stat.S_IFBLK: "blk",
+    }[stat.S_IFMT(status.st_mode)]  # fmt: skip
+    xattrs = {
+        key: base64.b64encode(os.getxattr(path, key, follow_symlinks=False)).decode()
+        for key in os.listxattr(path, follow_symlinks=False)
+        if key.startswith(("user.", "security.capability"))
+    }
+    out: dict[str, Any] = {
+        "path": name,
+        "type": kind,
+        "mode": f"{stat.S_IMODE(status.st_mode):04o}",
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+        "mtime": status.st_mtime_ns // 10**9,
+    }
+    if kind == "symlink":
+        out["linkname"] = os.readlink(path)
+    elif kind == "file":
+        out["size"] = status.st_size
+        out["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    elif kind in {"chr", "blk"}:
+        out["rdev"] = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    if xattrs:
+        out["xattrs"] = xattrs
+    earlier = first.setdefault((status.st_dev, status.st_ino), name)
+    if kind != "dir" and status.st_nlink > 1 and earlier != name:
+        out |= {"type": "hardlink", "linkname": earlier}
     return out
 
 
