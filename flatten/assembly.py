@@ -327,6 +327,8 @@ class AssembledLayer:
     Attributes:
         build: Puts it together.
         resources: Closes it.
+        digest: ``sha256:<hex>`` of what ``stored`` gives, if that is known.
+        stored: Opens another form that it is stored in too.
         place: Where it lies.
     """
 
@@ -334,7 +336,8 @@ class AssembledLayer:
     diff_id: str | None
     build: Callable[[], Assembly]
     resources: ExitStack
-    digest: None = None
+    digest: str | None = None
+    stored: Callable[[], LayerBytes] | None = None
     place: Place | None = None
     _assembly: Assembly | None = field(default=None, repr=False)
 
@@ -346,8 +349,8 @@ class AssembledLayer:
         return self._assembly
 
     def blob(self) -> LayerBytes:
-        """Return the same: it is not stored compressed."""
-        return self.open()
+        """Return another form that it is stored in, or else the same."""
+        return self.open() if self.stored is None else self.stored()
 
     def headers(self) -> LayerBytes:
         """Return the bytes for reading headers, which opens no files."""

@@ -183,8 +183,11 @@ class Beneath:
         except OSError as error:
             if error.errno not in _IS_LINK:
                 raise
-        found = os.dup(self._walk(self._resolve(path)))
-        return self._opened.keep((self._key, path), found)
+        key = self._key, b"/" + path  # apart from paths without symlinks
+        found = self._opened.descriptors.get(key)
+        if found is None:
+            found = self._opened.keep(key, os.dup(self._walk(self._resolve(path))))
+        return found
 
     def _walk(self, path: bytes) -> int:
         """Return a directory whose path has no symlinks, from the deepest one open."""

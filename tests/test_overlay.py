@@ -135,7 +135,18 @@ def check(tmp_path, steps, options):
     assert listing(tmp_path / "out.tar") == want
 
 
-ACTIONS = ["write", "append", "mkdir", "fifo", "unlink", "rename", "chmod", "chown", "link", "symlink"]
+ACTIONS = [
+    "write",
+    "append",
+    "mkdir",
+    "fifo",
+    "unlink",
+    "rename",
+    "chmod",
+    "chown",
+    "link",
+    "symlink",
+]
 ACTIONS += ["rmtree", "move", "mode", "remake", "replace"]
 
 

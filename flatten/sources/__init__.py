@@ -46,6 +46,7 @@ KINDS: Final = {
     "oci-archive": "oci_archive",
     "oci": "oci_layout",
     "docker-root": "docker_root",
+    "graph": "legacy_graph",
     "containers-storage": "containers_storage",
     "containerd": "containerd",
 }

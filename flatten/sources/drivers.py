@@ -44,7 +44,7 @@ class Driver:
         style: Which marks are in it.
         full: It holds the layers below too.
         upper: A container's directory, where that is another: only what it changed,
-            with overlay's marks, and docker's own layer in it.
+            with overlay's marks where layers have none, and docker's own layer in it.
         advice: What to do where a directory is empty.
     """
 
@@ -86,6 +86,7 @@ class Stored:
         record: The file with tar-split's record of it.
         diff_id: What the image promises of it.
         size: Its bytes as the engine counts them.
+        empty: It has no record because there is nothing in it.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Stored:
     record: str
     diff_id: str | None = None
     size: int | None = None
+    empty: bool = False
 
 
 class Stack:
@@ -129,7 +131,11 @@ class Stack:
 
         Where a full tree has no record of a layer, it is the only layer.
         """
-        lost = [s for s in self._stored if s.record.encode() not in self._root]
+        lost = [
+            stored
+            for stored in self._stored
+            if not stored.empty and stored.record.encode() not in self._root
+        ]
         if lost:
             self.warnings.append(
                 f"{lost[0].name}: {quoted(self._root.path(lost[0].record))} is not "
@@ -161,6 +167,8 @@ class Stack:
         return self._layer(Stored(name, id_, ""), partial(read, name, ids))
 
     def _recorded(self, stored: Stored) -> AssembledLayer:
+        if stored.empty:
+            return self._layer(stored, partial(self._nothing, stored.name))
         build = partial(
             self._root.assemble,
             stored.record,
@@ -168,6 +176,11 @@ class Stack:
             stored.name,
         )
         return self._layer(stored, build)
+
+    def _nothing(self, name: str) -> Assembly:
+        assembly = Assembly(self._root.pool, name)
+        assembly.finish()
+        return assembly
 
     def _walked(self, position: int) -> AssembledLayer:
         stored = replace(self._stored[position], diff_id=None)
@@ -183,12 +196,15 @@ class Stack:
         )
 
     def _walk(self, name: str, ids: Sequence[str]) -> Assembly:
+        if not self._driver.style.attributes:
+            ids = ids[:1]  # nothing else can be moved to the layer from below
         return walk([self.tree(id_, name) for id_ in ids], self._reading(name))
 
     def _walk_upper(self, name: str, ids: Sequence[str]) -> Assembly:
         upper = self.tree(ids[0], name, self._driver.upper)
-        below = [self.tree(id_, name) for id_ in ids[1:2]]
-        return walk([upper, *below], replace(self._reading(name), style=OVERLAY))
+        below = [self.tree(id_, name) for id_ in ids[1:2]] if self._driver.full else []
+        style = OVERLAY if self._driver.full else self._driver.style
+        return walk([upper, *below], replace(self._reading(name), style=style))
 
     def _changes(self, name: str, ids: Sequence[str]) -> Assembly:
         if len(ids) == 1:
