@@ -1,6 +1,7 @@
 # make demo    flatten a small image and show the result
 # make check   the whole law: format, lint, types, imports, tests, docs
 # make bench   the targets' table, a few minutes; make bench-full: with large images
+# make check-engines  what needs docker, podman or qemu, some minutes
 # make fuzz    random layered images against the naive model, thousands of them
 
 VENV := .venv
@@ -9,7 +10,7 @@ PYTHON ?= python3
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo check lint types imports test fuzz bench bench-full fix clean
+.PHONY: demo check check-engines lint types imports test fuzz bench bench-full fix clean
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -42,6 +43,9 @@ imports: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+check-engines: $(VENV)/.installed
+	$(BIN)/python -m pytest -m engines
 
 fuzz: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_random.py

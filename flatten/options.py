@@ -13,8 +13,9 @@ CHOICES: Final = {
     "format": ("gnu", "pax"),
     "reflink": ("auto", "always", "never"),
     "ownership": ("keep", "current"),
+    "image_kind": (None, "oci", "docker"),
 }
-"""Fields that take one of a few words; the first is the default, or the last."""
+"""Fields that take one of a few words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,9 @@ class Options:
         reflink: Share contents with the image's file instead of copying them:
             ``auto`` where the file system can, ``always`` or else fail, ``never``.
             It changes padding, so bytes, and never what they mean.
+        image_kind: Write an image again, ``oci`` or ``docker``, of one layer; with
+            ``since``, of the layers until there and one more.
+        tags: Names of that image; none are those that it has.
         ownership: In a directory, ``keep`` gives names their owners, ``current``
             leaves them the caller's.
         size: Of a disk or file system, in bytes; with ``+`` in front, of the free
@@ -59,6 +63,8 @@ class Options:
     format: str = "gnu"
     compress: str | None = None
     reflink: str = "never"
+    image_kind: str | None = None
+    tags: tuple[str, ...] = ()
     ownership: str = "keep"
     size: str | None = None
     force: bool = False
@@ -72,4 +78,4 @@ class Options:
             word = getattr(self, name)
             if word not in words:
                 raise UsageError(f"no {name} {quoted(word)}; there are "
-                                 f"{', '.join(words)}")  # fmt: skip
+                                 f"{', '.join(filter(None, words))}")  # fmt: skip

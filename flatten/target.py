@@ -5,11 +5,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from .errors import FlattenError, UsageError, quoted
 
 SUFFIX = ".flatten-part"
 """Ends the temporary names, so that a leftover of a killed run is recognisable."""
+
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL  # images read what they have written
 
 
 @contextmanager
@@ -35,10 +38,10 @@ def create(path: Path) -> Iterator[int]:
         raise UsageError(f"{quoted(str(path))} is a directory; name a file in it, or "
                          f"end it with a slash: {path}/")  # fmt: skip
     if not stat.S_ISREG(mode):
-        with _open(path, path, 0) as out:
+        with _open(path, path, os.O_WRONLY) as out:
             yield out
         return
-    with _appearing(path) as name, _open(path, name, os.O_CREAT | os.O_EXCL) as out:
+    with _appearing(path) as name, _open(path, name, _NEW) as out:
         os.fchmod(out, stat.S_IMODE(mode))
         yield out
 
@@ -87,7 +90,7 @@ def scratch_directory(path: Path) -> Iterator[Path]:
 def _open(path: Path, name: Path, flags: int) -> Iterator[int]:
     """Open ``name`` to write what will be ``path``; yield the descriptor."""
     try:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
+        descriptor = os.open(name, os.O_CLOEXEC | flags, 0o600)
     except OSError as error:
         raise _cannot_create(path, error) from error
     try:

@@ -1,6 +1,7 @@
 """``flatten delta IMAGE``: what some steps add, as a layer that goes on top."""
 
 import argparse
+from dataclasses import replace
 
 from ..history import Point
 from . import export_command, options
@@ -15,11 +16,13 @@ whiteouts, which any engine applies on top of the layers before.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all that this command takes."""
-    export_command.add_arguments(parser, format="pax")  # as layers are
+    export_command.add_writing_arguments(parser, format="pax")  # as layers are
     group = parser.add_argument_group("range, from the first step if not given")
     options.add_since_arguments(group, "only what is new since")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the delta, and return the exit code."""
-    return export_command.write(args, options.since(args) or Point(layer=0))
+    since = options.since(args) or Point(layer=0)
+    how = replace(export_command.read_options(args), since=since)
+    return export_command.write(args, args.output, how)

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 from .. import __version__, export, target
-from ..history import Point
+from ..errors import UsageError
 from ..options import CHOICES, Options
 from . import options
 from .messages import say
@@ -17,8 +17,22 @@ Flatten a container image into one root file system tar.
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser, format: str = "gnu") -> None:
-    """Add all that this command takes; ``format`` is the default of that option."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that this command takes."""
+    add_writing_arguments(parser)
+    group = parser.add_argument_group("output that is an image again, of one layer")
+    kinds = group.add_mutually_exclusive_group()
+    kinds.add_argument("--oci", metavar="OUT", help="write an OCI archive, not -o")
+    kinds.add_argument("--docker", metavar="OUT", help="write what docker load reads")
+    options.add_since_arguments(group, "keep the layers up to")
+    group.add_argument(
+        "--tag", metavar="NAME", action="append", default=[],
+        help="name it so, not as it was called; may be repeated",
+    )  # fmt: skip
+
+
+def add_writing_arguments(parser: argparse.ArgumentParser, format: str = "gnu") -> None:
+    """Add all but images; ``format`` is the default of that option."""
     options.add_image_argument(parser)
     parser.add_argument(
         "-V", "--version", action="version", version=f"flatten {__version__}"
@@ -118,15 +132,28 @@ def add_message_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Flatten, and return the exit code."""
-    return write(args)
+    since = options.since(args)
+    image = args.oci or args.docker
+    if image is None and (since is not None or args.tag):
+        raise UsageError(
+            "--from and --tag are about --oci OUT and --docker OUT; flatten delta "
+            "writes a layer"
+        )
+    if image is None:
+        return write(args, args.output, read_options(args))
+    if args.output != "-":
+        raise UsageError("either -o OUT, or an image: --oci OUT or --docker OUT")
+    kind = "docker" if args.oci is None else "oci"
+    tags = tuple(args.tag)
+    how = replace(read_options(args), since=since, image_kind=kind, tags=tags)
+    return write(args, image, how)
 
 
-def write(args: argparse.Namespace, since: Point | None = None) -> int:
-    """Write the tree, or what is new in it since some point; return the exit code."""
-    how = replace(read_options(args), since=since)
-    to_stdout = args.output == "-"
+def write(args: argparse.Namespace, output: str, how: Options) -> int:
+    """Write what is asked for, say what there is to say; return the exit code."""
+    to_stdout = output == "-" and how.image_kind is None
     with target.standard_output() if to_stdout else nullcontext(None) as out:
-        done = export(args.image, args.output if out is None else out, how)
+        done = export(args.image, output if out is None else out, how)
     if not args.quiet:
         for warning in done.warnings:
             say(f"warning: {warning}")

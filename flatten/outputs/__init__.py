@@ -42,6 +42,8 @@ def choose(out: str | os.PathLike[str] | int, options: Options) -> Output:
     if isinstance(out, int):
         return _load("tar", out, options)
     name = os.fspath(out)
+    if options.image_kind is not None:
+        return _load("image", Path(name), options)
     for suffix, module in KINDS.items():
         if name.endswith(suffix):
             return _load(module, Path(name), options)
