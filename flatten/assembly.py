@@ -353,8 +353,11 @@ class AssembledLayer:
         return self.open() if self.stored is None else self.stored()
 
     def headers(self) -> LayerBytes:
-        """Return the bytes for reading headers, which opens no files."""
-        return Headers(self.open())
+        """Return the bytes for reading headers, which opens no files.
+
+        Unless the layer is open, they are put together each time, and not kept.
+        """
+        return Headers(self._assembly or self.build())
 
     def blame(self) -> str:
         """Say which file was edited, where that is known."""

@@ -78,6 +78,12 @@ class Tree:
         """Take a name out of a directory, and what is below it."""
         self._forget(names.pop(name))
 
+    def find(self, path: bytes) -> int | None:
+        """Return the inode at a path, whose directories may be behind symlinks."""
+        parent, _, name = path.rpartition(b"/")
+        names = self._walk(parent, None, LayerIndex("", 0), 0)
+        return None if names is None else names.get(name)
+
     # --- what a layer removes
 
     def _remove(self, index: LayerIndex) -> None:

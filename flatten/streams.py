@@ -446,17 +446,20 @@ def _chunks(descriptor: int, named: str) -> Iterable[bytes]:
 
 
 def plain(source: LayerBytes, pool: Pool, where: str) -> LayerBytes:
-    """Return bytes as they are, or what they inflate to when they are compressed.
+    """Return bytes as they are, or what they inflate to when they are compressed."""
+    kind = compression(source)
+    return source if kind is None else pool.inflate(source, kind, where)
+
+
+def compression(source: LayerBytes) -> str | None:
+    """Return how bytes are compressed, None if they are not, or are a tar.
 
     The name that a tar begins with may look like the start of compressed data.
     """
     kind = sniff(source)
-    if kind is None:
-        return source
-    block = source.read(0, BLOCK_SIZE)
-    if len(block) == BLOCK_SIZE and not checksum_error(block):
-        return source
-    return pool.inflate(source, kind, where)
+    block = b"" if kind is None else source.read(0, BLOCK_SIZE)
+    is_tar = len(block) == BLOCK_SIZE and not checksum_error(block)
+    return None if is_tar else kind
 
 
 def free_memory() -> int:

@@ -323,6 +323,7 @@ def docker_root(
     driver: str = "overlay2",
     place: str = "overlay2/{}/diff",
     names: Sequence[str] = ("app:1",),
+    **more: Any,
 ) -> str:
     """Write a data root of docker's, with one image; return its id.
 
@@ -336,14 +337,17 @@ def docker_root(
         with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
             opened.extractall(tree, filter="fully_trusted")
     diff_ids = [f"sha256:{digest(tar)}" for tar in tars]
-    places = docker_documents(folder / "image" / driver, diff_ids, names)
+    places = docker_documents(folder / "image" / driver, diff_ids, names, **more)
     for layer_dir, tar in zip(places, tars, strict=True):
         (layer_dir / "tar-split.json.gz").write_bytes(split(tar))
-    return digest(json.dumps(config(tars)).encode())
+    return digest(json.dumps(config(tars, **more)).encode())
 
 
 def docker_documents(
-    image: Path, diff_ids: Sequence[str], names: Sequence[str] = ("app:1",)
+    image: Path,
+    diff_ids: Sequence[str],
+    names: Sequence[str] = ("app:1",),
+    **more: Any,
 ) -> list[Path]:
     """Write what is below ``image/DRIVER``; return the layers' directories there."""
     places, chain = [], ""
@@ -357,7 +361,8 @@ def docker_documents(
         for name, text in files.items():
             if text:
                 (places[-1] / name).write_text(text)
-    document = json.dumps(config([], rootfs={"type": "layers", "diff_ids": diff_ids}))
+    rootfs = {"type": "layers", "diff_ids": diff_ids}
+    document = json.dumps(config([], rootfs=rootfs, **more))
     content = image / "imagedb" / "content" / "sha256"
     content.mkdir(parents=True, exist_ok=True)
     (content / digest(document.encode())).write_text(document)

@@ -4,8 +4,17 @@ import io
 import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 
+import builders
 from builders import archive, config, docker_archive, oci_files
 from flatten.cli import main
+from stores import (
+    chain_of,
+    containerd_image,
+    containerd_root,
+    podman_image,
+    target,
+    unpack,
+)
 
 
 def docker(folder, tars, **document):
@@ -32,7 +41,35 @@ def oci_archive(folder, tars, **document):
     return str(folder / "oci.tar")
 
 
-KINDS = {"docker-archive": docker, "oci": oci, "oci-archive": oci_archive}
+def docker_root(folder, tars, **document):
+    """Write a data root of docker's; return the reference."""
+    builders.docker_root(folder / "docker", tars, **document)
+    return str(folder / "docker")
+
+
+def containers_storage(folder, tars, **document):
+    """Write a store of podman's; return the reference."""
+    podman_image(folder / "podman", tars, document=config(tars, **document))
+    return str(folder / "podman")
+
+
+def containerd(folder, tars, **document):
+    """Write a root of containerd's, its layers unpacked; return the reference."""
+    blobs, manifest = containerd_image(tars, documents={"config": document})
+    names = {"moby": {"docker.io/library/app:1": target(manifest)}}
+    root = containerd_root(folder / "containerd", blobs, names)
+    if tars:
+        unpack(root, chain_of(tars))
+    return str(root)
+
+
+ARCHIVES = {"docker-archive": docker, "oci": oci, "oci-archive": oci_archive}
+ROOTS = {
+    "docker-root": docker_root,
+    "containers-storage": containers_storage,
+    "containerd": containerd,
+}
+KINDS = ARCHIVES | ROOTS
 
 
 def history(*steps):

@@ -10,58 +10,22 @@ import pytest
 
 import flatten
 from bolts import bolt
-from builders import descriptor, digest, layers, oci_files
+from builders import descriptor, digest, layers
 from fixtures import needs_fixtures, restored_root, right, unpacked_save
 from flatten.cli import main
 from listing import contents, listing
+from stores import (
+    CONTENT,
+    NAMES,
+    chain_of,
+    containerd_image,
+    containerd_root,
+    target,
+    unpack,
+)
 
 TARS = layers(["a", "b"], ["-a", "c"])
 WANT = {"b": "0", "c": "1"}
-CONTENT = "io.containerd.content.v1.content"
-NAMES = "io.containerd.metadata.v1.bolt/meta.db"
-
-
-def zigzag(number):
-    number, out = number << 1, bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
-
-
-def target(data):
-    """Return what meta.db says of a name that leads to a blob."""
-    described = {
-        b"digest": b"sha256:" + digest(data).encode(),
-        b"size": zigzag(len(data)),
-        b"mediatype": b"application/vnd.oci.image.manifest.v1+json",
-    }
-    return {b"createdat": b"", b"target": described}
-
-
-def image(tars, **options):
-    """Return the blobs of an image, and the one of them that is its manifest."""
-    files = oci_files(tars, **options)
-    index = json.loads(files["index.json"])
-    name = index["manifests"][0]["digest"].replace("sha256:", "blobs/sha256/")
-    blobs = {path: data for path, data in files.items() if path.startswith("blobs/")}
-    return blobs, files[name]
-
-
-def write(root, blobs, names=None):
-    """Write a root: blobs, and {namespace: {name: image bucket}}."""
-    for name, data in blobs.items():
-        path = root / CONTENT / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    if names is not None:
-        tree = {
-            space.encode(): {b"images": {n.encode(): i for n, i in images.items()}}
-            for space, images in names.items()
-        }
-        (root / NAMES).parent.mkdir(parents=True, exist_ok=True)
-        (root / NAMES).write_bytes(bolt({b"v1": {b"version": b"\6"} | tree}))
-    return root
 
 
 @pytest.fixture
@@ -73,16 +37,16 @@ def flat(tmp_path):
     return run
 
 
-BLOBS, MANIFEST = image(TARS)
-GZIPPED, PULLED = image(TARS, pack=gzip.compress)
-OTHERS, OTHER = image(layers(["x"]))
+BLOBS, MANIFEST = containerd_image(TARS)
+GZIPPED, PULLED = containerd_image(TARS, pack=gzip.compress)
+OTHERS, OTHER = containerd_image(layers(["x"]))
 
 
 @pytest.mark.parametrize("place", ["", "containerd/daemon"])
 @pytest.mark.parametrize("kind", ["", "containerd:"])
 def test_an_image_by_its_name(flat, tmp_path, place, kind):
     names = {"moby": {"docker.io/library/app:1": target(MANIFEST)}}
-    write(tmp_path / "root" / place, BLOBS, names)
+    containerd_root(tmp_path / "root" / place, BLOBS, names)
 
     for name in ("", "#app:1", "#docker.io/library/app:1", f"#{digest(MANIFEST)[:9]}"):
         assert flat(f"{kind}{tmp_path / 'root'}{name}") == WANT
@@ -118,7 +82,7 @@ CHOICES = {
 
 @pytest.mark.parametrize(("name", "space", "want"), CHOICES.values(), ids=CHOICES)
 def test_choice(flat, tmp_path, name, space, want):
-    root = write(tmp_path / "root", BLOBS | GZIPPED | OTHERS, MANY)
+    root = containerd_root(tmp_path / "root", BLOBS | GZIPPED | OTHERS, MANY)
     reference = f"containerd:{root}#{name}" if name else root
 
     if isinstance(want, dict):
@@ -130,7 +94,7 @@ def test_choice(flat, tmp_path, name, space, want):
 
 
 def test_the_command_takes_a_namespace(tmp_path):
-    root = write(tmp_path / "root", BLOBS | GZIPPED | OTHERS, MANY)
+    root = containerd_root(tmp_path / "root", BLOBS | GZIPPED | OTHERS, MANY)
     out = tmp_path / "out.tar"
 
     for arguments, code in (
@@ -145,7 +109,7 @@ def test_names_of_one_image_are_one_image(tmp_path):
     names = {
         "moby": {"h:5/app:1": target(PULLED), "docker.io/x/app:1": target(MANIFEST)}
     }
-    root = write(tmp_path / "root", BLOBS | GZIPPED, names)
+    root = containerd_root(tmp_path / "root", BLOBS | GZIPPED, names)
 
     with flatten.open_image(str(root)) as opened:
         assert opened.names == ("docker.io/x/app:1", "h:5/app:1")
@@ -165,7 +129,9 @@ def index(*blobs):
 def test_platforms_that_were_not_pulled(flat, tmp_path):
     listing_ = index(b"amd64, not here", MANIFEST)
     blobs = BLOBS | {f"blobs/sha256/{digest(listing_)}": listing_}
-    root = write(tmp_path / "root", blobs, {"default": {"app:1": target(listing_)}})
+    root = containerd_root(
+        tmp_path / "root", blobs, {"default": {"app:1": target(listing_)}}
+    )
 
     assert flat(root) == WANT
     assert flat(f"{root}#{digest(listing_)[:12]}") == WANT
@@ -183,13 +149,17 @@ def test_a_platform_of_which_only_the_manifest_was_pulled(flat, tmp_path):
         f"blobs/sha256/{digest(OTHER)}": OTHER,
         config: OTHERS[config],
     }
-    root = write(tmp_path / "root", blobs, {"default": {"app:1": target(both)}})
+    root = containerd_root(
+        tmp_path / "root", blobs, {"default": {"app:1": target(both)}}
+    )
 
     assert flat(root) == WANT
 
 
 def test_without_names(flat, tmp_path):
-    root = write(tmp_path / "root", BLOBS | {"blobs/sha256/" + "0" * 64: b"{} no JSON"})
+    root = containerd_root(
+        tmp_path / "root", BLOBS | {"blobs/sha256/" + "0" * 64: b"{} no JSON"}
+    )
 
     assert flat(f"{root}#{digest(MANIFEST)[:12]}") == WANT
     with flatten.open_image(str(root)) as opened:
@@ -206,7 +176,7 @@ MISSING = {
 @pytest.mark.parametrize(("blob", "why"), MISSING.values(), ids=MISSING)
 def test_a_missing_blob_is_named_and_spoils_one_image_only(flat, tmp_path, blob, why):
     names = {"moby": {"app:1": target(MANIFEST), "other:1": target(OTHER)}}
-    root = write(tmp_path / "root", BLOBS | OTHERS, names)
+    root = containerd_root(tmp_path / "root", BLOBS | OTHERS, names)
     (root / CONTENT / blob.replace("sha256:", "blobs/sha256/")).unlink()
 
     with pytest.raises(flatten.FormatError) as caught:
@@ -237,7 +207,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("bucket", "why"), BROKEN.values(), ids=BROKEN)
 def test_broken_names(flat, tmp_path, bucket, why):
-    root = write(tmp_path / "root", BLOBS, {"moby": {"app:1": bucket}})
+    root = containerd_root(tmp_path / "root", BLOBS, {"moby": {"app:1": bucket}})
 
     with pytest.raises(flatten.FormatError) as caught:
         flat(f"{root}#app:1")
@@ -246,7 +216,7 @@ def test_broken_names(flat, tmp_path, bucket, why):
 
 
 def test_names_that_are_no_bolt_file(flat, tmp_path):
-    root = write(tmp_path / "root", BLOBS, {})
+    root = containerd_root(tmp_path / "root", BLOBS, {})
     (root / NAMES).write_bytes(b"hello")
 
     with pytest.raises(flatten.FormatError, match=r"meta\.db: no bbolt file"):
@@ -266,31 +236,6 @@ def test_an_empty_store_is_none(tmp_path):
 # --- snapshots
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices")
-
-
-def chain_of(tars):
-    """Return the chain ids of layers."""
-    ids = [f"sha256:{digest(tars[0])}"]
-    for tar in tars[1:]:
-        ids.append(f"sha256:{digest(f'{ids[-1]} sha256:{digest(tar)}'.encode())}")
-    return ids
-
-
-def unpack(root, keys, driver="overlayfs", space="moby"):
-    """Make snapshots, each on the one before; return their directories."""
-    place = root / f"io.containerd.snapshotter.v1.{driver}"
-    tree, trees, parent = {}, [], b""
-    for number, key in enumerate(keys, 1):
-        whole = f"{space}/{2 * number}/{key}".encode()
-        tree[whole] = {b"id": bytes([number]), b"kind": b"\3", b"size": zigzag(4096)}
-        tree[whole] |= {b"parent": parent} if parent else {}
-        parent = whole
-        trees.append(
-            place / "snapshots" / str(number) / ("fs" if "fs" in driver else "")
-        )
-        trees[-1].mkdir(parents=True)
-    (place / "metadata.db").write_bytes(bolt({b"v1": {b"snapshots": tree}}))
-    return trees
 
 
 def discard(root, *positions):
@@ -314,7 +259,9 @@ def without_root(tree):
 def test_layers_whose_blobs_were_discarded_are_read_where_they_are_unpacked(
     tmp_path, flat
 ):
-    root = write(tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}})
+    root = containerd_root(
+        tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}}
+    )
     base, top = unpack(root, chain_of(TARS))
     (base / "a").write_text("0")
     (base / "b").write_text("0")
@@ -334,7 +281,9 @@ def test_layers_whose_blobs_were_discarded_are_read_where_they_are_unpacked(
 
 @needs_root
 def test_layers_that_are_unpacked_to_full_trees(tmp_path, flat):
-    root = write(tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}})
+    root = containerd_root(
+        tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}}
+    )
     base, top = unpack(root, chain_of(TARS), "native")
     for path, data in (
         (base / "a", "0"),
@@ -350,7 +299,9 @@ def test_layers_that_are_unpacked_to_full_trees(tmp_path, flat):
 
 
 def test_where_layers_are_unpacked(tmp_path):
-    root = write(tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}})
+    root = containerd_root(
+        tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}}
+    )
     trees = unpack(root, chain_of(TARS))
 
     with flatten.open_image(str(root)) as opened:
@@ -374,7 +325,7 @@ def contain(root, names, containers):
 @needs_root
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_container_is_its_image_and_what_it_changed(tmp_path, flat, whole):
-    root = write(tmp_path / "root", BLOBS)
+    root = containerd_root(tmp_path / "root", BLOBS)
     names = {"docker.io/library/app:1": target(MANIFEST)} if whole else {}
     contain(root, names, {"c0ffee": box()})
     base, top, init, own = unpack(root, [*chain_of(TARS), "box-init", "box"])
@@ -392,7 +343,7 @@ def test_a_container_is_its_image_and_what_it_changed(tmp_path, flat, whole):
 
 
 def test_a_container_has_the_name_that_docker_gave_it(tmp_path):
-    store = write(tmp_path / "containerd" / "daemon", BLOBS)
+    store = containerd_root(tmp_path / "containerd" / "daemon", BLOBS)
     contain(store, {"docker.io/library/app:1": target(MANIFEST)}, {"ab" * 32: box()})
     unpack(store, [*chain_of(TARS), "box"])
     config = tmp_path / "containers" / ("ab" * 32) / "config.v2.json"
@@ -416,7 +367,7 @@ BROKEN_SNAPSHOTS = {
     ("keys", "container", "why"), BROKEN_SNAPSHOTS.values(), ids=BROKEN_SNAPSHOTS
 )
 def test_broken_snapshots(tmp_path, flat, keys, container, why):
-    root = write(tmp_path / "root", BLOBS)
+    root = containerd_root(tmp_path / "root", BLOBS)
     contain(root, {}, {"c0ffee": container})
     unpack(root, keys)
 
@@ -426,7 +377,7 @@ def test_broken_snapshots(tmp_path, flat, keys, container, why):
 
 
 def test_snapshots_in_a_circle_or_without_a_parent(tmp_path, flat):
-    root = write(tmp_path / "root", BLOBS)
+    root = containerd_root(tmp_path / "root", BLOBS)
     contain(root, {}, {"c0ffee": box()})
     database = root / "io.containerd.snapshotter.v1.overlayfs" / "metadata.db"
     database.parent.mkdir()

@@ -1,84 +1,23 @@
 """The store of podman, buildah and CRI-O: what is found, what is refused."""
 
-import io
 import json
 import os
 import pwd
 import stat
 import tarfile
-from base64 import b64encode
 from contextlib import suppress
 
 import pytest
 
 import flatten
-from builders import config, digest, layer, layers, member, split
+from builders import digest, layer, layers, member
 from fixtures import needs_fixtures, restored_root, right, unpacked_save
 from flatten.sources.user_namespace import granted
 from listing import contents, listing
+from stores import TREES, append, layer_ids, podman_image
 
 TARS = layers(["a", member("b", b"b" * 700)], ["-a", "c"])
 WANT = {"b": "b" * 700, "c": "1"}
-TREES = {
-    "overlay": "overlay/{}/diff",
-    "vfs": "vfs/dir/{}",
-    "btrfs": "btrfs/subvolumes/{}",
-}
-
-
-def chain(tars):
-    """Return the ids of layers, as containers-storage makes them."""
-    ids = []
-    for tar in tars:
-        parent = f"{ids[-1]}+" if ids else ""
-        ids.append(digest((parent + digest(tar)).encode()) if ids else digest(tar))
-    return ids
-
-
-def add(
-    root,
-    tars,
-    names=("docker.io/library/app:1",),
-    driver="overlay",
-    *,
-    document=None,
-    **record,
-):
-    """Add an image to a store, and return its id."""
-    data = json.dumps(config(tars) if document is None else document).encode()
-    image_id, ids = digest(data), chain(tars)
-    key = f"sha256:{image_id}"
-    images = root / f"{driver}-images"
-    (images / image_id).mkdir(parents=True)
-    (images / image_id / f"={b64encode(key.encode()).decode()}").write_bytes(data)
-    (images / image_id / "manifest").write_text(json.dumps({"config": {"digest": key}}))
-    listed = {
-        "id": image_id, "digest": f"sha256:{digest(b'manifest')}", "names": list(names),
-        "layer": ids[-1] if ids else "", "big-data-names": [key, "manifest"],
-    }  # fmt: skip
-    append(images / "images.json", listed | record)
-    (root / f"{driver}-layers").mkdir(exist_ok=True)
-    for position, (layer_id, tar) in enumerate(zip(ids, tars, strict=True)):
-        tree = root / TREES[driver].format(layer_id)
-        if tree.exists():
-            continue
-        for below in tars[: position + 1] if driver != "overlay" else [tar]:
-            with tarfile.open(fileobj=io.BytesIO(below)) as opened:
-                opened.extractall(tree, filter="fully_trusted")
-        (root / f"{driver}-layers" / f"{layer_id}.tar-split.gz").write_bytes(split(tar))
-        made = {
-            "id": layer_id,
-            "diff-digest": f"sha256:{digest(tar)}",
-            "diff-size": len(tar),
-        }
-        made |= {"parent": ids[position - 1]} if position else {}
-        append(root / f"{driver}-layers" / "layers.json", made)
-    return image_id
-
-
-def append(path, record):
-    records = json.loads(path.read_text()) if path.exists() else []
-    path.write_text(json.dumps([*records, record]))
 
 
 def change(path, edit):
@@ -103,7 +42,7 @@ def flat(tmp_path):
 
 @pytest.mark.parametrize("driver", TREES)
 def test_an_image_by_its_name(flat, store, driver):
-    image_id = add(store, TARS, driver=driver)
+    image_id = podman_image(store, TARS, driver=driver)
 
     for name in ("", "#app:1", "#docker.io/library/app:1", f"#{image_id[:9]}"):
         assert flat(f"containers-storage:{store}{name}") == WANT
@@ -112,15 +51,15 @@ def test_an_image_by_its_name(flat, store, driver):
 
 
 def test_names_have_localhost_before_them(flat, store):
-    add(store, TARS, ["localhost/fx/app:latest", "quay.io/x/app:2"])
+    podman_image(store, TARS, ["localhost/fx/app:latest", "quay.io/x/app:2"])
 
     for name in ("fx/app", "fx/app:latest", "localhost/fx/app", "quay.io/x/app:2"):
         assert flat(f"{store}#{name}") == WANT
 
 
 def test_two_drivers_in_one_root(flat, store):
-    add(store, TARS)
-    add(store, layers(["x"]), driver="vfs")
+    podman_image(store, TARS)
+    podman_image(store, layers(["x"]), driver="vfs")
 
     assert flat(store, store="overlay") == WANT
     assert flat(store, store="vfs") == {"x": "0"}
@@ -129,7 +68,7 @@ def test_two_drivers_in_one_root(flat, store):
 
 
 def test_layers_that_are_listed_as_volatile(flat, store):
-    add(store, TARS)
+    podman_image(store, TARS)
     lists = store / "overlay-layers"
     base, top = json.loads((lists / "layers.json").read_text())
     (lists / "layers.json").write_text(json.dumps([base]))
@@ -139,14 +78,14 @@ def test_layers_that_are_listed_as_volatile(flat, store):
 
 
 def test_an_image_without_layers(flat, store):
-    add(store, [])
+    podman_image(store, [])
 
     assert flat(store) == {}
 
 
 def test_where_layers_lie(store):
-    add(store, TARS)
-    ids = chain(TARS)
+    podman_image(store, TARS)
+    ids = layer_ids(TARS)
 
     with flatten.open_image(str(store)) as image:
         got = [layer.place for layer in image.layers]
@@ -202,7 +141,7 @@ def names_of_another_kind(store, _id):
 def one_layer_too_many(store, _id):
     change(
         store / "overlay-images" / "images.json",
-        lambda r: r | {"layer": chain(TARS)[0]},
+        lambda r: r | {"layer": layer_ids(TARS)[0]},
     )
 
 
@@ -224,24 +163,24 @@ def no_json(store, _id):
 
 
 def no_tree(store, _id):
-    tree = store / "overlay" / chain(TARS)[1] / "diff"
+    tree = store / "overlay" / layer_ids(TARS)[1] / "diff"
     (tree / "c").unlink()
     (tree / ".wh.a").unlink()
     tree.rmdir()
 
 
 def no_content(store, _id):
-    (store / "overlay" / chain(TARS)[0] / "diff" / "b").unlink()
+    (store / "overlay" / layer_ids(TARS)[0] / "diff" / "b").unlink()
 
 
 def tree_outside(store, _id):
-    tree = store / "overlay" / chain(TARS)[0] / "diff"
+    tree = store / "overlay" / layer_ids(TARS)[0] / "diff"
     tree.rename(store.parent / "outside")
     tree.symlink_to(store.parent / "outside")
 
 
 def composefs(store, _id):
-    layer = store / "overlay" / chain(TARS)[0]
+    layer = store / "overlay" / layer_ids(TARS)[0]
     (layer / "composefs-data").mkdir()
     for path in (layer / "diff").iterdir():
         path.unlink()
@@ -277,7 +216,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("change_", "error", "why"), BROKEN.values(), ids=BROKEN)
 def test_broken(flat, store, change_, error, why):
-    image_id = add(store, TARS)
+    image_id = podman_image(store, TARS)
     change_(store, image_id)
 
     with pytest.raises(error) as caught:
@@ -289,8 +228,8 @@ def test_broken(flat, store, change_, error, why):
 
 
 def test_one_broken_image_spoils_no_other(flat, store):
-    no_config(store, add(store, TARS, ["broken:1"]))
-    add(store, layers(["x"]), ["app:1"])
+    no_config(store, podman_image(store, TARS, ["broken:1"]))
+    podman_image(store, layers(["x"]), ["app:1"])
 
     assert flat(f"{store}#app:1") == {"x": "0"}
     with pytest.raises(flatten.FormatError):
@@ -298,8 +237,8 @@ def test_one_broken_image_spoils_no_other(flat, store):
 
 
 def test_an_edited_file_is_named(flat, store):
-    add(store, TARS)
-    (store / "overlay" / chain(TARS)[0] / "diff" / "b").write_bytes(b"x" * 700)
+    podman_image(store, TARS)
+    (store / "overlay" / layer_ids(TARS)[0] / "diff" / "b").write_bytes(b"x" * 700)
 
     with pytest.raises(flatten.IntegrityError, match=r"layer 1 of 2 .*/diff/b"):
         flat(store)
@@ -333,7 +272,7 @@ def run(store, name="box", *, driver="overlay", **record):
 
 @needs_root
 def test_a_container_is_its_image_and_what_it_changed(flat, store):
-    add(store, TARS)
+    podman_image(store, TARS)
     tree = run(store)
     (tree / "new").write_text("new")
     os.mknod(tree / "c", 0o600 | stat.S_IFCHR, 0)
@@ -349,7 +288,7 @@ def test_a_container_is_its_image_and_what_it_changed(flat, store):
 
 @needs_root
 def test_a_container_of_a_full_tree(flat, store):
-    add(store, TARS, driver="vfs")
+    podman_image(store, TARS, driver="vfs")
     tree = run(store, driver="vfs")
     (tree / "b").write_text("changed")
 
@@ -359,7 +298,7 @@ def test_a_container_of_a_full_tree(flat, store):
 
 
 def test_no_such_container(flat, store):
-    add(store, TARS)
+    podman_image(store, TARS)
 
     with pytest.raises(flatten.FormatError, match="holds no"):
         flat(f"{store}#container:box")
@@ -409,7 +348,7 @@ NAMESPACES = {
     ("shown", "maps", "files", "want"), NAMESPACES.values(), ids=NAMESPACES
 )
 def test_ids_of_a_user_namespace(flat, store, shown, maps, files, want):  # noqa: PLR0917
-    add(store, [layer(member(n, b"x", uid=u, gid=g)) for n, u, g in shown])
+    podman_image(store, [layer(member(n, b"x", uid=u, gid=g)) for n, u, g in shown])
     tree = run(store, **maps)
     for name, uid, gid in files:
         (tree / name).write_text("")
@@ -425,7 +364,7 @@ def test_ids_of_a_user_namespace(flat, store, shown, maps, files, want):  # noqa
 
 @needs_root
 def test_ids_in_a_namespace_of_a_container_of_roots(flat, tmp_path, store):
-    add(store, TARS)
+    podman_image(store, TARS)
     ids = [{"container_id": 0, "host_id": 200_000, "size": 65536}]
     tree = run(store, uidmap=ids, gidmap=ids)
     (tree / "new").write_text("")
@@ -438,7 +377,7 @@ def test_ids_in_a_namespace_of_a_container_of_roots(flat, tmp_path, store):
 
 @needs_root
 def test_ids_that_no_layer_shows_and_nobody_granted_stay(tmp_path, store):
-    add(store, TARS)
+    podman_image(store, TARS)
     tree = run(store)
     (tree / "new").write_text("")
     os.chown(tree / "new", 7, 0)
@@ -464,7 +403,7 @@ def test_ids_that_a_file_grants(tmp_path):
 
 
 def test_an_id_map_that_is_none(flat, store):
-    add(store, TARS)
+    podman_image(store, TARS)
     for maps in ([{"container_id": 0}], [5], [{"container_id": -1, "host_id": 0, "size": 1}],
                  [{"container_id": True, "host_id": 0, "size": 1}]):  # fmt: skip
         change(
@@ -476,7 +415,7 @@ def test_an_id_map_that_is_none(flat, store):
 
 
 def test_a_layer_without_its_record_is_read_from_its_directory(store, tmp_path):
-    add(store, [layer("a", "d/", "d/b")])
+    podman_image(store, [layer("a", "d/", "d/b")])
     (record,) = (store / "overlay-layers").glob("*.tar-split.gz")
     record.unlink()
 

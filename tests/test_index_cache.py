@@ -32,15 +32,17 @@ def files(cache):
     return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
 
 
-@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_second_run_says_the_same(tmp_path, cache, kind):
-    image = kind(tmp_path, layers(BASE, ["-l", "b"]))
+    image = KINDS[kind](tmp_path, layers(BASE, ["-l", "b"]))
 
     runs = [run("ls", image, "--cache", cache).stdout for _ in range(3)]
     alone = run("ls", image, "--no-cache").stdout
 
     assert runs == [alone] * 3
-    assert len(files(cache)) == 2
+    # To check a layer that is put together costs more than to read its headers again.
+    assembled = kind in {"docker-root", "containers-storage"}
+    assert len(files(cache)) == (0 if assembled else 2)
 
 
 def test_a_second_image_on_a_base_does_not_read_the_base(tmp_path, cache):

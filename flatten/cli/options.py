@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from .. import sources
@@ -14,6 +14,7 @@ from ..history import Point
 from ..index_cache import IndexCache, default_folder
 from ..model import Image
 from ..owners import OwnerMap, parse_owner_map
+from ..sources import Opened
 from ..streams import Limits
 from .messages import say
 
@@ -34,6 +35,12 @@ several images: name:tag, an id or the start of one, or @N, its position from 0;
 container:NAME is a container."""
 
 
+SOURCE = """\
+SOURCE is [KIND:]PATH, as in IMAGE: the root where docker, podman or containerd
+keeps its images, an archive or an OCI layout. With #NAME, only those of its
+images count that NAME fits."""
+
+
 def add_image_argument(parser: argparse.ArgumentParser) -> None:
     """Add the image, for whose description there is ``IMAGE``."""
     parser.add_argument("image", metavar="IMAGE", help="which image")
@@ -46,15 +53,32 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
         "--platform", metavar="OS/ARCH",
         help="which image of several, /VARIANT may follow [default: this machine's]",
     )  # fmt: skip
+    _add_store_options(group)
+    group.add_argument(
+        "--with-init", action="store_true",
+        help="of a container, docker's own layer too, as docker export has it",
+    )  # fmt: skip
+    _add_limits(group)
+    return group
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how to read all images of a source."""
+    add_json_option(parser)
+    group = parser.add_argument_group("input")
+    _add_store_options(group)
+    _add_limits(group)
+
+
+def _add_store_options(group: argparse._ActionsContainer) -> None:
     for option, what in (("--driver", "docker's"), ("--namespace", "containerd's")):
         group.add_argument(
             option, metavar="NAME", dest="store",
             help=f"look in this one of {what} only [default: in all]",
         )  # fmt: skip
-    group.add_argument(
-        "--with-init", action="store_true",
-        help="of a container, docker's own layer too, as docker export has it",
-    )  # fmt: skip
+
+
+def _add_limits(group: argparse._ActionsContainer) -> None:
     limits = Limits()
     group.add_argument(
         "--memory", metavar="SIZE", type=parse_size,
@@ -74,7 +98,6 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
         help="refuse layers that inflate to more than N times their size, if that is "
         f"over 1 GiB [default: {limits.ratio:,}]",
     )  # fmt: skip
-    return group
 
 
 def add_among_option(parser: argparse.ArgumentParser) -> None:
@@ -312,6 +335,11 @@ def parse_mtime(text: str | None) -> int | None:
 def limits(args: argparse.Namespace) -> Limits:
     """Return the limits that ``add_input_options`` asks for."""
     return Limits(args.memory, args.max_size, args.max_members, args.max_ratio)
+
+
+def open_source(args: argparse.Namespace) -> AbstractContextManager[Opened]:
+    """Open the source that the options ask for."""
+    return sources.open_source(args.source, limits=limits(args), store=args.store)
 
 
 def open_image(

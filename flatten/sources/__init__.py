@@ -6,19 +6,24 @@ the images, and is imported only when it is asked.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from ..errors import FlattenError, SourceError, quoted
 from ..history import Point, cut
 from ..model import Image
 from ..streams import File, Limits, Pool, open_file, plain
 from .archive import Archive
-from .choice import Entry, Wanted, choose, named, parse_platform
+from .choice import Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files
 from .folder import Folder
+
+if TYPE_CHECKING:
+    from .survey import Survey
 
 
 class Source(Protocol):
@@ -31,11 +36,48 @@ class Source(Protocol):
         """List the images."""
 
 
-class ContainerSource(Source, Protocol):
-    """A source with containers too."""
+class RootSource(Source, Protocol):
+    """A source that is an engine's root: it has more than images."""
 
     def containers(self, files: Files) -> Sequence[Entry]:
         """List the containers; their names and ids begin with ``CONTAINER``."""
+
+    def survey(self, files: Files) -> "Survey":
+        """Return what else there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A source that is open.
+
+    Attributes:
+        entries: Its images, or those that were asked for.
+        where: Its name in messages.
+        by_namespace: Their ``store`` is a namespace, not a driver.
+        root: What an engine's root has besides, to be asked for; None in archives.
+    """
+
+    entries: Sequence[Entry]
+    where: str
+    by_namespace: bool
+    root: "Callable[[], Survey] | None"
+
+    def load(self) -> tuple[list[Image], list[FlattenError]]:
+        """Open the images, and say what is wrong with those that cannot be."""
+        images: list[Image] = []
+        broken: list[FlattenError] = []
+        for entry in self.entries:
+            try:
+                images.append(entry.load())
+            except FlattenError as error:
+                broken.append(error)
+        return images, broken
+
+    def survey(self) -> "Survey":
+        """Return what the source has besides its images: in an archive, nothing."""
+        from .survey import Survey  # noqa: PLC0415 - for those who look for waste
+
+        return Survey() if self.root is None else self.root()
 
 
 CONTAINER: Final = "container:"
@@ -89,8 +131,9 @@ def open_image(  # noqa: PLR0913 - all by keyword
     """
     platform_ = None if platform is None else parse_platform(platform)
     with ExitStack() as resources:
-        found, name, where = _list(reference, limits, resources)
-        image = choose(found, Wanted(name, platform_, store), where).load()
+        opened, name = _open(reference, limits, resources)
+        wanted = Wanted(name, platform_, store)
+        image = choose(opened.entries, wanted, opened.where).load()
         if image.init is not None and not with_init:
             layers = image.layers
             image.layers = (*layers[: image.init], *layers[image.init + 1 :])
@@ -115,8 +158,8 @@ def open_images(
         FormatError: As ``open_image``.
     """
     with ExitStack() as resources:
-        found, name, _ = _list(reference, limits, resources)
-        entries = found if name is None else named(found, name)
+        opened, name = _open(reference, limits, resources)
+        entries = opened.entries if name is None else named(opened.entries, name)
         yield [entry.load() for entry in entries]
 
 
@@ -138,21 +181,41 @@ def open_family(
         FormatError: As ``open_image``.
     """
     with ExitStack() as resources:
-        found, _, _ = _list(reference, limits, resources)
-        images: list[Image] = []
-        broken: list[FlattenError] = []
-        for entry in found:
-            try:
-                images.append(entry.load())
-            except FlattenError as error:
-                broken.append(error)
-        yield images, broken
+        opened, _ = _open(reference, limits, resources)
+        yield opened.load()
 
 
-def _list(
+@contextmanager
+def open_source(
+    reference: str, *, limits: Limits | None = None, store: str | None = None
+) -> Iterator[Opened]:
+    """Open a source, whose images may be broken, for as long as the context lasts.
+
+    Args:
+        reference: ``[KIND:]PATH``; with ``#NAME``, images that the name fits.
+        limits: What they may cost.
+        store: A driver of docker's or a namespace of containerd's; None is all.
+
+    Raises:
+        SourceError: As ``open_image``.
+        FormatError: The source cannot list its images.
+    """
+    with ExitStack() as resources:
+        opened, name = _open(reference, limits, resources)
+        entries = opened.entries
+        if store is not None:
+            entries = in_store(entries, store, opened.where)
+        if name is not None:
+            entries = named(entries, name)
+            if not entries:
+                choose(opened.entries, Wanted(name, store=store), opened.where)
+        yield replace(opened, entries=entries)
+
+
+def _open(
     reference: str, limits: Limits | None, resources: ExitStack
-) -> tuple[Sequence[Entry], str | None, str]:
-    """Return the images of a source, the name that is asked for, and the source's."""
+) -> tuple[Opened, str | None]:
+    """Open a source, and return the name that is asked for too."""
     kind, path, name = parse_reference(reference)
     pool = Pool(limits or Limits())
     resources.callback(pool.close)
@@ -160,7 +223,17 @@ def _list(
     for module in KINDS.values() if kind is None else [KINDS[kind]]:
         source = cast("Source", import_module(f".{module}", __package__))
         if source.detect(files):
-            return _entries(source, files, name), name, files.name
+            entries = _entries(source, files, name)
+            root = cast("RootSource", source).survey if _is_root(source) else None
+            return (
+                Opened(
+                    entries,
+                    files.name,
+                    module == KINDS["containerd"],
+                    root and partial(root, files),
+                ),
+                name,
+            )
     tried = kind or ", ".join(KINDS)
     what = quoted(path) if path != "-" else "standard input"
     raise SourceError(f"{what}: no kind of image that is known (tried {tried})")
@@ -170,9 +243,13 @@ def _entries(source: Source, files: Files, name: str | None) -> Sequence[Entry]:
     """Return the images of a source, or its containers where one is asked for."""
     if name is None or not name.startswith(CONTAINER):
         return source.entries(files)
-    if not hasattr(source, "containers"):
+    if not _is_root(source):
         raise SourceError(f"{files.name}: only engines' roots have containers")
-    return cast("ContainerSource", source).containers(files)
+    return cast("RootSource", source).containers(files)
+
+
+def _is_root(source: Source) -> bool:
+    return hasattr(source, "containers")
 
 
 def _open_files(path: str, pool: Pool, resources: ExitStack) -> Files:

@@ -141,7 +141,7 @@ def choose(entries: Sequence[E], wanted: Wanted, where: str) -> E:
     if not entries:
         raise FormatError("holds no image", where=where)
     if wanted.store is not None:
-        entries = _in_store(entries, wanted.store, where)
+        entries = in_store(entries, wanted.store, where)
     found = list(entries) if wanted.name is None else named(entries, wanted.name)
     if not found:
         asked = quoted(wanted.name or "")
@@ -178,7 +178,12 @@ def _is_one_image(entries: Sequence[E]) -> bool:
     return not any(entry.names for entry in entries) and len(platforms) == len(entries)
 
 
-def _in_store(entries: Sequence[E], store: str, where: str) -> list[E]:
+def in_store(entries: Sequence[E], store: str, where: str) -> list[E]:
+    """Return the entries of a driver or a namespace.
+
+    Raises:
+        SourceError: There are none.
+    """
     found = [entry for entry in entries if entry.store == store]
     if not found:
         stores = dict.fromkeys(quoted(entry.store) for entry in entries if entry.store)

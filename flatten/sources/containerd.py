@@ -13,6 +13,7 @@ changed.
 Reference: containerd docs/content-flow.md, content/local/store.go at v1.6.20.
 """
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from .documents import DIGEST, BlobLayer, Files, chain_ids
 from .folder import Folder
 from .oci_layout import Manifest
 from .root import Root
+from .survey import StoredContainer, StoredLayer, Survey
 
 _PLACES: Final = ("", "containerd/daemon")
 
@@ -64,6 +66,58 @@ def containers(files: Files) -> Sequence[Entry]:
         _Container(store, container, (*container.names, *store.docker_names(container)))
         for container in containerd_metadata.read_containers(store.root)
     ]
+
+
+def survey(files: Files) -> Survey:
+    """Return what the root holds besides its images."""
+    store, found = _open(files), Survey()
+    root = store.root
+    for snapshotter in store.snapshotters():
+        driver = snapshotter.driver
+        for snapshot in snapshotter.snapshots.values():
+            if snapshot.kind == containerd_metadata.COMMITTED:
+                below = snapshotter.snapshots.get(snapshot.parent)
+                chain_id = snapshot.key if DIGEST.fullmatch(snapshot.key) else ""
+                place = containerd_metadata.place(root, driver, snapshot)
+                parent = below.id if below else ""
+                found.layers.append(StoredLayer(place, chain_id, "", parent))
+        found.add_directories(root, driver, re.compile(r"[0-9]{1,19}"))
+        base = driver.place.partition("/{}")[0]
+        for name in root.names(base):
+            if name.startswith(("new-", "rm-")):
+                why = "its making or removal was interrupted"
+                found.leave(root, f"{base}/{name}", why)
+    for name in root.names(f"{CONTENT}/ingest"):
+        found.leave(root, f"{CONTENT}/ingest/{name}", "its transfer was interrupted")
+    if NAMES.encode() in root:
+        _survey_names(store, found)
+    return found
+
+
+def _survey_names(store: Store, found: Survey) -> None:
+    """Add the containers, and blobs that nothing names."""
+    root = store.root
+    for container in containerd_metadata.read_containers(root):
+        for snapshotter in store.snapshotters():
+            own = snapshotter.find(container.namespace, container.key)
+            if snapshotter.driver.name != container.snapshotter or own is None:
+                continue
+            chain = snapshotter.chain(own, root.name)
+            above = [s.id for s in chain if not DIGEST.fullmatch(s.key)]
+            below = chain[len(above)].id if len(above) < len(chain) else ""
+            names = (*container.names, *store.docker_names(container))
+            found.containers.append(
+                StoredContainer(
+                    container.id, names, container.snapshotter, tuple(above), below
+                )
+            )
+    named = containerd_metadata.read_named_blobs(root)
+    for manifest in store.manifests()[0]:
+        named |= {f"sha256:{id_}" for id_ in manifest.ids}
+        named |= {layer["digest"] for layer in manifest.blobs()}
+    for name in root.ids(f"{CONTENT}/{BLOBS}"):
+        if f"sha256:{name}" not in named:
+            found.leave(root, f"{CONTENT}/{BLOBS}/{name}", "no name leads to this blob")
 
 
 def _open(files: Files) -> Store:

@@ -42,6 +42,8 @@ _DRIVERS: Final = (
 _NAME_LABELS: Final = (b"nerdctl/name", b"io.kubernetes.container.name")
 _KEY: Final = re.compile(r"([^/]*)/([0-9]{1,19})/(.*)", re.DOTALL)
 _MAX_CHAIN: Final = 4096
+_REFERENCE: Final = b"containerd.io/gc.ref.content"
+COMMITTED: Final = 3
 
 T = TypeVar("T")
 
@@ -85,6 +87,7 @@ class Snapshot:
         id: Names the directory.
         parent: The whole key of the one below, "" if there is none.
         size: In bytes, as the file system counts.
+        kind: ``COMMITTED``, or a container's own or a view of another.
     """
 
     namespace: str
@@ -93,6 +96,7 @@ class Snapshot:
     id: str
     parent: str
     size: int | None
+    kind: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +193,36 @@ def read_containers(root: Root) -> list[Container]:
     return _read(root, NAMES, lambda top: list(containers(top)))
 
 
+def read_named_blobs(root: Root) -> set[str]:
+    """Return the digests of the blobs that names lead to, by way of labels.
+
+    Reference: containerd docs/garbage-collection.md.
+
+    Raises:
+        FormatError: They cannot be read.
+    """
+
+    def named(top: Bucket) -> set[str]:
+        whole: set[str] = set()
+        for bucket in top.find(b"v1").buckets().values():
+            found: set[str] = set()
+            blobs = bucket.find(b"content", b"blob").buckets()
+            todo = [
+                image.find(b"target").values().get(b"digest", b"")
+                for image in bucket.find(b"images").buckets().values()
+            ]
+            while todo:
+                digest = todo.pop()
+                if _text(digest) not in found and digest in blobs:
+                    found.add(_text(digest))
+                    labels = blobs[digest].find(b"labels").values()
+                    todo += [v for k, v in labels.items() if k.startswith(_REFERENCE)]
+            whole |= found
+        return whole
+
+    return _read(root, NAMES, named)
+
+
 # --- snapshots
 
 
@@ -220,6 +254,7 @@ def _snapshots(top: Bucket) -> Iterator[tuple[str, Snapshot]]:
                     str(uvarint(said.get(b"id", b""))),
                     _text(said.get(b"parent", b"")),
                     varint(said[b"size"]) if b"size" in said else None,
+                    uvarint(said.get(b"kind", b"")),
                 ),
             )
 

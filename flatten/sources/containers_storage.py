@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ..errors import FlattenError
-from ..model import Image
+from ..model import Image, Place
 from ..union import FUSE, OVERLAY
 from .choice import Entry, Platform, config_platform
 from .containers_store import Named, Store
 from .documents import Files, diff_ids
 from .drivers import DRIVERS, Driver
 from .folder import Folder
-from .root import Root
+from .root import ID, Root
+from .survey import StoredContainer, StoredLayer, Survey, joined
 
 _PLACES: Final = ("", "storage")
 _OVERLAY: Final = Driver("overlay", "overlay/{}/diff", OVERLAY)
@@ -52,6 +53,52 @@ def containers(files: Files) -> Sequence[Entry]:
         for place in stores(files)
         for container in place.containers()
     ]
+
+
+def survey(files: Files) -> Survey:
+    """Return what the root holds besides its images."""
+    return joined(_survey(place) for place in stores(files))
+
+
+def _survey(place: Store) -> Survey:
+    found, root, driver = Survey(), place.root, place.driver
+    containers, images = place.containers(), place.images()
+    own = {container.layer for container in containers}
+    for layer in place.layers.values():
+        directory = root.path(driver.place.format(layer.id))
+        at = Place(driver.name, layer.id, directory, layer.size)
+        if layer.incomplete:
+            found.leave(
+                root, driver.place.format(layer.id), "its making was interrupted"
+            )
+        elif layer.id not in own:
+            chain_id = place.chain_id(layer)
+            diff_id = layer.diff_id or ""
+            found.layers.append(StoredLayer(at, chain_id, diff_id, layer.parent))
+    for container in containers:
+        box = place.layers.get(container.layer)
+        parent = "" if box is None else box.parent
+        found.containers.append(
+            StoredContainer(
+                container.id, container.names, driver.name, (container.layer,), parent
+            )
+        )
+    found.add_directories(root, driver)
+    for kind, known in (
+        ("images", {image.id for image in images}),
+        ("containers", {container.id for container in containers}),
+    ):
+        for id_ in root.ids(f"{driver.name}-{kind}"):
+            if id_ not in known:
+                path = f"{driver.name}-{kind}/{id_}"
+                found.leave(root, path, f"no list of {kind} has it")
+    for name in root.names(f"{driver.name}-layers"):
+        id_ = name.removesuffix(".tar-split.gz")
+        if ID.fullmatch(id_) and id_ != name and id_ not in place.layers:
+            found.leave(
+                root, f"{driver.name}-layers/{name}", "no list of layers has it"
+            )
+    return found
 
 
 def stores(files: Files) -> list[Store]:

@@ -30,7 +30,7 @@ from ..beneath import Beneath
 from ..errors import FormatError, quoted
 from ..model import LayerBytes
 from ..read_dir import Owners
-from .documents import DIGEST, read_json
+from .documents import DIGEST, chain_ids, read_json
 from .drivers import Driver, Stack, Stored
 from .root import ID, Root
 from .user_namespace import Ranges, parse_ranges, user_owners
@@ -152,6 +152,17 @@ class Store:
             chain[top] = self.layers[top]
             top = chain[top].parent
         return list(chain.values())[::-1]
+
+    def chain_id(self, layer: Layer) -> str:
+        """Return what docker would call a layer with all below it, "" if unknown."""
+        try:
+            chain = self.chain(layer.id, self.root.name)
+        except FormatError:
+            return ""
+        known = [layer.diff_id for layer in chain if layer.diff_id]
+        if len(known) < len(chain):
+            return ""
+        return [f"sha256:{chain_id}" for chain_id, _ in chain_ids(known)][-1]
 
     def _records(self, path: str) -> list[Record]:
         """Return the objects of a list; of one that is not there, none."""

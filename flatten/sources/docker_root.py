@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..assembly import AssembledLayer
-from ..model import Image
+from ..errors import FormatError
+from ..model import Image, Place
 from .choice import Entry, Platform, config_platform
 from .docker_store import Container, Store
 from .documents import Files
 from .drivers import DRIVERS
 from .folder import Folder
 from .root import Root
+from .survey import StoredContainer, StoredLayer, Survey, joined
 
 _REMAPPED: Final = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
 
@@ -53,6 +55,47 @@ def containers(files: Files) -> Sequence[Entry]:
         for place in stores(files)
         for container in place.containers()
     ]
+
+
+def survey(files: Files) -> Survey:
+    """Return what the root holds besides its images."""
+    return joined(_survey(place) for place in stores(files))
+
+
+def _survey(place: Store) -> Survey:
+    found, root, driver = Survey(), place.root, place.driver
+    caches: dict[str, str] = {}
+    layers = []
+    for chain_id in place.chains():
+        try:
+            layer = place.layer(chain_id)
+        except FormatError as error:
+            found.problems.append(str(error))
+            continue
+        caches[chain_id] = layer.cache_id
+        layers.append(layer)
+    for layer in layers:
+        directory = root.path(driver.place.format(layer.cache_id))
+        at = Place(driver.name, layer.cache_id, directory, layer.size)
+        parent = caches.get(layer.parent or "", "")
+        chain_id = f"sha256:{layer.chain_id}"
+        found.layers.append(StoredLayer(at, chain_id, layer.diff_id, parent))
+    for container in place.containers():
+        own = [id_ for id_ in (container.mount_id, container.init_id) if id_]
+        parent = caches.get(container.parent or "", "")
+        names = (container.name,) if container.name else ()
+        found.containers.append(
+            StoredContainer(container.id, names, driver.name, tuple(own), parent)
+        )
+    found.add_directories(root, driver)
+    layerdb = f"{place.place}/layerdb"
+    for name in root.names(f"{layerdb}/sha256"):
+        if name.endswith("-removing"):
+            why = "its removal was interrupted"
+            found.leave(root, f"{layerdb}/sha256/{name}", why)
+    for name in root.names(f"{layerdb}/tmp"):
+        found.leave(root, f"{layerdb}/tmp/{name}", "its making was interrupted")
+    return found
 
 
 def stores(files: Files) -> list[Store]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from ..errors import FormatError, IntegrityError, quoted
+from ..forward import forward
 from ..model import LayerBytes, Place
 from ..streams import Pool, plain
 
@@ -77,8 +78,10 @@ class BlobLayer:
         return self._opened
 
     def headers(self) -> LayerBytes:
-        """Return the uncompressed bytes."""
-        return self.open()
+        """Return the uncompressed bytes; unless they are kept, to be read forward."""
+        if self._opened is not None:
+            return self._opened
+        return forward(self.blob(), self.pool.limits, self.name)
 
     def blame(self) -> str:
         """Return "": which byte is wrong cannot be said."""

@@ -17,14 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import FormatError, quoted
-from ..model import Image
+from ..errors import FlattenError, FormatError, quoted
+from ..model import Image, Place
 from .choice import Entry, Platform, config_platform
 from .documents import Files, read_json
 from .drivers import DRIVERS
 from .folder import Folder
 from .graph_store import OLD, Graph
 from .root import ID, Root
+from .survey import StoredContainer, StoredLayer, Survey, joined
 
 
 def detect(files: Files) -> bool:
@@ -62,6 +63,40 @@ def containers(files: Files) -> Sequence[Entry]:
             if is_there and place.format(id_).encode() in graph.root:
                 config, _ = read_json(graph.root, config_path, f"container {id_[:12]}")
                 found.append(_Container(graph, id_, _object(config)))
+    return found
+
+
+def survey(files: Files) -> Survey:
+    """Return what the root holds besides its images, which are its layers."""
+    return joined(_survey(graph) for graph in graphs(files))
+
+
+def _survey(graph: Graph) -> Survey:
+    found, root, driver = Survey(), graph.root, graph.driver
+    for id_ in graph.ids():
+        try:
+            parent = graph.parent(id_) or ""
+        except FlattenError as error:
+            found.problems.append(str(error))
+            continue
+        place = Place(driver.name, id_, root.path(driver.place.format(id_)))
+        found.layers.append(StoredLayer(place, "", "", parent))
+    for id_ in root.ids("containers"):
+        path = f"containers/{id_}/config.json"
+        if path.encode() in root:
+            config = _object(read_json(root, path, f"container {id_[:12]}")[0])
+            name = str(config.get("Name") or "").removeprefix("/")
+            own = (id_, f"{id_}-init")
+            image_id = str(config.get("Image") or "")
+            found.containers.append(
+                StoredContainer(
+                    id_, (name,) if name else (), driver.name, own, image_id
+                )
+            )
+    found.add_directories(root, driver)
+    for name in ("graph/_tmp", "graph/:tmp:"):
+        for each in root.names(name):
+            found.leave(root, f"{name}/{each}", "its making was interrupted")
     return found
 
 

@@ -1,0 +1,189 @@
+"""Who uses a layer, and what nobody does: the questions of those who clean up."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import SourceError, quoted
+from ..model import Image
+from ..sources import Opened
+from ..sources.survey import StoredContainer, Survey
+from .stored import layer_chains
+
+_Key = tuple[str, str]
+"""A driver, and what it calls a layer; in an archive, "" and a diff_id or digest."""
+
+
+@dataclass(slots=True)
+class _Layer:
+    """A layer of a source, and those who use it.
+
+    Attributes:
+        images: With the layer's position in each, from 1.
+    """
+
+    chain_id: str | None = None
+    diff_id: str | None = None
+    digest: str | None = None
+    cache_id: str | None = None
+    directory: str | None = None
+    images: list[tuple[Image, int]] = field(default_factory=list)
+    containers: list[StoredContainer] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """Return it for printing."""
+        return {
+            "chain_id": self.chain_id,
+            "diff_id": self.diff_id,
+            "digest": self.digest,
+            "cache_id": self.cache_id,
+            "directory": self.directory,
+            "images": [
+                {"id": image.id, "names": list(image.names), "position": position}
+                for image, position in self.images
+            ],
+            "containers": [
+                {"id": container.id, "names": list(container.names)}
+                for container in self.containers
+            ],
+        }
+
+    def is_called(self, name: str) -> bool:
+        """Say whether a name, a path in its directory or the start of an id fits."""
+        ids = [
+            known.removeprefix("sha256:")
+            for known in (self.chain_id, self.diff_id, self.digest, self.cache_id)
+            if known
+        ]
+        if "/" in name and self.cache_id is not None:
+            return self.cache_id in name.split("/")
+        wanted = name.removeprefix("sha256:")
+        return wanted in ids or (
+            re.fullmatch(r"[0-9a-f]{6,63}", wanted) is not None
+            and any(known.startswith(wanted) for known in ids)
+        )
+
+
+def users(opened: Opened, name: str) -> list[dict[str, Any]]:
+    """Return the layers that a name fits, each with all who use it.
+
+    Args:
+        opened: The source.
+        name: A diff_id, chain id, cache-id, the digest of a blob, at least six digits
+            of one, or a path to a layer's directory or into it.
+
+    Keys: ``chain_id``, ``diff_id``, ``digest``, ``cache_id``, ``directory``;
+    ``images``: ``id``, ``names``, ``position`` (from 1); ``containers``: ``id``,
+    ``names``.
+
+    Raises:
+        SourceError: No layer has that name.
+    """
+    images, _ = opened.load()
+    survey = opened.survey()
+    layers = _all_layers(opened, images, survey)
+    found = [layer for layer in layers.values() if layer.is_called(name)]
+    if not found:
+        raise SourceError(
+            f"{opened.where}: no layer is called {quoted(name)}; a diff_id, a chain "
+            "id, a cache-id, or a path to its directory would do"
+        )
+    return [layer.row() for layer in found]
+
+
+def orphans(opened: Opened) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what nothing needs in a root, and what kept us from being sure.
+
+    Keys: ``kind`` (``directory`` that no list has, ``layer`` that no image and no
+    container has, ``leftover`` of an interruption), ``path``, ``why``, ``chain_id``,
+    ``diff_id``, ``size`` (bytes, where the engine counts them).
+    """
+    images, broken = opened.load()
+    survey = opened.survey()
+    layers = _all_layers(opened, images, survey)
+    left = {leftover.path for leftover in survey.leftovers}
+    rows = [
+        _row("directory", place.directory, "no list of layers has it")
+        for place in survey.directories
+        if (place.driver, place.cache_id) not in layers and place.directory not in left
+    ]
+    for stored in survey.layers:
+        layer = layers[stored.place.driver, stored.place.cache_id]
+        if not layer.images and not layer.containers:
+            why = "no image and no container has it"
+            rows.append(_row("layer", stored.place.directory, why) | {
+                "chain_id": stored.chain_id or None,
+                "diff_id": stored.diff_id or None,
+                "size": stored.place.size,
+            })  # fmt: skip
+    rows += [_row("leftover", each.path, each.why) for each in survey.leftovers]
+    return rows, [*map(str, broken), *survey.problems]
+
+
+def _row(kind: str, path: str, why: str) -> dict[str, Any]:
+    return {"kind": kind, "path": path, "why": why, "chain_id": None, "diff_id": None,
+            "size": None}  # fmt: skip
+
+
+def _all_layers(
+    opened: Opened, images: Sequence[Image], survey: Survey
+) -> dict[_Key, _Layer]:
+    """Return all layers, those of no image too, each with its users."""
+    found: dict[_Key, _Layer] = {}
+    by_chain: dict[str | None, list[tuple[Image, int]]] = {}
+    for stored in survey.layers:
+        place = stored.place
+        found[place.driver, place.cache_id] = _Layer(
+            stored.chain_id or None, stored.diff_id or None,
+            cache_id=place.cache_id, directory=place.directory,
+        )  # fmt: skip
+    for image in images:
+        for position, key, layer in _layers_of(image):
+            known = found.setdefault(key, layer)
+            known.diff_id = known.diff_id or layer.diff_id
+            known.digest = known.digest or layer.digest
+            known.images.append((image, position))
+            by_chain.setdefault(layer.chain_id, []).append((image, position))
+    for layer in found.values():
+        if opened.by_namespace and layer.chain_id and not layer.images:
+            layer.images += by_chain.get(layer.chain_id, [])  # unpacked twice
+    _add_containers(survey, found)
+    return found
+
+
+def _add_containers(survey: Survey, found: dict[_Key, _Layer]) -> None:
+    """Note which containers use a layer: their own, and all below."""
+    places = {(p.driver, p.cache_id): p.directory for p in survey.directories}
+    parents = {
+        (stored.place.driver, stored.place.cache_id): stored.parent
+        for stored in survey.layers
+    }
+    for container in survey.containers:
+        for own in container.own:
+            key = container.driver, own
+            layer = _Layer(cache_id=own, directory=places.get(key))
+            found.setdefault(key, layer).containers.append(container)
+        below = container.parent
+        while below and (key := (container.driver, below)) in found:
+            if container in found[key].containers:
+                break  # a circle
+            found[key].containers.append(container)
+            below = parents.get(key, "")
+
+
+def _layers_of(image: Image) -> Iterator[tuple[int, _Key, _Layer]]:
+    chains = layer_chains(image.layers)
+    for position, (layer, chain_id) in enumerate(
+        zip(image.layers, chains, strict=True), 1
+    ):
+        place = layer.place
+        if place is not None:
+            key = place.driver, place.cache_id
+        else:
+            key = "", chain_id or layer.digest or layer.name
+        yield position, key, _Layer(
+            chain_id, layer.diff_id, layer.digest,
+            None if place is None else place.cache_id,
+            None if place is None else place.directory,
+        )  # fmt: skip

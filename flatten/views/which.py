@@ -1,0 +1,307 @@
+"""Which layers a path comes from: the reverse of listing an image.
+
+Only headers are read, of each layer once, however many images share it. Of those the
+few rows are kept that can bear on the path: it, the directories it is in, and the same
+by other ways (``bin/x``, where ``bin`` leads to ``usr/bin``). With them each image's
+layers are applied, by the rules that flatten it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ..errors import FlattenError, UsageError, quoted
+from ..listing import describe
+from ..model import (
+    FILE,
+    LINK,
+    SYMLINK,
+    Image,
+    Layer,
+    LayerIndex,
+    Members,
+    Removal,
+)  # fmt: skip
+from ..read_tar import read_layer
+from ..resolve import Tree
+from ..sources import Opened
+from ..streams import Limits
+from ..tarball import normalise
+from .stored import layer_chains
+
+MAX_WAYS: Final = 1000
+"""Ways to one path, through symlinks; more are not followed."""
+
+_UNKNOWN: Final = -1
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What of a layer may bear on a path, in archive order.
+
+    Attributes:
+        leads: The symlinks, by what they lead to.
+        links: What each of them leads to.
+    """
+
+    members: Members = field(default_factory=Members)
+    paths: list[bytes] = field(default_factory=list)
+    removals: list[Removal] = field(default_factory=list)
+    leads: dict[bytes, list[bytes]] = field(default_factory=dict)
+    links: dict[bytes, bytes] = field(default_factory=dict)
+
+    def add(self, path: bytes, members: Members, member: int) -> None:
+        """Add a row; a hard link is a file whose size may be unknown."""
+        own, kind = self.members, members.kinds[member]
+        number = len(own)
+        own.kinds.append(FILE if kind == LINK else kind)
+        own.owners.append(own.owner(members.owner_table[members.owners[member]]))
+        own.sizes.append(_UNKNOWN if kind == LINK else members.sizes[member])
+        own.data.append(members.data[member])
+        own.mtimes.append(members.mtimes[member])
+        if kind == SYMLINK:
+            own.targets[number] = members.targets[member]
+        self.paths.append(path)
+
+
+@dataclass(slots=True)
+class _Event:
+    """What a layer does to the path, on what is below it."""
+
+    row: dict[str, Any]
+    images: list[dict[str, Any]]
+
+
+def which(opened: Opened, path: str, limits: Limits) -> dict[str, Any]:
+    """Return which layers add, change, delete or hide a path, and who carries them.
+
+    Keys: ``path``; ``layers``, the oldest of each image first: ``event``,
+    ``chain_id``, ``diff_id``, ``cache_id``, ``directory``, ``entry`` (the path in the
+    layer, None where something else removes it), ``type``, ``implied`` (a
+    directory that the layer does not list, but needs), ``size``, ``images``:
+    ``id``, ``names``, ``position`` (of the layer, from 1), ``visible`` (the image
+    shows what this layer has there). ``problems``: what kept images from being read.
+
+    Raises:
+        FlattenError: No layer has it.
+    """
+    try:
+        wanted = normalise(path.encode("utf-8", "surrogateescape"))
+    except ValueError as error:
+        raise UsageError(f"{quoted(path)} is {error}") from error
+    if not wanted:
+        raise UsageError("the root is in every layer")
+    images, broken = opened.load()
+    problems = [str(error) for error in broken]
+    rows = _read_all(images, wanted, limits)
+    events: dict[object, _Event] = {}
+    for image in images:
+        try:
+            _trace(image, wanted, rows, events)
+        except FlattenError as error:
+            problems.append(str(error))
+    if not events:
+        raise FlattenError(f"{opened.where}: no layer has {quoted(wanted)}")
+    found = [event.row | {"images": event.images} for event in events.values()]
+    return {"path": path, "layers": found, "problems": problems}
+
+
+# --- reading
+
+
+def _read_all(
+    images: Iterable[Image], wanted: bytes, limits: Limits
+) -> dict[object, _Rows]:
+    """Read each layer once, and again if ways are found that more is needed for."""
+    layers = {_key(layer): layer for image in images for layer in image.layers}
+    parts = frozenset(wanted.split(b"/"))
+    no_more: frozenset[bytes] = frozenset()
+    rows = {
+        key: _read(layer, wanted, parts, no_more, limits)
+        for key, layer in layers.items()
+    }
+    needed = _prefixes(_ways(wanted, list(rows.values())))
+    if all(_bears(path, parts, no_more) for path in needed):
+        return rows
+    return {
+        key: _read(layer, wanted, parts, needed, limits)
+        for key, layer in layers.items()
+    }
+
+
+def _key(layer: Layer) -> object:
+    if layer.diff_id is not None:
+        return layer.diff_id
+    return layer.name if layer.place is None else layer.place
+
+
+def _bears(path: bytes, parts: frozenset[bytes], needed: frozenset[bytes]) -> bool:
+    """Say whether a path is kept: if it is near the root, or is called like a part."""
+    name = path[path.rfind(b"/") + 1 :]
+    return name in parts or path.count(b"/") < 2 or path in needed
+
+
+def _read(
+    layer: Layer,
+    wanted: bytes,
+    parts: frozenset[bytes],
+    needed: frozenset[bytes],
+    limits: Limits,
+) -> _Rows:
+    """Return what is kept of a layer."""
+    members, rows = Members(limit=limits.members), _Rows()
+    index = read_layer(layer.headers(), layer.name, 0, members)
+    rows.removals = index.removals
+    numbers: dict[bytes, int] = {}
+    implied = False
+    for member, path in enumerate(index.paths):
+        kind = members.kinds[member]
+        if kind == SYMLINK:
+            target = _target(path, members.targets[member])
+            rows.links[path] = target
+            rows.leads.setdefault(target, []).append(path)
+        if _bears(path, parts, needed):
+            numbers[path] = member
+            named = numbers.get(members.targets[member]) if kind == LINK else None
+            rows.add(path, members, member if named is None else named)
+        elif not implied and path.startswith(wanted + b"/"):
+            rows.add(path, members, member)  # one is enough to imply it
+            implied = True
+    return rows
+
+
+def _target(path: bytes, target: bytes) -> bytes:
+    """Return where a symlink leads, as far as its text says it."""
+    trail = [] if target.startswith(b"/") else path.split(b"/")[:-1]
+    for part in target.split(b"/"):
+        if part == b"..":
+            del trail[-1:]
+        elif part not in (b"", b"."):
+            trail.append(part)
+    return b"/".join(trail)
+
+
+def _ways(wanted: bytes, rows: Sequence[_Rows]) -> list[bytes]:
+    """Return a path, and the same through symlinks that any of the layers has."""
+    ways = {wanted: None}
+    for way in (queue := [wanted]):
+        for parent in _parents(way):
+            rest = way[len(parent) :].lstrip(b"/")
+            for each in rows:
+                others = each.leads.get(parent, [])
+                if parent in each.links:
+                    others = [*others, each.links[parent]]
+                for other in others:
+                    found = other + b"/" + rest if other else rest
+                    if found not in ways and len(ways) < MAX_WAYS:
+                        ways[found] = None
+                        queue.append(found)
+    return list(ways)
+
+
+def _parents(path: bytes) -> Iterator[bytes]:
+    """Yield the directories that a path is in, the root too."""
+    while path:
+        path = path.rpartition(b"/")[0]
+        yield path
+
+
+def _prefixes(ways: Iterable[bytes]) -> frozenset[bytes]:
+    return frozenset(path for way in ways for path in (way, *_parents(way)))
+
+
+# --- tracing
+
+
+def _trace(
+    image: Image,
+    wanted: bytes,
+    rows: dict[object, _Rows],
+    events: dict[object, _Event],
+) -> None:
+    """Apply an image's layers, and note what each does to the path."""
+    own = [rows[_key(layer)] for layer in image.layers]
+    bearing = _prefixes(_ways(wanted, own))
+    members = Members()
+    tree = Tree(members)
+    found: list[tuple[int | None, dict[str, Any]]] = []
+    chains = layer_chains(image.layers)
+    for position, (layer, each) in enumerate(zip(image.layers, own, strict=True)):
+        before = tree.find(wanted)
+        index = _index(each, layer.name, position, wanted, bearing, members)
+        tree.apply(index)
+        after = tree.find(wanted)
+        if after == before:
+            continue
+        row = _row(layer, chains[position])
+        if after is None:
+            row["event"] = "deletes" if _deletes(index, bearing) else "hides"
+        else:
+            row["event"] = "adds" if before is None else "changes"
+            row |= _entry(members, after, index, wanted)
+        known = chains[position] or layer.place or (image.id, position)
+        key = (known, row["event"])
+        event = events.setdefault(key, _Event(row, []))
+        listed = {"id": image.id, "names": list(image.names), "position": position + 1}
+        event.images.append(listed)
+        found.append((after, listed))
+    last = tree.find(wanted)
+    for inode, listed in found:
+        listed["visible"] = inode is not None and inode == last
+
+
+def _index(  # noqa: PLR0913, PLR0917 - of a layer, for an image
+    rows: _Rows,
+    where: str,
+    layer: int,
+    wanted: bytes,
+    bearing: frozenset[bytes],
+    members: Members,
+) -> LayerIndex:
+    """Return what a layer does, as far as it bears on the path."""
+    index = LayerIndex(where, first=len(members))
+    copy = _Rows(members)
+    for member, path in enumerate(rows.paths):
+        if path in bearing or path.startswith(wanted + b"/"):
+            copy.add(path, rows.members, member)
+    index.paths = copy.paths
+    index.removals = [r for r in rows.removals if r.path in bearing]
+    members.layers.extend([layer] * len(index.paths))
+    return index
+
+
+def _deletes(index: LayerIndex, bearing: frozenset[bytes]) -> bool:
+    """Say whether it is a whiteout that removes the path, its own or a directory's."""
+    return any(r.path in bearing and not r.opaque for r in index.removals)
+
+
+def _row(layer: Layer, chain_id: str | None) -> dict[str, Any]:
+    place = layer.place
+    return {
+        "event": None,
+        "chain_id": chain_id,
+        "diff_id": layer.diff_id,
+        "cache_id": place and place.cache_id,
+        "directory": place and place.directory,
+        "layer": layer.name,
+        "entry": None,
+        "type": None,
+        "implied": False,
+        "size": None,
+    }
+
+
+def _entry(
+    members: Members, inode: int, index: LayerIndex, wanted: bytes
+) -> dict[str, Any]:
+    """Return what is in the layer under the path."""
+    number = inode - index.first
+    listed = 0 <= number < len(index.paths)
+    path = index.paths[number] if listed else wanted
+    size = members.sizes[inode]
+    return {
+        "entry": path.decode("utf-8", "surrogateescape"),
+        "type": describe(members, path, inode, None)["type"],
+        "implied": not listed,
+        "size": None if size == _UNKNOWN else size,
+    }
