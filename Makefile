@@ -1,5 +1,6 @@
 # make demo    flatten a small image and show the result
 # make check   the whole law: format, lint, types, imports, tests, docs
+# make check-engines  with dockerd, podman, umoci, chromium, as far as they are there
 # make bench   the targets' table, a few minutes; make bench-full: with large images
 # make check-engines  what needs docker, podman or qemu, some minutes
 # make fuzz    random layered images against the naive model, thousands of them

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "history": "list the steps that made an image, and their layers",
     "ls": "list the flattened tree, with the layer of each entry",
     "match": "say which image a build of one more step would reuse",
+    "report": "show what is in an image, and what of it is in vain",
     "verify": "compare a root file system with an image, or with a list",
 }
 """Each has a module called after it, and this in the list of the main help."""

@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from ..model import Members
+from ..views.reading import read_layers
 from ..views.steps import list_steps
 from . import options
 from .messages import say
@@ -26,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the steps, and return the exit code."""
     with options.open_image(args) as image:
-        history, rows = list_steps(image, options.limits(args), options.cache(args))
+        members = Members(limit=options.limits(args).members)
+        layers = list(read_layers(image, members, options.cache(args)))
+        history, rows = list_steps(image, members, layers)
         if args.json:
             problem = history.problem or None
             print_json({"id": image.id, "names": image.names, "problem": problem,

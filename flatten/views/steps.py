@@ -1,25 +1,30 @@
 """The steps of an image, with what each layer adds."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..history import History, read_history
-from ..index_cache import IndexCache
-from ..model import Image, Members
-from ..streams import Limits
-from .reading import read_layers
+from ..model import Image, LayerIndex, Members
 
 
 def list_steps(
-    image: Image, limits: Limits, cache: IndexCache | None = None
+    image: Image, members: Members, layers: Sequence[LayerIndex]
 ) -> tuple[History, list[dict[str, Any]]]:
     """Return a row a step, oldest first; then those layers that no step is known for.
 
     Keys: ``step`` and ``layer`` (from 1, or None), ``created``, ``created_by``,
     ``comment``, ``empty``, ``size`` (bytes of content), ``members``, ``stored`` (bytes
     of the blob), ``diff_id``.
+
+    Args:
+        image: An open image.
+        members: Of all its layers.
+        layers: Their indexes.
     """
     history = read_history(image)
-    added = _added(image, limits, cache)
+    added = [
+        _added(image, members, position, layer) for position, layer in enumerate(layers)
+    ]
     rows = [
         {
             "step": step.number,
@@ -28,7 +33,7 @@ def list_steps(
             "comment": step.comment or None,
             "empty": step.empty,
         }
-        | (_nothing() if step.layer is None else added[step.layer])
+        | (_NOTHING if step.layer is None else added[step.layer])
         for step in history.steps
     ]
     if history.problem:
@@ -37,23 +42,19 @@ def list_steps(
     return history, rows
 
 
-def _nothing() -> dict[str, Any]:
-    return {"layer": None, "size": 0, "members": 0, "stored": 0, "diff_id": None}
+_NOTHING = {"layer": None, "size": 0, "members": 0, "stored": 0, "diff_id": None}
 
 
 def _added(
-    image: Image, limits: Limits, cache: IndexCache | None
-) -> list[dict[str, Any]]:
-    """Return what each layer adds."""
-    members = Members(limit=limits.members)
-    rows = []
-    for position, index in enumerate(read_layers(image, members, cache)):
-        layer = image.layers[position]
-        rows.append({
-            "layer": position + 1,
-            "size": sum(members.sizes[index.first :]),
-            "members": len(index.paths) + len(index.removals),
-            "stored": layer.blob().size(),
-            "diff_id": layer.diff_id,
-        })  # fmt: skip
-    return rows
+    image: Image, members: Members, position: int, index: LayerIndex
+) -> dict[str, Any]:
+    """Return what a layer adds."""
+    layer = image.layers[position]
+    rows = slice(index.first, index.first + len(index.paths))
+    return {
+        "layer": position + 1,
+        "size": sum(members.sizes[rows]),
+        "members": len(index.paths) + len(index.removals),
+        "stored": layer.blob().size(),
+        "diff_id": layer.diff_id,
+    }
