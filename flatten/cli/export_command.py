@@ -1,8 +1,10 @@
 """The main job: ``flatten IMAGE [-o OUT]``."""
 
 import argparse
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any, NoReturn
 
 from .. import __version__, export, target
 from ..errors import UsageError
@@ -19,6 +21,17 @@ Flatten a container image into one root file system tar.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all that this command takes."""
+    parser.add_argument(
+        "-V", "--version", action="version", version=f"flatten {__version__}"
+    )
+    parser.add_argument(
+        "--print-completion", metavar="SHELL", action=_Print, nargs=1,
+        choices=("bash", "zsh", "fish"),
+        help="print what a shell reads to complete the command line",
+    )  # fmt: skip
+    parser.add_argument(
+        "--print-man", action=_Print, nargs=0, help="print the manual page, in roff"
+    )
     add_writing_arguments(parser)
     group = parser.add_argument_group("output that is an image again, of one layer")
     kinds = group.add_mutually_exclusive_group()
@@ -31,12 +44,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+class _Print(argparse.Action):
+    """Prints what is made from the parsers, and exits."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002 - of argparse.Action
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002 - of argparse.Action
+    ) -> NoReturn:
+        """Print it."""
+        from . import completion, manual  # noqa: PLC0415 - they import all commands
+
+        print(completion.script(values[0]) if values else manual.page(), end="")
+        parser.exit()
+
+
 def add_writing_arguments(parser: argparse.ArgumentParser, format: str = "gnu") -> None:
     """Add all but images; ``format`` is the default of that option."""
     options.add_image_argument(parser)
-    parser.add_argument(
-        "-V", "--version", action="version", version=f"flatten {__version__}"
-    )
     add_output_options(parser, format)
     options.add_edit_options(parser)
     add_directory_options(parser)

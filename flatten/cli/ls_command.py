@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shape.add_argument("--json", action="store_true", help="print JSON lines")
     shape.add_argument("--tree", action="store_true", help="draw a tree")
     parser.add_argument(
-        "--hash", action="store_true", help="xxh3-128 of the content of files"
+        "--hash", action="store_true", help="XXH3 (128 bits) of the content of files"
     )
     group = options.add_input_options(parser)
     options.add_point_arguments(group)

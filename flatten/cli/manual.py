@@ -1,0 +1,97 @@
+"""The manual page flatten(1), made from the parsers.
+
+Reference: man-pages(7), groff_man(7).
+"""
+
+from .. import __version__
+from .commands import EXIT_CODES
+from .described import Described, Group, Option, describe
+
+_ENVIRONMENT = {
+    "SOURCE_DATE_EPOCH": "later mtimes become this time, as with --mtime",
+    "TMPDIR": "where what does not fit into memory goes",
+    "XDG_CACHE_HOME": "where views keep the indexes of layers, in flatten/",
+}
+
+
+def page() -> str:
+    """Return the page, in roff."""
+    main, *others = describe()
+    out = [
+        f'.TH FLATTEN 1 "" "flatten {__version__}" "User Commands"',
+        ".SH NAME",
+        "flatten \\- container images to one root file system tar, without a daemon",
+        ".SH SYNOPSIS",
+        *_usage(main),
+        *(line for command in others for line in (".br", *_usage(command))),
+        ".SH DESCRIPTION",
+        *_paragraphs(main.description),
+        ".SH OPTIONS",
+        *_groups(main),
+        ".SH COMMANDS",
+        *(line for command in others for line in _command(command)),
+        ".SH EXIT STATUS",
+        *_paragraphs(EXIT_CODES.removeprefix("exit codes: ")),
+        ".SH ENVIRONMENT",
+        *(line for name, text in _ENVIRONMENT.items()
+          for line in (".TP", f".B {_plain(name)}", _plain(text))),
+        ".SH SEE ALSO",
+        r"\fBdocker\-save\fR(1), \fBskopeo\fR(1), \fBtar\fR(1), \fBumoci\fR(1)",
+        "",
+    ]  # fmt: skip
+    return "\n".join(out)
+
+
+def _usage(command: Described) -> list[str]:
+    program, _, rest = command.usage.partition(" ")
+    if command.name:
+        program, rest = f"{program} {command.name}", rest.partition(" ")[2]
+    return [f"\\fB{_plain(program)}\\fR {_plain(rest)}"]
+
+
+def _command(command: Described) -> list[str]:
+    return [
+        f".SS flatten {_plain(command.name)}",
+        *_paragraphs(command.description),
+        *_groups(command),
+    ]
+
+
+def _groups(command: Described) -> list[str]:
+    out = []
+    for group in command.groups:
+        if group.title not in ("options", "positional arguments"):
+            out += [".PP", f"\\fI{_plain(group.title.capitalize())}\\fR"]
+        out += _group(group)
+    return out
+
+
+def _group(group: Group) -> list[str]:
+    return [
+        line for option in group.options
+        for line in (".TP", _title(option), _plain(option.help))
+    ]  # fmt: skip
+
+
+def _title(option: Option) -> str:
+    value = f" \\fI{_plain(option.metavar)}\\fR" if option.metavar else ""
+    if not option.names:
+        return value.strip()
+    return ", ".join(f"\\fB{_plain(name)}\\fR{value}" for name in option.names)
+
+
+def _paragraphs(text: str) -> list[str]:
+    out = []
+    for paragraph in text.strip().split("\n\n"):
+        out += [".PP", _plain(" ".join(paragraph.split()))]
+    return out
+
+
+def _plain(text: str) -> str:
+    r"""Escape what roff would read.
+
+    >>> print(_plain(".a-b\\c"))
+    \&.a\-b\ec
+    """
+    escaped = text.replace("\\", r"\e").replace("-", r"\-")
+    return rf"\&{escaped}" if escaped[:1] in (".", "'") else escaped
