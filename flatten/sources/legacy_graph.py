@@ -156,6 +156,7 @@ class _Image:
             _config(graph, chain),
             tuple(graph.layers(stack, chain)),
             warnings=stack.warnings,
+            parent=graph.parent(self.id),
         )
 
 
