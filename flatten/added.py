@@ -81,10 +81,10 @@ def _add(assembly: Assembly, host: str, path: bytes, resources: ExitStack) -> No
         resources.callback(tree.close)
         number = assembly.add_tree(tree)
         for name, status in _walk(tree, start):
-            below = b"/".join(
-                filter(None, (path, name.removeprefix(start).lstrip(b"/")))
-            )
-            _add_member(assembly, tree, number, name, below, status)
+            parts = (path, name.removeprefix(start).lstrip(b"/"))
+            below = b"/".join(filter(None, parts))
+            if below:  # the root stays as it is
+                _add_member(assembly, tree, number, name, below, status)
     except OSError as error:
         raise FlattenError(f"{quoted(host)}: {error.strerror}") from error
 
@@ -118,7 +118,7 @@ def _add_member(  # noqa: PLR0913, PLR0917 - what one member needs
     size = status.st_size if kind == FILE else 0
     assembly.add_bytes(
         gnu_member(
-            (path or b".") + (b"/" if kind == DIRECTORY else b""),
+            path + (b"/" if kind == DIRECTORY else b""),
             kind,
             owner=(0o777 if kind == SYMLINK else stat.S_IMODE(status.st_mode), 0, 0),
             size=size,

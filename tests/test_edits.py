@@ -179,6 +179,9 @@ ADDITIONS = {
         {"etc/file": "mine", "etc/link": "->file", "etc/e/": "", "etc/e/deep": "deep"},
     ),
     "the top of a directory, which is a symlink": (["HOST/d/link:l"], {"l": "mine"}),
+    "a directory over the root": (
+        ["HOST/d:."], {"file": "mine", "link": "->file", "e/": "", "e/deep": "deep"},
+    ),
     "two, the later over the earlier": (
         ["HOST/init:x", "HOST/d/file:x"], {"x": "mine"}
     ),
