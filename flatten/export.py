@@ -1,6 +1,7 @@
 """The whole story: an image is opened, indexed, stacked, planned and written."""
 
 import os
+import stat
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,7 +75,7 @@ def export(
         ) as image,
         _checking(image, options.verify) as check,
     ):
-        _refuse_itself(output.path, image)
+        _refuse_itself(out, image)
         shape = output.shape(image)
         if shape.rooted and options.since is not None:
             raise UsageError("a delta is a layer: write it to a tar")
@@ -181,8 +182,15 @@ def _write_sidecars(job: Job, options: Options) -> None:
         write_sidecars(job, options)
 
 
-def _refuse_itself(path: Path | None, image: Image) -> None:
-    """Refuse an output that is the image."""
-    with suppress(OSError, ValueError):  # whatever it is, it is not the image
-        if path is not None and path.samefile(image.source):
-            raise UsageError(f"{quoted(str(path))} is the image; write elsewhere")
+def _refuse_itself(out: str | os.PathLike[str] | int, image: Image) -> None:
+    """Refuse an output that is the image, or is in the image's directory."""
+    with suppress(OSError, ValueError):  # what is not there is neither
+        source = os.stat(image.path)
+        path = Path(
+            os.readlink(f"/proc/self/fd/{out}") if isinstance(out, int) else out
+        )
+        folder = stat.S_ISDIR(source.st_mode)
+        for place in path.resolve().parents if folder else [path]:
+            if os.path.samestat(place.stat(), source):
+                where = "in the image's directory" if folder else "the image"
+                raise UsageError(f"{quoted(str(path))} is {where}; write elsewhere")

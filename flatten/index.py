@@ -1,5 +1,6 @@
 """What is in an image: the members of its layers, and the tree that they make."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -54,6 +55,8 @@ def read_layers(
 ) -> Iterator[LayerIndex]:
     """Read the headers of one layer after the other, oldest first.
 
+    One that is listed again is not read again: its rows are repeated.
+
     Args:
         image: An open image.
         into: Gets the members.
@@ -62,5 +65,25 @@ def read_layers(
     layers = image.added if added else image.layers
     for layer in layers:
         layer.open()  # all begin to inflate
-    for position, layer in enumerate(layers, len(image.layers) if added else 0):
-        yield read_layer(layer.headers(), layer.name, position, into)
+    opened = [layer.headers() for layer in layers]
+    times = Counter(map(id, opened))
+    known: dict[int, LayerIndex] = {}
+    start = len(image.layers) if added else 0
+    for position, (layer, source) in enumerate(zip(layers, opened, strict=True), start):
+        index = known.get(id(source))
+        if index is None:
+            index = read_layer(source, layer.name, position, into)
+        else:
+            index = _again(index, layer.name, position, into)
+        if times[id(source)] > 1:
+            known[id(source)] = index
+        yield index
+
+
+def _again(index: LayerIndex, where: str, layer: int, into: Members) -> LayerIndex:
+    """Append a layer's rows once more, for another place in the image."""
+    count = len(index.paths)
+    into.check_limit(count, where=where)
+    by = into.repeat(index.first, count, layer)
+    aside = {member + by for member in index.aside}
+    return LayerIndex(where, index.first + by, index.paths, index.removals, aside)

@@ -15,7 +15,9 @@ from collections.abc import Iterator, MutableSequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, ClassVar, Final, Protocol, Self
+
+from .errors import FormatError
 
 # Kinds of members: the typeflags of POSIX tar, so that they need no translation.
 FILE: Final = 0x30  # "0"
@@ -28,6 +30,8 @@ FIFO: Final = 0x36  # "6"
 
 NO_SOURCE: Final = -1
 """The data offset of a member that no layer holds: an implied directory."""
+
+MAX_NAME: Final = 1 << 16  # bytes of a name, a target or a path
 
 Column = MutableSequence[int]
 """An ``array``, or a bytearray."""
@@ -55,6 +59,31 @@ class Extra:
 
 NO_EXTRA: Final = Extra()
 
+
+@dataclass(slots=True)
+class Allowance:
+    """Memory for what columns do not bound: names, targets, records, sparse maps.
+
+    What a member has of them beyond ``FREE`` bytes counts; real images stay near 0.
+
+    Attributes:
+        left: Bytes that all members of an image together may still take.
+    """
+
+    FREE: ClassVar[int] = 512
+    left: int = 1 << 27
+
+    def take(self, size: int) -> None:
+        """Count ``size`` bytes of one member.
+
+        Raises:
+            ValueError: All members together have too many.
+        """
+        self.left -= max(size - self.FREE, 0)
+        if self.left < 0:
+            raise ValueError("names, targets and records too large, all together")
+
+
 Owner = tuple[int, int, int]
 """Mode (0 to 0o7777), uid, gid: few combinations in an image, so they are shared."""
 
@@ -77,6 +106,7 @@ class Members:
         targets: What a symlink holds, or the path that a hard link names.
         extras: What few members have.
         limit: How many members there may be.
+        allowance: For what they have beside the columns.
     """
 
     kinds: bytearray = field(default_factory=bytearray)
@@ -90,6 +120,7 @@ class Members:
     owner_table: list[Owner] = field(default_factory=list)
     owner_index: dict[Owner, int] = field(default_factory=dict)
     limit: int = 1 << 31
+    allowance: Allowance = field(default_factory=Allowance)
 
     def __len__(self) -> int:
         """Count the members of all layers read so far."""
@@ -104,6 +135,30 @@ class Members:
         self.data.append(NO_SOURCE)
         self.mtimes.append(mtime)
         return len(self.kinds) - 1
+
+    def check_limit(self, more: int, *, where: str, offset: int | None = None) -> None:
+        """Check that there may be ``more`` members.
+
+        Raises:
+            FormatError: They would be too many.
+        """
+        if len(self) + more > self.limit:
+            raise FormatError(
+                f"more than {self.limit:,} members; if that is right, allow more "
+                "with --max-members",
+                where=where, offset=offset,
+            )  # fmt: skip
+
+    def repeat(self, first: int, count: int, layer: int) -> int:
+        """Append rows once more, for another layer; return how far they were moved."""
+        by, rows = len(self) - first, range(first, first + count)
+        for column in (self.kinds, self.owners, self.sizes, self.data, self.mtimes):
+            column.extend(column[first : first + count])
+        self.layers.extend([layer] * count)
+        targets, extras = self.targets, self.extras
+        targets |= {row + by: targets[row] for row in rows if row in targets}
+        extras |= {row + by: extras[row] for row in rows if row in extras}
+        return by
 
     def owner(self, owner: Owner) -> int:
         """Return the index of a mode, uid and gid, entering it when new."""

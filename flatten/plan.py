@@ -17,14 +17,17 @@ from functools import lru_cache
 from typing import Final
 
 from . import write_header
+from .errors import FormatError, quoted
 from .model import (
     DIRECTORY,
     FIFO,
     FILE,
     LINK,
+    MAX_NAME,
     MERGED,
     NO_EXTRA,
     NO_SOURCE,
+    Allowance,
     Column,
     Extra,
     Members,
@@ -32,7 +35,7 @@ from .model import (
     Plan,
     Span,
 )
-from .resolve import Tree
+from .resolve import Names, Tree
 from .tarball import BLOCK_SIZE, ZEROS, padded
 from .write_header import RECORD_SIZE
 
@@ -74,6 +77,9 @@ def make_plan(
         placement: Place large contents so that blocks can be shared. A GNU ``L``
             record whose name is padded with NULs does that; every reader allows it.
         entries: What to write instead of the whole tree: output paths and inodes.
+
+    Raises:
+        FormatError: The tree cannot be said in a tar that we would read.
     """
     members = tree.members
     if clamp_mtime is not None:
@@ -91,7 +97,13 @@ def make_plan(
 
 
 def walk(tree: Tree) -> tuple[list[bytes], Column]:
-    """Return all paths in walk order, of directories with a slash, and their inodes."""
+    """Return all paths in walk order, of directories with a slash, and their inodes.
+
+    Raises:
+        FormatError: Paths are too long, one or all together: those of directories that
+            no layer lists can be longer than all that the image says.
+    """
+    allowance = Allowance()
     paths: list[bytes] = []
     inodes = array("I")
     if tree.root_inode is not None:
@@ -108,12 +120,29 @@ def walk(tree: Tree) -> tuple[list[bytes], Column]:
             if below is not None:
                 path += b"/"
                 paths.append(path)
+                if len(path) > Allowance.FREE:
+                    _check_depth(path, below, allowance)
                 stack.append((path, iter(sorted(below.items()))))
                 break
             paths.append(path)
         else:
             stack.pop()
     return paths, inodes
+
+
+def _check_depth(path: bytes, below: Names, allowance: Allowance) -> None:
+    """Count what the paths in a deep directory take."""
+    longest = len(path) + max(map(len, below), default=-1)
+    where = f"below {quoted(path)}"
+    if longest > MAX_NAME:
+        raise FormatError(
+            f"a path of {longest:,} bytes, over {MAX_NAME:,}", where=where
+        )
+    try:
+        for _ in below:
+            allowance.take(len(path))
+    except ValueError as error:
+        raise FormatError(str(error), where=where) from error
 
 
 def later_names(tree: Tree, paths: list[bytes], inodes: Column) -> dict[int, bytes]:
@@ -201,15 +230,18 @@ def _head(plan: Plan, position: int, path: bytes, inode: int) -> bytes:
     first = plan.links.get(position)
     write = write_header.posix_member if plan.posix else write_header.gnu_member
     extra = members.extras.get(inode, NO_EXTRA)
-    return write(
-        path,
-        members.kinds[inode] if first is None else LINK,
-        owner=members.owner_table[members.owners[inode]],
-        size=members.sizes[inode],
-        mtime=members.mtimes[inode],
-        target=members.targets.get(inode, b"") if first is None else first,
-        extra=extra if first is None else Extra(nanoseconds=extra.nanoseconds),
-    )
+    try:
+        return write(
+            path,
+            members.kinds[inode] if first is None else LINK,
+            owner=members.owner_table[members.owners[inode]],
+            size=members.sizes[inode],
+            mtime=members.mtimes[inode],
+            target=members.targets.get(inode, b"") if first is None else first,
+            extra=extra if first is None else Extra(nanoseconds=extra.nanoseconds),
+        )
+    except ValueError as error:
+        raise FormatError(str(error), where=quoted(path)) from error
 
 
 def _heads(plan: Plan) -> Iterator[bytes]:

@@ -46,6 +46,13 @@ _DROPPED_PREFIXES: Final = (
     b"SCHILY.xattr.user.fuseoverlayfs.",
 )
 _LIBARCHIVE_XATTR: Final = b"LIBARCHIVE.xattr."
+_READ: Final = frozenset(
+    (
+        b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime",
+        b"SCHILY.devmajor", b"SCHILY.devminor",
+    )
+)  # fmt: skip
+_READ_PREFIXES: Final = (*_KEPT_PREFIXES, _LIBARCHIVE_XATTR, b"GNU.sparse.")
 
 Regions = list[tuple[int, int]]
 Records = dict[bytes, bytes]
@@ -148,6 +155,15 @@ def without_empty(records: Records) -> Records:
         key: value
         for key, value in records.items()
         if value or key.startswith(_KEPT_PREFIXES)
+    }
+
+
+def meant(records: Records) -> Records:
+    """Drop records that say nothing here, comments above all, and empty ones."""
+    return {
+        key: value
+        for key, value in without_empty(records).items()
+        if key in _READ or key.startswith(_READ_PREFIXES)
     }
 
 
@@ -275,7 +291,7 @@ def _pax_regions(data: int, stored: int, source: LayerBytes) -> tuple[Regions, i
                 break
             numbers.append(parse_decimal(line))
             wanted = 1 + 2 * numbers[0]
-        if wanted > 2 * tarball.MAX_SPARSE_REGIONS:
+        if wanted > 2 * tarball.MAX_SPARSE_REGIONS + 1:
             raise ValueError("a sparse file with too many regions")
     return _pairs(numbers[1:]), data
 

@@ -26,7 +26,10 @@ from .model import (
     DIRECTORY,
     FILE,
     LINK,
+    MAX_NAME,
+    NO_EXTRA,
     SYMLINK,
+    Allowance,
     Extra,
     LayerBytes,
     LayerIndex,
@@ -37,18 +40,19 @@ from .model import (
 from .read_header import (
     MAX_NUMBER,
     Ahead,
+    Fields,
+    meant,
     parse_owner,
     read_header,
-    without_empty,
 )
-from .tarball import BLOCK_SIZE, ZEROS, parse_number
+from .tarball import BLOCK_SIZE, MAX_RECORDS, ZEROS, parse_number
 
 READ_AHEAD: Final = 1 << 18  # while headers follow each other closely
 READ_ONE: Final = 1 << 12  # after a jump over data: often only one header is there
 
-MAX_RECORDS: Final = 1 << 20  # bytes of PAX records for one member, as Go, libarchive
-MAX_NAME: Final = 1 << 16
+MAX_GLOBAL: Final = 1 << 16  # bytes of PAX records for all members
 
+_REGION: Final = 128  # bytes of memory for a region of a sparse map: three objects
 _TOC: Final = b"stargz.index.json"
 _ESTARGZ: Final = frozenset((_TOC, b".prefetch.landmark", b".no.prefetch.landmark"))
 """What eStargz adds to a layer: its table of contents, which comes last, and marks.
@@ -73,12 +77,15 @@ class TarReader:
         ended: An end-of-archive block was seen.
     """
 
-    def __init__(self, source: LayerBytes, where: str) -> None:
+    def __init__(
+        self, source: LayerBytes, where: str, allowance: Allowance | None = None
+    ) -> None:
         """Prepare to read from the start of ``source``."""
         self.where = where
         self.offset = 0
         self.ended = False
         self._source = source
+        self._allowance = allowance or Allowance()
         self._defaults: dict[bytes, bytes] = {}
 
     def fail(self, what: str) -> NoReturn:
@@ -147,11 +154,11 @@ class TarReader:
                 offset += BLOCK_SIZE
                 continue
             else:
-                name, kind, owner, mtime, size, data, stored, target, extra = (
-                    read_header(
-                        block, offset, ahead or Ahead(), self._defaults, self._source
-                    )
+                fields = read_header(
+                    block, offset, ahead or Ahead(), self._defaults, self._source
                 )
+                self._allowance.take(_memory(fields))
+                name, kind, owner, mtime, size, data, stored, target, extra = fields
                 ahead = None
             yield _path(name), kind, owner, mtime, size, data, target, extra
             reached = data + stored
@@ -190,7 +197,11 @@ class TarReader:
             ahead.target = body.split(b"\0", 1)[0]
         elif flag == ord("g"):
             records = self._defaults | dict(tarball.parse_records(body))
-            self._defaults = without_empty(records)
+            self._defaults = meant(records)
+            total = sum(len(key) + len(value) for key, value in self._defaults.items())
+            if total > MAX_GLOBAL:
+                raise ValueError(f"{total:,} bytes of records for all members, "
+                                 f"over {MAX_GLOBAL:,}")  # fmt: skip
             return ahead if ahead != Ahead() else None
         elif ahead.records:
             raise ValueError("two PAX headers for one member")
@@ -202,13 +213,27 @@ class TarReader:
 def _path(name: bytes) -> bytes:
     """Return the path that a name means; most names are one already."""
     if b"/." in name or b"//" in name or name[:1] in b"./" or len(name) > MAX_NAME:
-        if len(name) > MAX_NAME:
-            raise ValueError(f"a name of {len(name):,} bytes, over {MAX_NAME:,}")
-        try:
-            return tarball.normalise(name)
-        except ValueError as error:
-            raise ValueError(f"{error}: {quoted(name)}") from error
+        return _odd_path(name)
     return name[:-1] if name[-1] == 0x2F else name
+
+
+def _odd_path(name: bytes) -> bytes:
+    """Return the path that any name means."""
+    try:
+        path = tarball.normalise(name)
+    except ValueError as error:
+        raise ValueError(f"{error}: {quoted(name)}") from error
+    if len(path) > MAX_NAME:
+        raise ValueError(f"a name of {len(path):,} bytes, over {MAX_NAME:,}")
+    return path
+
+
+def _memory(fields: Fields) -> int:
+    """Return the bytes that a member takes beside the columns, about."""
+    extra = fields.extra or NO_EXTRA
+    texts = sum(len(key) + len(value) for key, value in extra.records)
+    regions = _REGION * len(extra.sparse or ())
+    return len(fields.name) + len(fields.target or b"") + texts + regions
 
 
 def read_layer(source: LayerBytes, where: str, layer: int, into: Members) -> LayerIndex:
@@ -224,7 +249,7 @@ def read_layer(source: LayerBytes, where: str, layer: int, into: Members) -> Lay
         FormatError: The stream breaks the format, or a name leaves the root.
     """
     index = LayerIndex(where, first=len(into))
-    reader = TarReader(source, where)
+    reader = TarReader(source, where, into.allowance)
     estargz: list[Entry] = []
     for entry in reader:
         path = entry[0]
@@ -257,8 +282,7 @@ def _add(reader: TarReader, entry: Entry, into: Members) -> None:
     if not -MAX_NUMBER < mtime < MAX_NUMBER:
         reader.fail(f"an mtime of {mtime:,} seconds")
     if len(into.kinds) >= into.limit:
-        reader.fail(f"more than {into.limit:,} members; if that is right, allow more "
-                    "with --max-members")  # fmt: skip
+        into.check_limit(1, where=reader.where, offset=reader.offset)
     if target is not None:
         into.targets[len(into.kinds)] = _target(reader, kind, target)
     if extra is not None:

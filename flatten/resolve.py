@@ -26,6 +26,8 @@ from .model import (
 )
 
 MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
+MAX_FOLLOWED: Final = 1 << 24  # bytes of their texts, for all paths: two seconds
+FOLLOWED: Final = 1 << 8  # and so many more for each member; real ones need 20
 
 _WAYS: Final = (DIRECTORY, SYMLINK)
 
@@ -56,6 +58,7 @@ class Tree:
         self.children: dict[int, Names] = {}
         self.linked: set[int] = set()
         self.warnings: list[str] = []
+        self._followed = 0  # bytes of symlinks' texts
         self._aside: Names = {}  # AUFS bookkeeping of the layer that is being applied
 
     def apply(self, index: LayerIndex) -> None:
@@ -253,6 +256,10 @@ class Tree:
                     self._fail(f"more than {MAX_LINKS} symlinks on the way to "
                                f"{quoted(path)}", index, offset)  # fmt: skip
                 target = members.targets[inode]
+                self._followed += len(target)
+                if self._followed > MAX_FOLLOWED + FOLLOWED * len(members):
+                    self._fail("symlinks too long to follow for each entry below "
+                               "them", index, offset)  # fmt: skip
                 if target.startswith(b"/"):
                     trail = [self.root]
                 todo.extend(reversed(target.split(b"/")))
@@ -308,10 +315,11 @@ class Tree:
         links that wait too, so what is not found is looked for again.
         """
         found: dict[int, int] = {}
+        ahead: dict[int, int] = {}
         todo = list(waiting)
         for _ in range(MAX_LINKS):
             for member in todo:
-                inode = self._follow(member, found, index)
+                inode = self._follow(member, found, ahead, index)
                 names, name = waiting[member]
                 if inode is not None and names.get(name) == member:
                     names[name] = inode
@@ -327,17 +335,27 @@ class Tree:
                 self._fail_link(member, "which is not there", index)
 
     def _follow(
-        self, member: int, found: dict[int, int], index: LayerIndex
+        self,
+        member: int,
+        found: dict[int, int],
+        ahead: dict[int, int],
+        index: LayerIndex,
     ) -> int | None:
-        """Return the inode at the end of a chain of links, and note it for them all."""
+        """Return the inode at the end of a chain of links, and note it for them all.
+
+        Where it ends in nothing yet, ``ahead`` notes that end: the next one that comes
+        this way goes on from there.
+        """
         chain: dict[int, None] = {}
         inode = member
         while self.members.kinds[inode] == LINK:
             chain[inode] = None
-            target = found.get(inode)
+            target = found.get(inode, ahead.get(inode))
             if target is None:
                 target = self._target(inode, index)
             if target is None:
+                del chain[inode]
+                ahead |= dict.fromkeys(chain, inode)
                 return None
             if target in chain:
                 self._fail_link(inode, "in a circle", index)

@@ -48,7 +48,7 @@ class Limits:
 
     memory: int | None = None
     size: int = 1 << 40
-    members: int = 20_000_000
+    members: int = 8_000_000
     ratio: int = 2000
 
 
@@ -126,15 +126,17 @@ class Window:
 
     Attributes:
         where: Its name in messages.
+        place: Where it begins, and how long it is.
     """
 
-    __slots__ = ("_length", "_source", "_start", "where")
+    __slots__ = ("_length", "_source", "_start", "place", "where")
 
     def __init__(self, source: LayerBytes, start: int, length: int, where: str) -> None:
         """Make a window ``length`` bytes wide, ``start`` bytes into ``source``."""
         self._source = source
         self._start = start
         self._length = length
+        self.place = start, length
         self.where = where
 
     def read(self, offset: int, count: int) -> bytes:

@@ -26,7 +26,8 @@ from .model import SparseMap
 BLOCK_SIZE: Final = 512
 ZEROS: Final = bytes(BLOCK_SIZE)
 
-MAX_SPARSE_REGIONS: Final = 1 << 20  # as Go's archive/tar (CVE-2025-58183)
+MAX_SPARSE_REGIONS: Final = 1 << 18  # Go's archive/tar stops at 2**20 (CVE-2025-58183)
+MAX_RECORDS: Final = 1 << 20  # bytes of PAX records for one member, as Go, libarchive
 
 _OCTAL: Final = re.compile(rb"\0? *([0-7]*)(?:[ \0].*)?", re.DOTALL)
 _DECIMAL: Final = re.compile(rb"[0-9]{1,19}")
@@ -88,15 +89,14 @@ def checksum_error(block: bytes) -> str:
 
     The sum of the bytes with the field itself as spaces; some old tars summed
     signed bytes. The low half of Adler-32 is 1 + the sum modulo 65521, at a fifth
-    of the cost of ``sum`` in Python.
+    of the cost of ``sum`` in Python; the sum of 512 ASCII bytes stays below that.
     """
     field = block[148:156]
     spaces = 256 - sum(field)
     digits = field[:6]  # "%06o\0 ", as nearly all write it
-    if digits.isdigit() and field[6] == 0:
-        low = (zlib.adler32(block) & 0xFFFF) - 1 + spaces
+    if digits.isdigit() and field[6] == 0 and block.isascii():
         with suppress(ValueError):  # not octal
-            if (low - int(digits, 8)) % 65521 == 0:
+            if (zlib.adler32(block) & 0xFFFF) - 1 + spaces == int(digits, 8):
                 return ""
     try:
         stored = parse_number(field)
@@ -274,6 +274,8 @@ def sparse_map(
             joined.append((offset, length))
         end = offset + length
         total += length
+    if len(joined) >= MAX_SPARSE_REGIONS:
+        raise ValueError("a sparse file with too many regions")
     if total != stored:
         raise ValueError(
             f"sparse regions of {total:,} bytes, but {stored:,} are stored"

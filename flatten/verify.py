@@ -36,7 +36,12 @@ class DigestCheck:
         """
         self._now: deque[_Task] = deque()
         self._later: deque[_Task] = deque()
+        known: set[tuple[int, str | None, str | None]] = set()
         for layer in layers:
+            promise = id(layer.open()), layer.diff_id, layer.digest
+            if promise in known:  # a layer that is listed again
+                continue
+            known.add(promise)
             inflated = layer.open() is not layer.blob()
             if layer.diff_id is not None:
                 tasks = self._later if inflated else self._now

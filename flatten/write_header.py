@@ -21,7 +21,7 @@ from .model import (
     Owner,
     SparseMap,
 )
-from .tarball import BLOCK_SIZE, format_number, format_records
+from .tarball import BLOCK_SIZE, MAX_RECORDS, format_number, format_records
 
 RECORD_SIZE: Final = 10_240  # tar's blocking factor of 20: outputs end on one
 LONG_LINK: Final = b"././@LongLink"  # the name of L and K members
@@ -90,8 +90,16 @@ def long_name(typeflag: bytes, text: bytes) -> bytes:
 
 
 def pax_header(records: list[tuple[bytes, bytes]], magic: bytes) -> bytes:
-    """Write a PAX ``x`` member."""
-    return record_member(b"././@PaxHeader", ord("x"), format_records(records), magic)
+    """Write a PAX ``x`` member.
+
+    Raises:
+        ValueError: It would be larger than readers take.
+    """
+    body = format_records(records)
+    if len(body) > MAX_RECORDS:
+        raise ValueError(f"{len(body):,} bytes of records for one member, "
+                         f"over {MAX_RECORDS:,}")  # fmt: skip
+    return record_member(b"././@PaxHeader", ord("x"), body, magic)
 
 
 def _with_end(regions: SparseMap, size: int) -> list[tuple[int, int]]:

@@ -39,8 +39,8 @@ class Memory:
         return len(self.data)
 
 
-def index(tar):
-    members = Members()
+def index(tar, members=None):
+    members = Members() if members is None else members
     return read_layer(Memory(tar), "layer", 0, members), members
 
 

@@ -97,6 +97,16 @@ def test_checksum_is_exact_where_adler_wraps():
     assert "checksum" in tarball.checksum_error(wrong)
 
 
+@pytest.mark.parametrize("name", [b"name", b"\xff" * 100])
+def test_checksum_that_is_off_by_the_modulus_of_adler(name):
+    head = block(name)
+    total = sum(head[:148]) + sum(head[156:]) + 256
+
+    wrong = head[:148] + b"%06o\0 " % (total + 65521) + head[156:]
+
+    assert "checksum" in tarball.checksum_error(wrong)
+
+
 @pytest.mark.parametrize("field", [b"888888\0 ", b"0123489\0", b"      \0 "])
 def test_a_checksum_that_is_not_octal(field):
     head = block(b"name")

@@ -1,5 +1,6 @@
 """The tar around an image: its members by name, found without reading their data."""
 
+from array import array
 from typing import Final, NoReturn
 
 from ..errors import FormatError, quoted
@@ -7,8 +8,10 @@ from ..model import FILE, LINK, SYMLINK, LayerBytes
 from ..read_tar import TarReader
 from ..streams import Pool, Window, read_whole
 from ..tarball import normalise
+from .documents import Documents
 
 MAX_HOPS: Final = 40  # links from member to member
+MAX_FILES: Final = 1 << 20  # in an archive of images: 250 bytes of memory each
 
 
 class Archive:
@@ -19,6 +22,7 @@ class Archive:
     Attributes:
         name: As the user gave it, for messages.
         pool: What inflates compressed layers.
+        documents: What was parsed.
         is_tar: It begins as a tar does.
         ended: It has its end-of-archive mark, so that it was not cut off.
         failure: Why the index is not complete, if it is not.
@@ -28,19 +32,25 @@ class Archive:
         """Index the archive: one small read a member, its data is skipped."""
         self.name = name
         self.pool = pool
+        self.documents = Documents()
         self.failure: FormatError | None = None
         self._source = source
-        self._files: dict[bytes, tuple[int, int]] = {}
+        self._files: dict[bytes, int] = {}  # rows of the columns
         self._links: dict[bytes, bytes] = {}
+        self._data, self._sizes = array("q"), array("q")
         reader = TarReader(source, name)
         count = 0
         try:
             for path, kind, _, _, size, data, target, extra in reader:
                 count += 1
+                if count > MAX_FILES:
+                    reader.fail(f"more than {MAX_FILES:,} files around an image")
                 self._files.pop(path, None)
                 self._links.pop(path, None)
                 if kind == FILE and (extra is None or extra.sparse is None):
-                    self._files[path] = data, size
+                    self._files[path] = len(self._data)
+                    self._data.append(data)
+                    self._sizes.append(size)
                 elif kind == SYMLINK and target is not None:
                     parent = (
                         b"" if target.startswith(b"/") else path.rpartition(b"/")[0]
@@ -89,7 +99,9 @@ class Archive:
                 self.fail(f"{what}, {shown}, is not in the archive")
             path = self._links[path]
             hops += 1
-        return Window(self._source, *self._files[path], f"{self.name}, {what}")
+        row = self._files[path]
+        where = f"{self.name}, {what}"
+        return Window(self._source, self._data[row], self._sizes[row], where)
 
     def read(self, name: str, what: str, limit: int) -> bytes:
         """Return all of a small file.

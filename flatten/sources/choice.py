@@ -13,6 +13,7 @@ USUAL_DRIVER: Final = "overlay2"
 """Docker's default: its images are meant where another driver has the same."""
 
 _SHOWN: Final = 20  # images listed in a message
+_NAMES_SHOWN: Final = 4  # of each
 _ARCHITECTURES: Final = {
     "x86_64": ("amd64", ""),
     "aarch64": ("arm64", ""),
@@ -242,7 +243,7 @@ def _on_platform(entries: list[E], platform: Platform | None) -> list[E]:
     if platform is None and len({found for _, found in known}) == 1:
         return entries  # they do not differ in it
     fits = [entry for entry, found in known if found is not None and asked.runs(found)]
-    exact = [entry for entry in fits if entry.platform() == asked]
+    exact = [entry for entry, found in known if found == asked]
     return exact or fits or [entry for entry, found in known if found is None]
 
 
@@ -268,7 +269,8 @@ def _listed(entries: Sequence[E]) -> str:
     listed = []
     several = _store_options(entries) != ""
     for position, entry in enumerate(entries[:_SHOWN]):
-        names = " ".join(map(shown, entry.names)) or "(no name)"
+        names = " ".join(map(shown, entry.names[:_NAMES_SHOWN])) or "(no name)"
+        names += " ..." if len(entry.names) > _NAMES_SHOWN else ""
         platform = entry.platform()
         parts = [
             f"@{position}",

@@ -16,8 +16,8 @@ Reference: moby image/tarexport/{save,load}.go and image/spec/v1.md.
 """
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -25,18 +25,33 @@ from ..errors import FormatError, quoted, shown
 from ..model import Image
 from .archive import Archive
 from .choice import Entry, Platform, config_platform
-from .documents import DIGEST, BlobLayer, Files, blob_digest, diff_ids, read_json
+from .documents import (
+    DIGEST,
+    MAX_LAYERS,
+    BlobLayer,
+    Files,
+    blob_digest,
+    diff_ids,
+    read_json,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One image of an archive, not yet opened."""
+    """One image of an archive, not yet opened.
+
+    Attributes:
+        config: The name of its config, which is read again when it is opened.
+        runs_on: The platform that the config is for.
+        layers: Finds the names of its layers, oldest first.
+    """
 
     archive: Archive
     id: str
     names: tuple[str, ...]
-    config: dict[str, Any]
-    layers: tuple[str, ...]
+    config: str
+    runs_on: Platform | None
+    layers: Callable[[], Sequence[str]]
     parent: str | None = None
     store: str = ""
 
@@ -47,7 +62,7 @@ class _Entry:
 
     def platform(self) -> Platform | None:
         """Return the platform that the config is for."""
-        return config_platform(self.config)
+        return self.runs_on
 
     def load(self) -> Image:
         """Find the layers.
@@ -55,24 +70,27 @@ class _Entry:
         Raises:
             FormatError: One is not there, or the config has another number of them.
         """
-        files, count = self.archive, len(self.layers)
+        files, paths = self.archive, self.layers()
+        count = len(paths)
         where = f"{files.name}, config of {self.id[:12]}"
-        promised = diff_ids(self.config, count, where)
-        layers = []
-        for position, path in enumerate(self.layers):
+        config, _ = read_json(files, self.config, "config")
+        promised = diff_ids(config, count, where)
+        layers: list[BlobLayer] = []
+        known: dict[tuple[int, int], BlobLayer] = {}
+        for position, path in enumerate(paths):
             what = f"layer {position + 1} of {count}"
             name = f"{files.name}, {what} ({shown(path)})"
             opener = partial(files.open, path, what)
-            opener()  # what is not there is said now
-            layers.append(
-                BlobLayer(
-                    name, promised[position], blob_digest(path), opener, files.pool
-                )
-            )
+            place = opener().place  # what is not there is said now
+            layer = BlobLayer(
+                name, promised[position], blob_digest(path), opener, files.pool,
+                same=known.get(place),
+            )  # fmt: skip
+            known.setdefault(place, layer)
+            layers.append(layer)
         return Image(
-            files.name, self.id, self.names, self.config, tuple(layers),
-            parent=self.parent,
-        )  # fmt: skip
+            files.name, self.id, self.names, config, tuple(layers), parent=self.parent
+        )
 
 
 def detect(files: Files) -> bool:
@@ -105,22 +123,31 @@ def _read_manifest(archive: Archive) -> list[_Entry]:
     where = f"{archive.name}, manifest.json"
     if not isinstance(document, list):
         raise FormatError("not a list of images", where=where)
-    entries: list[_Entry] = []
+    known: dict[str, tuple[str, Platform | None]] = {}  # of each config, by its name
+    configs: dict[str, str] = {}  # its name, by the image's id
+    found: dict[tuple[str, tuple[str, ...]], dict[str, None]] = {}
+    parents: dict[tuple[str, tuple[str, ...]], str | None] = {}
     for position, item in enumerate(document):
-        config_name, layers, names = _manifest_item(item, f"{where}, image {position}")
-        config, data = read_json(archive, config_name, "config")
-        if not isinstance(config, dict):
-            raise FormatError(f"{quoted(config_name)} is not an object", where=where)
-        image_id = hashlib.sha256(data).hexdigest()
-        for known, entry in enumerate(entries):
-            if (entry.id, entry.layers) == (image_id, layers):
-                merged = dict.fromkeys((*entry.names, *names))
-                entries[known] = replace(entry, names=tuple(merged))
-                break
-        else:
-            parent = _manifest_parent(item)
-            entries.append(_Entry(archive, image_id, names, config, layers, parent))
-    return entries
+        config, layers, names = _manifest_item(item, f"{where}, image {position}")
+        if config not in known:
+            known[config] = _identify(archive, config, where)
+        image = known[config][0], layers
+        configs.setdefault(image[0], config)
+        found.setdefault(image, {}).update(dict.fromkeys(names))
+        parents.setdefault(image, _manifest_parent(item))
+    return [
+        _Entry(archive, image[0], tuple(names), configs[image[0]],
+               known[configs[image[0]]][1], partial(tuple, image[1]), parents[image])
+        for image, names in found.items()
+    ]  # fmt: skip
+
+
+def _identify(archive: Archive, name: str, where: str) -> tuple[str, Platform | None]:
+    """Return the id of the image that a config makes, and its platform."""
+    config, data = read_json(archive, name, "config")
+    if not isinstance(config, dict):
+        raise FormatError(f"{quoted(name)} is not an object", where=where)
+    return hashlib.sha256(data).hexdigest(), config_platform(config)
 
 
 def _manifest_item(
@@ -165,53 +192,50 @@ def _legacy_ids(archive: Archive) -> list[str]:
 
 def _read_legacy(archive: Archive) -> list[_Entry]:
     """List the images: what has a name, or else what is nobody's parent."""
-    configs: dict[str, dict[str, Any]] = {}
+    parents: dict[str, str | None] = {}
+    platforms: dict[str, Platform | None] = {}
     for layer_id in _legacy_ids(archive):
         config, _ = read_json(
             archive, f"{layer_id}/json", f"json of {shown(layer_id[:12])}"
         )
         if not isinstance(config, dict):
             archive.fail(f"{quoted(layer_id)}/json is not an object")
-        configs[layer_id] = config
+        parents[layer_id] = _parent(config, archive)
+        platforms[layer_id] = config_platform(config)
     names = _repositories(archive)
     if not names:
         if not archive.ended:
             archive.fail("no manifest.json, no repositories and no end: cut off?")
-        parents = {_parent(config, archive) for config in configs.values()}
-        names = {layer_id: [] for layer_id in configs if layer_id not in parents}
+        inner = set(parents.values())
+        names = {layer_id: [] for layer_id in parents if layer_id not in inner}
     entries = []
     for image_id, tags in names.items():
-        chain = _chain(image_id, configs, archive)
-        layers = tuple(f"{layer_id}/layer.tar" for layer_id in chain)
+        if image_id not in parents:
+            archive.fail(f"layer {quoted(image_id)} is not in the archive")
         entries.append(
-            _Entry(
-                archive,
-                image_id,
-                tuple(tags),
-                configs[image_id],
-                layers,
-                _parent(configs[image_id], archive),
-            )
-        )
+            _Entry(archive, image_id, tuple(tags), f"{image_id}/json",
+                   platforms[image_id], partial(_chain, image_id, parents, archive),
+                   parents[image_id])
+        )  # fmt: skip
     return entries
 
 
 def _chain(
-    image_id: str, configs: dict[str, dict[str, Any]], archive: Archive
+    image_id: str, parents: dict[str, str | None], archive: Archive
 ) -> list[str]:
-    """Return the ids from the base to ``image_id``."""
-    if image_id not in configs:
-        archive.fail(f"layer {quoted(image_id)} is not in the archive")
+    """Return the names of the layers from the base to ``image_id``."""
     chain: dict[str, None] = {}
     current: str | None = image_id
     while current:
         if current in chain:
             archive.fail(f"the parents of {quoted(image_id)} go in a circle")
-        if current not in configs:
+        if current not in parents:
             archive.fail(f"layer {quoted(current)} is not in the archive")
+        if len(chain) == MAX_LAYERS:
+            archive.fail(f"{quoted(image_id)} has more than {MAX_LAYERS:,} layers")
         chain[current] = None
-        current = _parent(configs[current], archive)
-    return [*chain][::-1]
+        current = parents[current]
+    return [f"{layer_id}/layer.tar" for layer_id in reversed(chain)]
 
 
 def _parent(config: dict[str, Any], archive: Archive) -> str | None:

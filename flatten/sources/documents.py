@@ -13,8 +13,25 @@ from ..model import LayerBytes, Place
 from ..streams import Pool, plain
 
 MAX_DOCUMENT: Final = 1 << 23  # bytes of a JSON document; registries stop at 4 MiB
+MAX_VALUES: Final = 1 << 18  # lists and objects in it: 3 bytes each, 64 once parsed
+MAX_DOCUMENTS: Final = 1 << 28  # of all that are parsed: a few seconds
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _BLOB: Final = re.compile(r"blobs/sha256/([0-9a-f]{64})")
+
+
+@dataclass(slots=True)
+class Documents:
+    """What was parsed of a source: only the last one is kept, for who asks again.
+
+    Attributes:
+        left: Bytes that may yet be parsed.
+        asked: For which document it was last: name, digest, limit.
+        last: It as parsed, and its bytes.
+    """
+
+    left: int = MAX_DOCUMENTS
+    asked: tuple[str, str | None, int] | None = None
+    last: tuple[Any, bytes] = (None, b"")
 
 
 class Files(Protocol):
@@ -23,10 +40,12 @@ class Files(Protocol):
     Attributes:
         name: As the user gave it, for messages.
         pool: What inflates compressed layers.
+        documents: What was parsed.
     """
 
     name: str
     pool: Pool
+    documents: Documents
 
     def __contains__(self, name: bytes) -> bool:
         """Say whether there is a file of that name."""
@@ -54,6 +73,7 @@ class BlobLayer:
         opener: Opens the blob: a source may have more layers than a process may
             have open files.
         place: Where it lies unpacked.
+        same: A layer before it that is the same blob.
     """
 
     name: str
@@ -62,17 +82,22 @@ class BlobLayer:
     opener: Callable[[], LayerBytes]
     pool: Pool
     place: Place | None = None
+    same: "BlobLayer | None" = field(default=None, repr=False)
     _blob: LayerBytes | None = field(default=None, repr=False)
     _opened: LayerBytes | None = field(default=None, repr=False)
 
     def blob(self) -> LayerBytes:
         """Return the blob, opened at the first call."""
+        if self.same is not None:
+            return self.same.blob()
         if self._blob is None:
             self._blob = self.opener()
         return self._blob
 
     def open(self) -> LayerBytes:
         """Return the uncompressed bytes; inflating begins at the first call."""
+        if self.same is not None:
+            return self.same.open()
         if self._opened is None:
             self._opened = plain(self.blob(), self.pool, self.name)
         return self._opened
@@ -108,8 +133,28 @@ def read_json(
         FormatError: It is not there, too large, or not JSON.
         IntegrityError: It has another digest.
     """
+    documents = files.documents
+    asked = name, digest, limit
+    if asked != documents.asked:
+        documents.asked = None
+        documents.last = _parse(files, name, what, digest, limit)
+        documents.asked = asked
+    return documents.last
+
+
+def _parse(
+    files: Files, name: str, what: str, digest: str | None, limit: int
+) -> tuple[Any, bytes]:
+    """Read and parse a document."""
     where = f"{files.name}, {what}"
     data = files.read(name, what, limit)
+    files.documents.left -= len(data)
+    if files.documents.left < 0:
+        raise FormatError(
+            f"more than {MAX_DOCUMENTS:,} bytes of documents, all together", where=where
+        )
+    if data.count(b"[") + data.count(b"{") > MAX_VALUES:
+        raise FormatError(f"more than {MAX_VALUES:,} lists and objects", where=where)
     digest = digest or blob_digest(name)
     actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if digest not in (None, actual):

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import FlattenError, FormatError, quoted, shown
 from ..streams import File, Pool, read_whole
 from ..tarball import normalise
+from .documents import Documents
 
 
 class Folder:
@@ -20,6 +21,7 @@ class Folder:
         name: As the user gave it, for messages.
         path: Of the directory.
         pool: What inflates compressed layers.
+        documents: What was parsed.
         resources: Closes the files that were opened.
     """
 
@@ -27,6 +29,7 @@ class Folder:
         """Open nothing yet."""
         self.name = shown(path)
         self.pool = pool
+        self.documents = Documents()
         self.resources = ExitStack()
         self.path = Path(path)
 

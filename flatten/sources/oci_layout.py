@@ -31,10 +31,11 @@ Instead = Callable[[int, Sequence[str | None]], Layer | None]
 class Manifest:
     """A manifest of a layout, or of a store that has the same documents.
 
+    The documents are read again when they are needed: there may be many.
+
     Attributes:
         ids: Hex digests of the manifest, its config, and the indexes that list it.
         names: From the annotations, its own or those of the index that lists it.
-        manifest: As parsed.
         listed: The platform that the index says it is for.
         store: The part of a store that it is in.
     """
@@ -42,7 +43,6 @@ class Manifest:
     files: Files
     ids: tuple[str, ...]
     names: tuple[str, ...]
-    manifest: dict[str, Any]
     listed: Platform | None
     store: str = ""
 
@@ -52,10 +52,7 @@ class Manifest:
 
     def config(self) -> dict[str, Any]:
         """Return the config document."""
-        digest, _ = _descriptor(
-            self.manifest.get("config"), f"{self.files.name}, config"
-        )
-        document, _ = read_json(self.files, _path(digest), "config")
+        document, _ = read_json(self.files, _path(self.ids[1]), "config")
         if not isinstance(document, dict):
             raise FormatError("not an object", where=f"{self.files.name}, config")
         return document
@@ -67,7 +64,8 @@ class Manifest:
             FormatError: The manifest does not have them.
         """
         where = f"{self.files.name}, manifest"
-        descriptors = self.manifest.get("layers")
+        manifest, _ = read_json(self.files, _path(self.ids[0]), "manifest")
+        descriptors = manifest.get("layers")
         if not isinstance(descriptors, list):
             raise FormatError("layers is not a list", where=where)
         for descriptor in descriptors:
@@ -101,17 +99,23 @@ class Manifest:
             FormatError: One is not there, or not as the manifest says.
         """
         name = self.files.name
-        config, image_id = self.config(), self.ids[1]
         descriptors = self.blobs()
+        config, image_id = self.config(), self.ids[1]
         count = len(descriptors)
         promised = diff_ids(config, count, f"{name}, config of {image_id[:12]}")
         layers: list[Layer] = []
+        known: dict[str, BlobLayer] = {}
         for position, descriptor in enumerate(descriptors):
+            digest = descriptor["digest"]
             found = None
-            if instead and _path(descriptor["digest"]).encode() not in self.files:
+            if instead and _path(digest).encode() not in self.files:
                 found = instead(position, promised)
-            what = f"layer {position + 1} of {count}"
-            layers.append(found or self._layer(descriptor, what, promised[position]))
+            if found is None:
+                what = f"layer {position + 1} of {count}"
+                found = self._layer(descriptor, what, promised[position])
+                found.same = known.get(digest)
+                known.setdefault(digest, found)
+            layers.append(found)
         return Image(name, image_id, self.names, config, tuple(layers))
 
     def _layer(
@@ -190,7 +194,7 @@ def _manifests(  # noqa: PLR0913, PLR0917 - what is inherited on the way down
         if "manifests" not in found:
             config, _ = _descriptor(found.get("config"), f"{files.name}, manifest")
             known = (known[0], config.removeprefix("sha256:"), *known[1:])
-            yield Manifest(files, known, own or names, found, platform)
+            yield Manifest(files, known, own or names, platform)
         elif depth:
             yield from _manifests(
                 files, found, f"index {digest}", depth - 1, read, known, own or names
@@ -213,7 +217,8 @@ def _read_blob(
         raise FormatError(f"{len(data):,} bytes, the index says {size:,}", where=where)
     types = [str(d["mediaType"]) for d in (descriptor, document) if "mediaType" in d]
     if len(set(types)) > 1:
-        raise FormatError(f"two media types, {sorted(types)}", where=where)
+        both = quoted(", ".join(sorted(types)))
+        raise FormatError(f"two media types, {both}", where=where)
     if "manifests" in document and ("layers" in document or "config" in document):
         raise FormatError("both an index and a manifest (CVE-2021-41190)", where=where)
     return document
@@ -237,7 +242,7 @@ def _descriptor(value: object, where: str) -> tuple[str, int]:
     digest, size = value.get("digest"), value.get("size")
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise FormatError(f"{quoted(str(digest))} is no sha256 digest", where=where)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
         raise FormatError(f"{quoted(str(size))} is no size", where=where)
     for key, kind in (("annotations", dict), ("platform", dict), ("urls", list)):
         if value.get(key) is not None and not isinstance(value[key], kind):
@@ -260,10 +265,14 @@ def join(
     key: Callable[[Manifest], object] = lambda entry: entry.ids[0],
 ) -> list[Manifest]:
     """Join the entries that are one, such as one manifest with several names."""
-    joined: dict[object, Manifest] = {}
+    same: dict[object, list[Manifest]] = {}
     for entry in entries:
-        first = joined.setdefault(key(entry), entry)
-        names = tuple(dict.fromkeys(first.names + entry.names))
-        ids = tuple(dict.fromkeys(first.ids + entry.ids))
-        joined[key(entry)] = replace(first, ids=ids, names=names)
-    return list(joined.values())
+        same.setdefault(key(entry), []).append(entry)
+    return [
+        replace(
+            found[0],
+            ids=tuple(dict.fromkeys(hex_ for entry in found for hex_ in entry.ids)),
+            names=tuple(dict.fromkeys(name for entry in found for name in entry.names)),
+        )
+        for found in same.values()
+    ]
