@@ -4,19 +4,22 @@
 >>> flatten.export("image.tar", "rootfs.tar")                       # doctest: +SKIP
 """
 
-from .edit import Edits
-from .errors import (
-    FlattenError,
-    FormatError,
-    IntegrityError,
-    SourceError,
-    UsageError,
-)
-from .export import Exported, export, plan_image
-from .model import Image, Layer, Plan
-from .options import Options
-from .sources import open_image
-from .streams import Limits
+try:
+    from .edit import Edits
+    from .errors import (
+        FlattenError,
+        FormatError,
+        IntegrityError,
+        SourceError,
+        UsageError,
+    )
+    from .export import Exported, export, plan_image
+    from .model import Image, Layer, Plan
+    from .options import Options
+    from .sources import open_image
+    from .streams import Limits
+except KeyboardInterrupt:  # the command has hardly started: no traceback for that
+    raise SystemExit(130) from None
 
 __version__ = "0.1.0"
 

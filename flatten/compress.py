@@ -38,8 +38,8 @@ class Sink(Protocol):
         """Return what the kernel can copy to, if bytes go there as they are."""
 
 
-def _write(out: int, view: memoryview) -> int:
-    """Write bytes; return how many were written.
+def _write(out: int, view: memoryview, name: str) -> int:
+    """Write bytes to what is called ``name``; return how many were written.
 
     Raises:
         FlattenError: They cannot be; BrokenPipeError passes as it is.
@@ -49,19 +49,20 @@ def _write(out: int, view: memoryview) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise FlattenError(f"cannot write: {error.strerror}") from error
+        raise FlattenError(f"{name}: cannot write: {error.strerror}") from error
 
 
 class PlainSink:
     """A descriptor."""
 
-    def __init__(self, out: int) -> None:
-        """Write to ``out``."""
+    def __init__(self, out: int, name: str) -> None:
+        """Write to ``out``, which messages call ``name``."""
         self._out = out
+        self._name = name
 
     def write(self, view: memoryview) -> int:
         """Write bytes; return how many were written."""
-        return _write(self._out, view)
+        return _write(self._out, view, self._name)
 
     def descriptor(self) -> int:
         """Return the descriptor."""
@@ -98,16 +99,17 @@ class _Raw:
         abandoned: What still comes is thrown away.
     """
 
-    def __init__(self, out: int) -> None:
+    def __init__(self, out: int, name: str) -> None:
         self.abandoned = False
         self.closed = False
         self._out = out
+        self._name = name
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         size = len(view)
         while view and not self.abandoned:
-            view = view[_write(self._out, view) :]
+            view = view[_write(self._out, view, self._name) :]
         return size
 
     def flush(self) -> None:
@@ -150,16 +152,16 @@ def parse_spec(text: str | None, path: str) -> tuple[str, int] | None:
 
 
 @contextmanager
-def compressing(out: int, spec: tuple[str, int] | None) -> Iterator[Sink]:
-    """Yield what takes the tar's bytes and writes them to ``out``.
+def compressing(out: int, spec: tuple[str, int] | None, name: str) -> Iterator[Sink]:
+    """Yield what takes the tar's bytes and writes them to ``out``, called ``name``.
 
     Raises:
         FlattenError: Something cannot be written.
     """
     if spec is None:
-        yield PlainSink(out)
+        yield PlainSink(out, name)
         return
-    raw = _Raw(out)
+    raw = _Raw(out, name)
     compressor = _compressor(raw, *spec)
     blocks = _Blocks(compressor.write)
     try:

@@ -83,10 +83,11 @@ def export(
         if check is not None:
             check.start_rest()
         with bar(plan.size, options.progress) as advance:
-            job = Job(image, plan, shape, advance)
+            job = Job(image, plan, shape, options.sync, options.settle, advance)
             with output.writing(job):
                 if check is not None:
                     check.finish()
+                image.check_unchanged()
                 _write_sidecars(job, options)
     promised = sum(layer.diff_id is not None for layer in image.layers)
     return Exported(

@@ -11,7 +11,7 @@ a second path to the same number.
 """
 
 from array import array
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Callable, Iterator, MutableSequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -290,7 +290,10 @@ class Image:
     A context manager: on leaving it, the files behind the layers are closed.
 
     Attributes:
-        source: The archive or store it was found in, as the user named it.
+        source: The archive or store it was found in, as messages name it.
+        path: Where that is on the host.
+        check_unchanged: Raises FlattenError if its files are not what they were when
+            they were opened.
         id: Hex digest of the config, or the image's id before docker 1.10.
         names: Its names with tags, as written in the source.
         config: The config document, as parsed.
@@ -311,6 +314,8 @@ class Image:
     warnings: list[str] = field(default_factory=list)
     added: tuple[Layer, ...] = ()
     parent: str | None = None
+    path: str = ""
+    check_unchanged: Callable[[], object] = field(default=lambda: None, repr=False)
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
 
     def __enter__(self) -> Self:

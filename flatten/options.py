@@ -1,6 +1,7 @@
 """What an export can be asked for, in one frozen record."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,6 +9,11 @@ from .edit import NO_EDITS, Edits
 from .errors import UsageError, quoted
 from .history import Point
 from .streams import Limits
+
+
+def nothing() -> None:
+    """Do nothing."""
+
 
 CHOICES: Final = {
     "format": ("gnu", "pax"),
@@ -48,6 +54,10 @@ class Options:
         force: Replace a directory that is not empty.
         config_out: Write the image's config document here.
         list_out: Write a list of what was written here (``listing``).
+        sync: Wait until a file is on the disk before it gets its name, so that after
+            a power cut it is whole, or what was there before.
+        settle: Called when all is right, before an output gets its name; what it
+            raises prevents that.
         progress: A bar on standard error: ``auto``, ``always`` or ``never``.
     """
 
@@ -70,6 +80,8 @@ class Options:
     force: bool = False
     config_out: str | os.PathLike[str] | None = None
     list_out: str | os.PathLike[str] | None = None
+    sync: bool = True
+    settle: Callable[[], object] = nothing
     progress: str = "never"
 
     def __post_init__(self) -> None:

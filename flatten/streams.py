@@ -62,13 +62,27 @@ class File:
         where: As the user gave it.
     """
 
-    __slots__ = ("_length", "descriptor", "where")
+    __slots__ = ("_changed", "_length", "descriptor", "where")
 
     def __init__(self, descriptor: int, where: str, length: int) -> None:
         """Take over an open descriptor."""
         self.descriptor = descriptor
         self.where = where
         self._length = length
+        self._changed = os.fstat(descriptor).st_mtime_ns
+
+    def check_unchanged(self) -> None:
+        """Check that nobody has written to the file since it was opened.
+
+        Raises:
+            FlattenError: Somebody has, so that what was read is of no one time.
+        """
+        if self.descriptor < 0:
+            return
+        status = os.fstat(self.descriptor)
+        grown = stat.S_ISREG(status.st_mode) and status.st_size != self._length
+        if grown or status.st_mtime_ns != self._changed:
+            raise FlattenError(f"{self.where}: changed while it was read")
 
     def close(self) -> None:
         """Close the file; a second time does nothing."""
@@ -270,11 +284,13 @@ class Pool:
 
     Attributes:
         limits: What may not be passed.
+        files: The open files of the source.
     """
 
     def __init__(self, limits: Limits) -> None:
         """Start no thread yet."""
         self.limits = limits
+        self.files: list[File] = []
         self._memory = free_memory() // 4 if limits.memory is None else limits.memory
         self._total = 0
         self._scratch: int | None = None
@@ -340,16 +356,31 @@ class Pool:
                     self._scratch_end += done
                     chunk = chunk[done:]
             except OSError as error:
+                folder = tempfile.tempdir or "any folder"
                 raise FlattenError(
-                    f"cannot write scratch space in {tempfile.gettempdir()}: "
-                    f"{error.strerror}; TMPDIR says where, --memory how much goes there"
+                    f"cannot write scratch space in {folder}: {error.strerror}; "
+                    "TMPDIR says where, --memory how much goes there"
                 ) from error
         return start
 
     def recall(self, offset: int, count: int) -> bytes:
         """Return bytes of the scratch file."""
         assert self._scratch is not None, "what was kept there is read"
-        return os.pread(self._scratch, count, offset)
+        try:
+            return os.pread(self._scratch, count, offset)
+        except OSError as error:
+            raise FlattenError(
+                f"cannot read scratch space: {error.strerror}"
+            ) from error
+
+    def check_unchanged(self) -> None:
+        """Check that nobody has written to the files since they were opened.
+
+        Raises:
+            FlattenError: Somebody has.
+        """
+        for file in self.files:
+            file.check_unchanged()
 
     def close(self) -> None:
         """Stop the threads and give back what they filled."""

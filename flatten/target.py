@@ -1,28 +1,50 @@
-"""Where the output goes: a file that appears whole or not at all, or a stream."""
+"""Where the output goes: a file that appears whole or not at all, or a stream.
 
+A file is written under a temporary name beside its own, under a lock of flock(2), which
+the kernel drops when the process ends, however it ends. A later run to the same output
+removes what has such a name, belongs to the same user and is not locked: it is the
+leftover of a run that was killed.
+
+=================================  ================================================
+``.OUT.<12 hex>.flatten-part``     what is written, or an empty file; locked
+``.OUT.<12 hex>.flatten-made``     what another program makes, file or directory
+=================================  ================================================
+"""
+
+import fcntl
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from .errors import FlattenError, UsageError, quoted
+from .options import nothing
 
 SUFFIX = ".flatten-part"
-"""Ends the temporary names, so that a leftover of a killed run is recognisable."""
+MADE = ".flatten-made"
 
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL  # images read what they have written
 
 
 @contextmanager
-def create(path: Path) -> Iterator[int]:
+def create(
+    path: Path, *, sync: bool = True, settle: Callable[[], object] = nothing
+) -> Iterator[int]:
     """Open ``path`` for writing; yield the descriptor.
 
     A regular file is written under a temporary name beside it and renamed when the
     body ends without an exception; else the temporary file is removed and what was
     under ``path`` before stays. A symlink is followed. A device or FIFO is written
     as it is.
+
+    Args:
+        path: Where the output will be.
+        sync: Wait until a file is on the disk before it gets its name, so that a power
+            cut leaves it whole, or leaves what was there.
+        settle: Called when all is right, before the rename; what it raises prevents it.
 
     Raises:
         UsageError: ``path`` is a directory.
@@ -33,25 +55,33 @@ def create(path: Path) -> Iterator[int]:
     except FileNotFoundError:
         mode = stat.S_IFREG | 0o666 & ~_umask()
     except (OSError, ValueError) as error:
-        raise _cannot_create(path, error) from error
+        raise _failed(path, "create", error) from error
     if stat.S_ISDIR(mode):
         raise UsageError(f"{quoted(str(path))} is a directory; name a file in it, or "
                          f"end it with a slash: {path}/")  # fmt: skip
-    if not stat.S_ISREG(mode):
-        with _open(path, path, os.O_WRONLY) as out:
+    if stat.S_ISREG(mode):
+        with _claimed(path) as (name, whole, out):
+            os.fchmod(out, stat.S_IMODE(mode))
             yield out
+            _flush(path, out, sync=sync)
+            settle()
+            _rename(path, name, whole)
         return
-    with _appearing(path) as name, _open(path, name, _NEW) as out:
-        os.fchmod(out, stat.S_IMODE(mode))
+    with _closing(_open(path, path, os.O_WRONLY)) as out:
         yield out
+        _flush(path, out, sync=sync and stat.S_ISBLK(mode))
+        settle()
 
 
 @contextmanager
-def create_by_name(path: Path) -> Iterator[Path]:
+def create_by_name(
+    path: Path, *, sync: bool = True, settle: Callable[[], object] = nothing
+) -> Iterator[Path]:
     """Yield a name beside ``path``, for a program that makes a file of that name.
 
     The file is renamed when the body ends without an exception; else it is removed,
-    and what was under ``path`` before stays. A symlink is followed.
+    and what was under ``path`` before stays. A symlink is followed. The arguments are
+    those of ``create``.
 
     Raises:
         UsageError: There is something at ``path`` that is no regular file.
@@ -60,9 +90,17 @@ def create_by_name(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_file():
         raise UsageError(f"{quoted(str(path))} is not a regular file")
     mode = path.stat().st_mode if path.exists() else 0o666 & ~_umask()
-    with _appearing(path) as name:
-        yield name
-        os.chmod(name, stat.S_IMODE(mode))
+    with _claimed(path) as (name, whole, _):
+        made = name.with_suffix(MADE)
+        try:
+            yield made
+            os.chmod(made, stat.S_IMODE(mode))
+            with _closing(_open(path, made, os.O_WRONLY)) as out:
+                _flush(path, out, sync=sync)
+            settle()
+            _rename(path, made, whole)
+        finally:
+            _remove(made)
 
 
 @contextmanager
@@ -72,71 +110,141 @@ def scratch_directory(path: Path) -> Iterator[Path]:
     Raises:
         FlattenError: It cannot be made.
     """
-    from .openat import remove_tree  # noqa: PLC0415 - for staging only
+    with _claimed(path) as (name, _, _):
+        folder = name.with_suffix(MADE)
+        try:
+            os.mkdir(folder, 0o700)
+        except OSError as error:
+            raise _failed(path, "create", error) from error
+        try:
+            yield folder
+        finally:
+            _remove(folder)
 
-    folder, _ = _beside(path)
+
+def _open(path: Path, name: Path, flags: int) -> int:
+    """Open ``name`` to write what will be ``path``."""
     try:
-        os.mkdir(folder, 0o700)
+        return os.open(name, os.O_CLOEXEC | flags, 0o600)
     except OSError as error:
-        raise _cannot_create(path, error) from error
-    try:
-        yield folder
-    finally:
-        with suppress(OSError):
-            remove_tree(folder)
+        raise _failed(path, "create", error) from error
 
 
 @contextmanager
-def _open(path: Path, name: Path, flags: int) -> Iterator[int]:
-    """Open ``name`` to write what will be ``path``; yield the descriptor."""
-    try:
-        descriptor = os.open(name, os.O_CLOEXEC | flags, 0o600)
-    except OSError as error:
-        raise _cannot_create(path, error) from error
+def _closing(descriptor: int) -> Iterator[int]:
     try:
         yield descriptor
-    except BaseException:
-        os.close(descriptor)
-        raise
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def _flush(path: Path, descriptor: int, *, sync: bool) -> None:
+    """Hear what writing has to say yet: of the disk, or as it is heard on closing."""
     try:
-        os.close(descriptor)
-    except OSError as error:  # as of a disk on the network that is full
-        raise FlattenError(f"{quoted(str(path))}: {error.strerror}") from error
+        if sync:
+            os.fsync(descriptor)
+        os.close(os.dup(descriptor))  # as of a disk on the network that is full
+    except OSError as error:
+        raise _failed(path, "write", error) from error
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path``, which is renamed at the end, or removed.
+def _claimed(path: Path) -> Iterator[tuple[Path, Path, int]]:
+    """Make and lock a file beside ``path``; yield its name, ``path`` resolved, its fd.
 
     The name is chosen before anything is created: a signal may come at any moment,
-    and what is removed then is ours.
+    and what is removed then is ours. If it is there in the end, it is removed.
     """
-    name, whole = _beside(path)
-    try:
-        yield name
-        try:
-            os.rename(name, whole)
-        except OSError as error:
-            raise _cannot_create(path, error) from error
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def _beside(path: Path) -> tuple[Path, Path]:
-    """Return a new name beside ``path``, and that itself, both behind symlinks."""
     try:
         whole = path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise _cannot_create(path, error) from error
-    start = os.fsdecode(os.fsencode(whole.name)[:180])
-    return whole.with_name(f".{start}.{os.urandom(6).hex()}{SUFFIX}"), whole
+        raise _failed(path, "create", error) from error
+    start = f".{os.fsdecode(os.fsencode(whole.name)[:180])}."
+    _sweep(whole.parent, start)
+    locked = False
+    while not locked:
+        name = whole.with_name(f"{start}{os.urandom(6).hex()}{SUFFIX}")
+        try:
+            with _closing(_open(path, name, _NEW)) as descriptor:
+                locked = _lock(descriptor)
+                if locked:
+                    yield name, whole, descriptor
+        finally:
+            _remove(name)
 
 
-def _cannot_create(path: Path, error: Exception) -> FlattenError:
+def _lock(descriptor: int) -> bool:
+    """Lock a new file; False where another run has just taken it for a leftover."""
+    with suppress(OSError):  # where there are no locks, nobody removes it
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return os.fstat(descriptor).st_nlink > 0
+
+
+def _rename(path: Path, name: Path, whole: Path) -> None:
+    try:
+        os.rename(name, whole)
+    except OSError as error:
+        raise _failed(path, "create", error) from error
+
+
+def _remove(name: Path) -> None:
+    """Remove what there may be, also when a signal comes now; it comes but once."""
+    try:
+        _unlink(name)
+    except BaseException:
+        _unlink(name)
+        raise
+
+
+def _unlink(name: Path) -> None:
+    """Remove a file, or a directory with all in it."""
+    try:
+        os.unlink(name)
+    except IsADirectoryError:
+        from .openat import remove_tree  # noqa: PLC0415 - for staging only
+
+        with suppress(OSError):
+            remove_tree(name)
+    except OSError:
+        pass  # it is not there, or was renamed
+
+
+def _sweep(folder: Path, start: str) -> None:
+    """Remove what runs to the same output left when they were killed."""
+    ours = re.compile(
+        f"({re.escape(start)}[0-9a-f]{{12}})({re.escape(SUFFIX)}|{re.escape(MADE)})"
+    )
+    with suppress(OSError):
+        names = os.listdir(folder)
+        for found in filter(None, map(ours.fullmatch, names)):
+            with suppress(OSError):
+                if found[2] == SUFFIX:
+                    _remove_dead(folder / found[0])
+                elif found[1] + SUFFIX not in names and _is_ours(folder / found[0]):
+                    _unlink(folder / found[0])  # by a program that outlived its run
+
+
+def _is_ours(name: Path) -> bool:
+    return name.lstat().st_uid == os.geteuid()
+
+
+def _remove_dead(name: Path) -> None:
+    """Remove a temporary file if nobody writes it any more."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _unlink(name.with_suffix(MADE))
+            os.unlink(name)
+    finally:
+        os.close(descriptor)
+
+
+def _failed(path: Path, verb: str, error: Exception) -> FlattenError:
     reason = getattr(error, "strerror", None) or str(error)
-    return FlattenError(f"{quoted(str(path))}: cannot create: {reason}")
+    return FlattenError(f"{quoted(str(path))}: cannot {verb}: {reason}")
 
 
 @contextmanager

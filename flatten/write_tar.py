@@ -5,30 +5,16 @@ processor's L2 cache; long spans without patches go from file to file inside the
 kernel. Bench: bench/README.md.
 """
 
-import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from .compress import Sink
-from .errors import FlattenError
 from .model import MERGED, LayerBytes, Piece, Span
 from .reflink import clone
 
 LONG: Final = 1 << 17  # spans from this length on are copied by the kernel
 STEP: Final = 1 << 24  # bytes a system call, so that progress moves
-
-_CANNOT_COPY: Final = frozenset(
-    (
-        errno.EXDEV,
-        errno.EINVAL,
-        errno.ENOSYS,
-        errno.EOPNOTSUPP,
-        errno.EBADF,
-        errno.EPERM,
-    )
-)
-"""What copy_file_range and sendfile say where they do not work: read and write then."""
 
 Advance = Callable[[int], object]
 _KernelCopy = Callable[[int, int, int, int], int]
@@ -159,15 +145,17 @@ class _Writer:
         return clone(source, out, count - count % block, offset)
 
     def _kernel_copy(self, source: int, offset: int, count: int) -> int:
-        """Copy inside the kernel; 0 where it cannot, or at the end of the file."""
+        """Copy inside the kernel; 0 where it cannot, or at the end of the file.
+
+        Where it fails, for whatever reason, reading and writing come next: they say
+        which of the two it was.
+        """
         while self._kernel_copies and self._descriptor is not None:
             try:
                 return self._kernel_copies[0](source, self._descriptor, count, offset)
             except BrokenPipeError:
                 raise
-            except OSError as error:
-                if error.errno not in _CANNOT_COPY:
-                    raise FlattenError(f"cannot write: {error.strerror}") from error
+            except OSError:
                 self._kernel_copies.pop(0)
         return 0
 

@@ -209,7 +209,9 @@ def test_without_standard_output_it_says_so(image):
     got = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
 
     assert got.returncode == 1
-    assert got.stderr == b"flatten: cannot write: Bad file descriptor\n"
+    assert (
+        got.stderr == b"flatten: standard output: cannot write: Bad file descriptor\n"
+    )
 
 
 def test_a_digest_mismatch_is_exit_code_5(image):

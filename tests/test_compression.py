@@ -464,7 +464,9 @@ def test_a_failure_while_compressing_ends_at_once(tmp_path, how):
     got = run(tmp_path / "i.tar", "-o", "/dev/full", "--compress", how, timeout=60)
 
     assert got.returncode == 1
-    assert got.stderr == b"flatten: cannot write: No space left on device\n"
+    assert (
+        got.stderr == b"flatten: '/dev/full': cannot write: No space left on device\n"
+    )
 
 
 @pytest.mark.parametrize("how", ["gzip", "zstd", "xz:0"])

@@ -1,54 +1,88 @@
 """Arguments in, messages and exit codes out."""
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 from typing import NoReturn
 
-from ..errors import FlattenError
-from . import commands
-from .messages import say
+from ..errors import FlattenError, shown
 
-BROKEN_PIPE = 128 + signal.SIGPIPE
+INTERRUPTED = 130
+BROKEN_PIPE = 141
 
 
-class _Terminated(BaseException):
-    """SIGTERM or SIGHUP: unwinds the stack, so that no half-written file is left."""
+def script() -> NoReturn:
+    """Run the program to its end; a signal that comes while Python ends is too late."""
+    code = main()
+    from . import signals  # noqa: PLC0415 - it is there by now
+
+    signals.finish()
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, _terminate)
     try:
-        name, arguments = commands.split(_with_named_stdin(argv))
-        parser = commands.build_parser(name)
-        return commands.find(name).run(parser.parse_intermixed_args(arguments))
+        from . import signals  # noqa: PLC0415 - a signal may come while it loads
+
+        try:
+            signals.heed()
+            _occupy_descriptors()
+            return _answer(_with_named_stdin(argv))
+        except signals.Stopped as stopped:
+            return 128 + int(stopped.args[0])
+    except KeyboardInterrupt:  # before signals were heeded
+        return INTERRUPTED
+
+
+def _answer(arguments: list[str]) -> int:
+    """Run a command; turn what it raises into a message and an exit code."""
+    try:
+        return _run(arguments)
     except FlattenError as error:
-        say(str(error))
+        _say(str(error))
         return error.exit_code
     except BrokenPipeError:  # the reader left: say nothing, as cat does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
-    except MemoryError:
-        say("out of memory")
+    except OSError as error:  # of standard output, mostly: the others are named
+        _say(f"{shown(str(error.filename or 'standard output'))}: {error.strerror}")
         return FlattenError.exit_code
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    except _Terminated as stopped:
-        return 128 + int(stopped.args[0])
+    except MemoryError:
+        _say("out of memory")
+        return FlattenError.exit_code
+
+
+def _occupy_descriptors() -> None:
+    """Let no file become standard output because that is closed, and be written to.
+
+    What takes the place of a closed one fails when it is used, as nothing would.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
+
+
+def _say(text: str) -> None:
+    from .messages import say  # noqa: PLC0415 - as above
+
+    say(text)
+
+
+def _run(arguments: list[str]) -> int:
+    from . import commands  # noqa: PLC0415 - a signal while it loads is answered above
+
+    name, rest = commands.split(arguments)
+    parser = commands.build_parser(name)
+    code = commands.find(name).run(parser.parse_intermixed_args(rest))
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return code
 
 
 def _with_named_stdin(argv: Sequence[str] | None) -> list[str]:
     """Spell ``-#NAME`` in a way that does not look like an option."""
     arguments = sys.argv[1:] if argv is None else argv
     return [f"/dev/stdin{a[1:]}" if a.startswith("-#") else a for a in arguments]
-
-
-def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
-    for again in (signal.SIGTERM, signal.SIGHUP):  # let the cleaning up be done
-        signal.signal(again, signal.SIG_IGN)
-    raise _Terminated(number)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from .. import __version__, export, target
 from ..errors import UsageError
 from ..options import CHOICES, Options
-from . import options
+from . import options, signals
 from .messages import say
 
 DESCRIPTION = f"""\
@@ -107,6 +107,11 @@ def add_sidecar_options(parser: argparse.ArgumentParser) -> None:
         "--list-out", metavar="FILE",
         help="write what is in the output, with hashes of contents: JSON, a line a "
         "name, for flatten verify",
+    )  # fmt: skip
+
+    group.add_argument(
+        "--no-fsync", dest="sync", action="store_false",
+        help="do not wait until a file is on the disk before it gets its name",
     )  # fmt: skip
 
 
@@ -215,5 +220,7 @@ def read_options(args: argparse.Namespace) -> Options:
         force=args.force,
         config_out=args.config_out,
         list_out=args.list_out,
+        sync=args.sync,
+        settle=signals.ignore,
         progress="never" if args.quiet else args.progress,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from .. import target
 from ..compress import compressing, parse_spec
+from ..errors import quoted
 from ..model import Image
 from ..options import Options
 from ..write_cpio import MAX_NUMBER, cpio_pieces
@@ -33,8 +34,8 @@ class Output:
     def writing(self, job: Job) -> Iterator[None]:
         """Write the archive, to a temporary name that is renamed when the body ends."""
         with (
-            target.create(self.path) as descriptor,
-            compressing(descriptor, self._spec) as sink,
+            target.create(self.path, sync=job.sync, settle=job.settle) as descriptor,
+            compressing(descriptor, self._spec, quoted(str(self.path))) as sink,
         ):
             write_tar(cpio_pieces(job.plan), job.layers(), sink, job.advance)
             yield

@@ -59,6 +59,7 @@ class Output:
                     own=self._options.ownership == "keep", advance=job.advance,
                 )  # fmt: skip
                 yield
+                job.settle()
                 _swap(part, self._place, self._options.force)
         except OSError as error:
             raise FlattenError(f"{quoted(str(self.path))}: {error.strerror}") from error

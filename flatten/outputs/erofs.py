@@ -46,7 +46,7 @@ class Output:
         It clamps mtimes to SOURCE_DATE_EPOCH, which none is later than.
         """
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
-        with target.create_by_name(self.path) as name:
+        with target.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
             how = ("--quiet", *self._compression, f"-U{uuid(job, 'erofs')}")
             run_on_tree(
                 job, self.path, lambda tree: (self._program, *how, name, tree), env

@@ -48,7 +48,7 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Stage the tree, and make the file system of it."""
-        with target.create_by_name(self.path) as name:
+        with target.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
             make_ext4(job, self.path, name, self._size)
             yield
 

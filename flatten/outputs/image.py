@@ -97,8 +97,9 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Write the archive, to a temporary name that is renamed when the body ends."""
-        with target.create(self.path) as descriptor:
-            self._write(_Archive(descriptor, self._oci), job)
+        with target.create(self.path, sync=job.sync, settle=job.settle) as descriptor:
+            name = quoted(str(self.path))
+            self._write(_Archive(descriptor, name, self._oci), job)
             yield
 
     def _write(self, archive: "_Archive", job: Job) -> None:
@@ -209,8 +210,9 @@ class _HashingSink:
 class _Archive:
     """A tar that is being written, to a file."""
 
-    def __init__(self, descriptor: int, oci: bool) -> None:
+    def __init__(self, descriptor: int, name: str, oci: bool) -> None:
         self._out = descriptor
+        self._name = name
         self._oci = oci
         self._at = 0  # where the next header goes
         self._written: set[str] = set()  # digests of layers
@@ -263,7 +265,7 @@ class _Archive:
         """Write a layer, then its header, which has its digest and size."""
         start = self._at + BLOCK_SIZE
         os.lseek(self._out, start, os.SEEK_SET)
-        with compressing(self._out, spec) as inner:
+        with compressing(self._out, spec, self._name) as inner:
             sink = _HashingSink(inner)
             write_tar(parts, layers, sink, advance)
         size = os.lseek(self._out, 0, os.SEEK_CUR) - start
@@ -287,7 +289,9 @@ class _Archive:
                 done = os.pwrite(self._out, data, at)
                 at, data = at + done, data[done:]
         except OSError as error:
-            raise FlattenError(f"cannot write: {error.strerror}") from error
+            raise FlattenError(
+                f"{self._name}: cannot write: {error.strerror}"
+            ) from error
 
 
 def _member_header(name: str, size: int) -> bytes:

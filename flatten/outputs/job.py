@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..model import Image, LayerBytes, Plan
+from ..options import nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class Job:
         image: Open.
         plan: What there is to write.
         shape: What the output asked for.
+        sync: Wait until files are on the disk before they get their names.
+        settle: Called when all is right, before the output gets its name.
         advance: Called with the number of bytes, each time some are written.
         notes: What the user should know afterwards, a sentence each; outputs add.
     """
@@ -42,6 +45,8 @@ class Job:
     image: Image
     plan: Plan
     shape: Shape
+    sync: bool = True
+    settle: Callable[[], object] = nothing
     advance: Callable[[int], object] | None = None
     notes: list[str] = field(default_factory=list)
 

@@ -37,7 +37,7 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Make the file system, and convert it."""
-        with target.create_by_name(self.path) as name:
+        with target.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
             with target.scratch_directory(self.path) as folder:
                 raw = folder / "disk"
                 make_ext4(job, self.path, raw, self._size)

@@ -45,10 +45,11 @@ class Output:
     def writing(self, job: Job) -> Iterator[None]:
         """Feed the tar to the tool."""
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
-        with target.create_by_name(self.path) as name:
+        with target.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
             make = self._tar2sqfs if self._tool == "tar2sqfs" else self._sqfstar
             with tools.fed([self._program, *make(job, str(name))], env) as pipe:
-                write_tar(pieces(job.plan), job.layers(), PlainSink(pipe), job.advance)
+                sink = PlainSink(pipe, self._program)
+                write_tar(pieces(job.plan), job.layers(), sink, job.advance)
             yield
 
     def _tar2sqfs(self, _job: Job, name: str) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .. import target
 from ..compress import PlainSink
+from ..errors import quoted
 from ..plan import pieces
 from ..write_dir import write_directory
 from ..write_tar import write_tar
@@ -64,7 +65,8 @@ def _write(job: Job, tree: Path, path: Path) -> None:
 def _feed(job: Job, name: Path, argv: Command, env: Mapping[str, str]) -> None:
     """Run a program whose standard input is the tar: a file, to be read at offsets."""
     with open(name, "xb") as tar:
-        write_tar(pieces(job.plan), job.layers(), PlainSink(tar.fileno()), job.advance)
+        sink = PlainSink(tar.fileno(), quoted(str(name)))
+        write_tar(pieces(job.plan), job.layers(), sink, job.advance)
     with open(name, "rb") as tar:
         os.unlink(name)
         tools.run(argv, env, stdin=tar)

@@ -1,11 +1,12 @@
 """A tar: a file, plain or compressed, or a descriptor."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from .. import target
 from ..compress import compressing, parse_spec
+from ..errors import quoted
 from ..model import Image
 from ..options import Options
 from ..plan import pieces
@@ -37,10 +38,21 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Write the tar, to a temporary name that is renamed when the body ends."""
-        out = self._out
-        opened = nullcontext(out) if isinstance(out, int) else target.create(out)
-        with opened as descriptor, compressing(descriptor, self._spec) as sink:
+        with (
+            self._opened(job) as (descriptor, name),
+            compressing(descriptor, self._spec, name) as sink,
+        ):
             write_tar(
                 pieces(job.plan), job.layers(), sink, job.advance, share=job.shape.share
             )
             yield
+
+    @contextmanager
+    def _opened(self, job: Job) -> Iterator[tuple[int, str]]:
+        """Yield the descriptor, and its name for messages."""
+        if isinstance(self._out, int):
+            yield self._out, "standard output" if self._out == 1 else "the output"
+            job.settle()
+            return
+        with target.create(self._out, sync=job.sync, settle=job.settle) as descriptor:
+            yield descriptor, quoted(str(self._out))

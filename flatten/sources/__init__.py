@@ -55,12 +55,14 @@ class Opened:
         where: Its name in messages.
         by_namespace: Their ``store`` is a namespace, not a driver.
         root: What an engine's root has besides, to be asked for; None in archives.
+        pool: What holds its files and what they inflate to.
     """
 
     entries: Sequence[Entry]
     where: str
     by_namespace: bool
     root: "Callable[[], Survey] | None"
+    pool: Pool
 
     def load(self) -> tuple[list[Image], list[FlattenError]]:
         """Open the images, and say what is wrong with those that cannot be."""
@@ -139,6 +141,8 @@ def open_image(  # noqa: PLR0913 - all by keyword
             image.layers = (*layers[: image.init], *layers[image.init + 1 :])
             image.init = None
         image = cut(image, at)
+        image.path = _place(reference, image)
+        image.check_unchanged = opened.pool.check_unchanged
         image.resources = resources.pop_all()
         return image
 
@@ -212,6 +216,14 @@ def open_source(
         yield replace(opened, entries=entries)
 
 
+def _place(reference: str, image: Image) -> str:
+    """Return where an image is on the host: of a store, the directory that it is in."""
+    if os.path.isdir(image.source):
+        return image.source
+    path = parse_reference(reference)[1]
+    return "/dev/stdin" if path == "-" else path
+
+
 def _open(
     reference: str, limits: Limits | None, resources: ExitStack
 ) -> tuple[Opened, str | None]:
@@ -231,6 +243,7 @@ def _open(
                     files.name,
                     module == KINDS["containerd"],
                     root and partial(root, files),
+                    pool,
                 ),
                 name,
             )
@@ -261,6 +274,7 @@ def _open_files(path: str, pool: Pool, resources: ExitStack) -> Files:
     file = open_file(path, pool)
     if isinstance(file, File):
         resources.callback(file.close)
+        pool.files.append(file)
     archive = plain(file, pool, file.where)
     if archive is not file:
         archive.size()  # what is wrong with the compressed data comes first

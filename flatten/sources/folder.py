@@ -54,6 +54,7 @@ class Folder:
         """
         file = self._open(name, what)
         self.resources.callback(file.close)
+        self.pool.files.append(file)
         return file
 
     def read(self, name: str, what: str, limit: int) -> bytes:

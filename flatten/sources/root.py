@@ -16,6 +16,7 @@ from ..errors import FlattenError, FormatError, quoted
 from ..streams import File, Pool, read_whole
 from ..tarball import normalise
 from ..tarsplit import assemble
+from .documents import Documents
 from .folder import Folder
 
 ID: Final = re.compile(r"[0-9a-f]{64}")
@@ -32,6 +33,7 @@ class Root:
     Attributes:
         name: As the user gave it, for messages.
         pool: What holds the headers of layers.
+        documents: What was parsed.
         resources: Closes what was opened.
         top: The directory.
         owner: Where the ids of a user namespace begin on the disk: of root's uid and
@@ -42,6 +44,7 @@ class Root:
         """Open a directory; the folder's resources close it."""
         self.name = folder.name
         self.pool: Pool = folder.pool
+        self.documents = Documents()
         self.resources: ExitStack = folder.resources
         try:
             self.top = Beneath(str(folder.path), moved=True)

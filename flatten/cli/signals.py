@@ -1,0 +1,50 @@
+"""Signals that end the command: they unwind the stack, so that nothing is left behind.
+
+SIGINT, SIGTERM and SIGHUP raise ``Stopped`` once; those that follow are ignored, so
+that the cleaning up gets done. From the moment an output gets its name it is too late
+for them, and they are ignored too. What was ignored at the start stays so, as under
+nohup.
+"""
+
+import signal
+from types import FrameType
+from typing import Final, NoReturn
+
+STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """A signal asks the command to end; its number is the argument."""
+
+
+def heed() -> None:
+    """From now on, raise ``Stopped`` at a signal that asks for the end."""
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def ignore() -> None:
+    """From now on, go on to the end whatever signals come.
+
+    Not by SIG_IGN, since Python complains of signals that are under way by then.
+    """
+    for number in STOPPING:
+        signal.signal(number, _too_late)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+
+
+def finish() -> None:
+    """Ignore signals while Python ends, which takes its own handlers away."""
+    ignore()
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    ignore()
+    raise Stopped(number)
+
+
+def _too_late(_number: int, _frame: FrameType | None) -> None:
+    pass
