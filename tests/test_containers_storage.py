@@ -297,6 +297,29 @@ def test_a_container_of_a_full_tree(flat, store):
     assert "c" not in got
 
 
+@needs_root
+def test_a_container_on_a_copy_of_its_images_top_layer(flat, store):
+    """As podman makes one for other ids; the driver may have moved what is in it."""
+    podman_image(store, TARS)
+    copy = "c" * 64
+    lists = store / "overlay-layers"
+    top = json.loads((lists / "layers.json").read_text())[1]
+    append(lists / "layers.json", top | {"id": copy})
+    (lists / f"{copy}.tar-split.gz").write_bytes(
+        (lists / f"{top['id']}.tar-split.gz").read_bytes()
+    )
+    (store / "overlay" / copy / "diff").mkdir(parents=True)
+    tree = run(store)
+    change(
+        lists / "layers.json",
+        lambda r: r | ({"parent": copy} if r["id"] == digest(b"box") else {}),
+    )
+    (tree / "new").write_text("new")
+
+    got = flat(f"{store}#container:box")
+    assert {path: got[path] for path in got if path != "./"} == WANT | {"new": "new"}
+
+
 def test_no_such_container(flat, store):
     podman_image(store, TARS)
 

@@ -212,14 +212,22 @@ class _Container:
         place, container = self.place, self.container
         shown = (*container.names, container.id[:12])[0]
         where = f"{place.root.name}, container {shown}"
-        *chain, own = place.chain(container.layer, where)
-        stack = place.stack(chain, [layer.diff_id for layer in chain], own)
-        layers = stack.layers()
-        layers.append(stack.own(f"{where}, its own layer", own.id, []))
-        config = {}
+        *below, own = place.chain(container.layer, where)
+        diff_ids_ = [layer.diff_id for layer in below]
+        chain, config = below, {}
         for image in place.images():
             if image.id == container.image:
                 config = place.config(image)
+                # A container with ids of its own may stand on a copy of the image's
+                # top layer that was made for them; the original is as it came.
+                original = place.chain(image.layer, where)
+                if [layer.diff_id for layer in original] == diff_ids_:
+                    chain = original
+        stack = place.stack(chain, diff_ids_)
+        layers = stack.layers()
+        upper = place.stack(below, diff_ids_, own)
+        layers.append(upper.own(f"{where}, its own layer", own.id, []))
+        upper.warnings = stack.warnings
         return Image(
             place.root.name,
             container.id,
