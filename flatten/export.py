@@ -3,7 +3,7 @@
 import os
 import stat
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ class Exported:
         layers: How many the image has.
         verified: How many of them were checked against their diff_id.
         warnings: What the reader should know, a sentence each.
+        image: The image's id.
+        names: The image's names.
+        diff_ids: Of its layers, oldest first; None where the image says none.
     """
 
     size: int
@@ -41,6 +44,9 @@ class Exported:
     layers: int
     verified: int
     warnings: tuple[str, ...]
+    image: str = field(default="", compare=False)
+    names: tuple[str, ...] = field(default=(), compare=False)
+    diff_ids: tuple[str | None, ...] = field(default=(), compare=False)
 
 
 def export(
@@ -96,6 +102,9 @@ def export(
         len(image.layers),
         promised if options.verify else 0,
         (*plan.warnings, *job.notes),
+        image.id,
+        image.names,
+        tuple(layer.diff_id for layer in image.layers),
     )
 
 

@@ -7,7 +7,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def bar(total: int, mode: str = "auto") -> Iterator[Callable[[int], object] | None]:
-    """Show a bar of bytes on standard error; yield what moves it on.
+    """Show a bar of bytes, their rate and the time left; yield what moves it on.
+
+    It is on standard error.
 
     Args:
         total: All bytes that there will be.
@@ -20,6 +22,7 @@ def bar(total: int, mode: str = "auto") -> Iterator[Callable[[int], object] | No
     from tqdm import tqdm  # noqa: PLC0415 - 30 to 70 ms
 
     with tqdm(
-        total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False
-    ) as shown:
+        desc="flatten", total=total, leave=False, dynamic_ncols=True,
+        unit="B", unit_scale=True, unit_divisor=1024,
+    ) as shown:  # fmt: skip
         yield shown.update

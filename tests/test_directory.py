@@ -276,6 +276,9 @@ PLACES = {
     "nowhere": (["no/such/"], 1, "No such file or directory"),
     "without its slash": (["full"], 2, "full/"),
     "a kind of output that there is not": (["o.vmdk"], 2, "no such kind of output"),
+    "such a kind, over a file": (["file.img"], 2, "no such kind of output"),
+    "a disk that would be compressed": (["o.ext4.gz"], 2, "no such kind of output"),
+    "a cpio that Linux could not read": (["o.cpio.xz"], 2, "no such kind of output"),
 }
 
 
@@ -285,7 +288,7 @@ def test_places_that_are_refused(image, tmp_path, args, code, why):
     for name in ("full", "holder"):
         (work / name).mkdir(parents=True)
     image = image.rename(work / "holder" / "image.tar")
-    for name in ("full/file", "file"):
+    for name in ("full/file", "file", "file.img"):
         (work / name).write_text("precious")
     before = sorted(tmp_path.rglob("*"))
 

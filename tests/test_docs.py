@@ -82,6 +82,12 @@ def test_every_command_is_in_the_docs(name):
     assert f"\n## flatten {name} " in (ROOT / "docs" / "cli.md").read_text()
 
 
+def test_the_main_help_lists_every_command_once():
+    listed = [name for names in commands.HEADINGS.values() for name in names]
+
+    assert sorted(listed) == sorted(commands.COMMANDS)
+
+
 @pytest.mark.parametrize("name", [commands.MAIN, *commands.COMMANDS])
 def test_help_fits_80_columns(name):
     help_ = commands.build_parser(name).format_help()

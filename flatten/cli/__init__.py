@@ -40,16 +40,16 @@ def _answer(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except FlattenError as error:
-        _say(str(error))
+        _fail(str(error))
         return error.exit_code
     except BrokenPipeError:  # the reader left: say nothing, as cat does
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return BROKEN_PIPE
     except OSError as error:  # of standard output, mostly: the others are named
-        _say(f"{shown(str(error.filename or 'standard output'))}: {error.strerror}")
+        _fail(f"{shown(str(error.filename or 'standard output'))}: {error.strerror}")
         return FlattenError.exit_code
     except MemoryError:
-        _say("out of memory")
+        _fail("out of memory")
         return FlattenError.exit_code
 
 
@@ -65,10 +65,10 @@ def _occupy_descriptors() -> None:
             os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
 
 
-def _say(text: str) -> None:
-    from .messages import say  # noqa: PLC0415 - as above
+def _fail(text: str) -> None:
+    from .messages import fail  # noqa: PLC0415 - as above
 
-    say(text)
+    fail(text)
 
 
 def _run(arguments: list[str]) -> int:

@@ -31,7 +31,21 @@ COMMANDS: Final = {
 }
 """Each has a module called after it, and this in the list of the main help."""
 
+HEADINGS: Final = {
+    "look into an image": (
+        "ls", "cat", "which", "layers", "history", "config", "report",
+    ),
+    "compare": ("diff", "common", "verify"),
+    "which image was built on which": ("ancestors", "derived", "match"),
+    "engines' roots and archives": ("images", "users", "orphans"),
+    "make something else": ("delta",),
+}  # fmt: skip
+"""Which commands the main help lists together, in this order."""
+
 MAIN: Final = "export"
+USAGE: Final = """\
+flatten IMAGE [-o OUT] [options]
+       flatten COMMAND ... [options]"""
 EXIT_CODES: Final = """\
 exit codes: 0 done, 1 failed (I/O, no space), 2 usage, 3 image missing or of no
 known kind, 4 malformed image, 5 digest mismatch, 130 interrupted, 141 the
@@ -61,6 +75,7 @@ def build_parser(name: str = MAIN) -> argparse.ArgumentParser:
     command = find(name)
     parser = argparse.ArgumentParser(
         prog="flatten" if name == MAIN else f"flatten {name}",
+        usage=USAGE if name == MAIN else None,
         description=command.DESCRIPTION,
         epilog=EXIT_CODES if name != MAIN else f"{_listed()}\n{EXIT_CODES}",
         formatter_class=Formatter,
@@ -85,5 +100,8 @@ def split(arguments: list[str]) -> tuple[str, list[str]]:
 def _listed() -> str:
     """List the commands for the main help."""
     width = max(map(len, COMMANDS))
-    lines = [f"  flatten {name:{width}}  {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["other commands, each with --help:", *lines, ""])
+    lines = ["other commands, each with --help:"]
+    for heading, names in HEADINGS.items():
+        lines += ["", f"{heading}:"]
+        lines += [f"  flatten {name:{width}}  {COMMANDS[name]}" for name in names]
+    return "\n".join([*lines, ""])

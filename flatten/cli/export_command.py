@@ -1,6 +1,7 @@
 """The main job: ``flatten IMAGE [-o OUT]``."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -149,16 +150,22 @@ def add_directory_options(parser: argparse.ArgumentParser) -> None:
 
 def add_message_options(parser: argparse.ArgumentParser) -> None:
     """Add what says how much to tell."""
-    group = parser.add_argument_group("messages, on standard error")
+    group = parser.add_argument_group(
+        "messages, on standard error, in colour on a terminal without $NO_COLOR"
+    )
     group.add_argument("-q", "--quiet", action="store_true", help="no warnings, no bar")
     group.add_argument(
         "-v", "--verbose", action="store_true", help="say what was written"
     )
     group.add_argument(
+        "--json", action="store_true",
+        help="print a summary as JSON on standard output, if no data goes there",
+    )  # fmt: skip
+    group.add_argument(
         "--progress",
         choices=("auto", "always", "never"),
         default="auto",
-        help="a bar while writing [default: auto, on a terminal]",
+        help="a bar with rate and time left [default: auto, on a terminal]",
     )
 
 
@@ -183,6 +190,7 @@ def run(args: argparse.Namespace) -> int:
 
 def write(args: argparse.Namespace, output: str, how: Options) -> int:
     """Write what is asked for, say what there is to say; return the exit code."""
+    started = time.monotonic()
     to_stdout = output == "-" and how.image_kind is None
     with target.standard_output() if to_stdout else nullcontext(None) as out:
         done = export(args.image, output if out is None else out, how)
@@ -194,6 +202,12 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
             f"{done.layers:,} layers ({done.verified:,} verified), "
             f"{done.members:,} members, {done.size:,} bytes"
         )
+    if args.json:
+        from .summary import print_summary, summary  # noqa: PLC0415 - json, hashlib
+
+        seconds = time.monotonic() - started
+        document = summary(done, None if to_stdout else output, seconds)
+        print_summary(document, to_stdout=not to_stdout)
     return 0
 
 

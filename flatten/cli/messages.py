@@ -1,9 +1,36 @@
 """What is said to people, on standard error."""
 
+import os
 import sys
+
+_RED = "31"
+_YELLOW = "33"
+_WARNING = "warning:"
 
 
 def say(text: str) -> None:
-    """Print a line; nothing where standard error is closed, and never to the data."""
+    """Print a line; nothing where standard error is closed, and never to the data.
+
+    A warning begins with that word.
+    """
+    if text.startswith(_WARNING):
+        text = _painted(_WARNING, _YELLOW) + text.removeprefix(_WARNING)
+    _print("flatten:", text)
+
+
+def fail(text: str) -> None:
+    """Print why there is no output."""
+    _print(_painted("flatten:", _RED), text)
+
+
+def _print(label: str, text: str) -> None:
     if sys.stderr is not None:
-        print(f"flatten: {text}", file=sys.stderr)
+        print(label, text, file=sys.stderr)
+
+
+def _painted(text: str, colour: str) -> str:
+    """Colour text on a terminal, unless NO_COLOR is set (no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if plain or sys.stderr is None or not sys.stderr.isatty():
+        return text
+    return f"\033[{colour}m{text}\033[0m"

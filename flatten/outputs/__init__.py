@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, cast
 
+from ..compress import SUFFIXES
 from ..errors import UsageError, quoted
 from ..options import Options
 from .job import Job, Output, Shape
@@ -47,13 +48,20 @@ def choose(out: str | os.PathLike[str] | int, options: Options) -> Output:
     for suffix, module in KINDS.items():
         if name.endswith(suffix):
             return _load(module, Path(name), options)
-    if name.endswith(_OTHERS) and not os.path.lexists(name):
+    if _is_another(name) and (os.path.isfile(name) or not os.path.exists(name)):
         made = ", ".join(KINDS).replace("/", "DIRECTORY/")
         raise UsageError(
             f"{quoted(name)}: no such kind of output; there are .tar, .tar.gz, "
             f".tar.zst, .tar.xz, {made}"
         )
     return _load("tar", Path(name), options)
+
+
+def _is_another(name: str) -> bool:
+    """Say whether a name promises what is not made here, compressed or not."""
+    stem, suffix = os.path.splitext(name)
+    packed = suffix in SUFFIXES and stem.endswith(tuple(KINDS)) and stem[-1:] != "/"
+    return packed or name.endswith(_OTHERS)
 
 
 def _load(module: str, out: Path | int, options: Options) -> Output:
