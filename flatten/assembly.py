@@ -147,11 +147,11 @@ class Assembly:
         """Return the length of the stream."""
         return self._size
 
-    def extent(self, offset: int) -> tuple[int, int] | None:
+    def extent(self, offset: int) -> tuple[int, int, int] | None:
         """Return the descriptor of the file whose content ``offset`` is in.
 
         It is valid until the next call. The file has the content's length and no more
-        when it is opened, so that a copy stops where the content does.
+        when it is opened.
         """
         number = self._content_at(offset)
         if number == _UNKNOWN:
@@ -159,7 +159,21 @@ class Assembly:
         if self._held[0] != number:
             self.close()
             self._held = number, self._open(number)
-        return self._held[1], offset - self._starts[number]
+        length = self._ends[number] - offset
+        return self._held[1], offset - self._starts[number], length
+
+    def origin(self, offset: int) -> int | None:
+        """Return where ``offset`` is in the file whose content it is in."""
+        number = self._content_at(offset)
+        return None if number == _UNKNOWN else offset - self._starts[number]
+
+    def sample(self) -> int | None:
+        """Return a descriptor of the first large content's file."""
+        for start, end in zip(self._starts, self._ends, strict=True):
+            if end - start >= CHUNK:
+                found = self.extent(start)
+                return None if found is None else found[0]
+        return None
 
     def close(self) -> None:
         """Close what ``extent`` has opened; a second time does nothing."""
@@ -313,6 +327,14 @@ class Headers:
 
     def extent(self, offset: int) -> None:  # noqa: ARG002 - of LayerBytes
         """Return None: there is no descriptor."""
+        return
+
+    def origin(self, offset: int) -> None:  # noqa: ARG002 - of LayerBytes
+        """Return None: contents are not read."""
+        return
+
+    def sample(self) -> None:
+        """Return None."""
         return
 
 

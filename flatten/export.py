@@ -13,7 +13,7 @@ from .edit import NO_EDITS, change_names, ensure_root, limit_times, map_owners
 from .errors import FormatError, UsageError, quoted
 from .history import cut
 from .index import read_layers
-from .model import Image, LayerBytes, Members, Plan
+from .model import Image, Members, Plan
 from .options import Options
 from .outputs import Job, Shape
 from .plan import Placement, make_plan
@@ -141,7 +141,7 @@ def plan_image(
     placement = None
     if shape.share:
         layers = (*image.layers, *image.added)
-        origins = [_origin(layer.open()) for layer in layers]
+        origins = [layer.open().origin for layer in layers]
         placement = Placement(shape.share, origins)
     plan = make_plan(
         tree,
@@ -173,11 +173,6 @@ def _edit(tree: Tree, image: Image, options: Options) -> None:
             tree.apply(layer)
     if edits.owner_map is not None:
         map_owners(tree.members, edits.owner_map)
-
-
-def _origin(layer: LayerBytes) -> int | None:
-    extent = layer.extent(0)
-    return None if extent is None else extent[1]
 
 
 def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck | None]:

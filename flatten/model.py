@@ -106,6 +106,7 @@ class Members:
         targets: What a symlink holds, or the path that a hard link names.
         extras: What few members have.
         limit: How many members there may be.
+        limited: What they are, in the message that says that there are more.
         allowance: For what they have beside the columns.
     """
 
@@ -120,6 +121,7 @@ class Members:
     owner_table: list[Owner] = field(default_factory=list)
     owner_index: dict[Owner, int] = field(default_factory=dict)
     limit: int = 1 << 31
+    limited: str = "members; if that is right, allow more with --max-members"
     allowance: Allowance = field(default_factory=Allowance)
 
     def __len__(self) -> int:
@@ -143,11 +145,23 @@ class Members:
             FormatError: They would be too many.
         """
         if len(self) + more > self.limit:
-            raise FormatError(
-                f"more than {self.limit:,} members; if that is right, allow more "
-                "with --max-members",
-                where=where, offset=offset,
-            )  # fmt: skip
+            what = f"more than {self.limit:,} {self.limited}"
+            raise FormatError(what, where=where, offset=offset)
+
+    def drop(self, first: int, taken: set[int]) -> None:
+        """Drop some of the rows from ``first`` on, which have no layer yet."""
+        left = [row for row in range(first, len(self)) if row not in taken]
+        for column in (self.kinds, self.owners, self.sizes, self.data, self.mtimes):
+            kept = [column[row] for row in left]
+            del column[first:]
+            column.extend(kept)
+        rares: tuple[dict[int, Any], ...] = (self.targets, self.extras)
+        for rare in rares:
+            for row in taken:
+                rare.pop(row, None)
+            moved = [(to, rare.pop(row)) for to, row in enumerate(left, first)
+                     if row in rare]  # fmt: skip
+            rare.update(moved)
 
     def repeat(self, first: int, count: int, layer: int) -> int:
         """Append rows once more, for another layer; return how far they were moved."""
@@ -230,8 +244,17 @@ class LayerBytes(Protocol):
     def size(self) -> int:
         """Return the length of the stream."""
 
-    def extent(self, offset: int) -> tuple[int, int] | None:
-        """Return a descriptor and its offset for kernel-side copying, if any."""
+    def extent(self, offset: int) -> tuple[int, int, int] | None:
+        """Return a descriptor, its offset, and how many bytes can be copied from it.
+
+        None where there is none: for bytes that are made as they are read.
+        """
+
+    def origin(self, offset: int) -> int | None:
+        """Return where ``offset`` is in a file that lasts; None where it is in none."""
+
+    def sample(self) -> int | None:
+        """Return a descriptor of such a file, to ask what its file system can do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ that copying is a few large reads whatever the number of members.
 
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -53,11 +53,12 @@ class Placement:
 
     Attributes:
         block: The file system's block size.
-        origins: By layer, where its stream begins in a file; None if it is in none.
+        origins: By layer, what says where an offset of its stream is in a file; None
+            where it is in none.
     """
 
     block: int
-    origins: Sequence[int | None]
+    origins: Sequence[Callable[[int], int | None]]
 
 
 def make_plan(
@@ -208,13 +209,13 @@ def _place(plan: Plan, placement: Placement, position: int, at: int) -> int:
     that busybox could not read any more are not padded: their contents are copied.
     """
     members, inode = plan.members, plan.inodes[position]
-    origin = placement.origins[members.layers[inode]]
+    origin = placement.origins[members.layers[inode]](members.data[inode])
     length = len(plan.paths[position])
     least = (length + BLOCK_SIZE) // BLOCK_SIZE  # of a name with its NUL
     unpadded = BLOCK_SIZE * (1 + least) if length > 100 else 0
     if origin is None:
         return unpadded
-    away = origin + members.data[inode] - at - BLOCK_SIZE  # how far, without a name
+    away = origin - at - BLOCK_SIZE  # how far, without a name
     if length <= 100 and away % placement.block == 0:
         return 0
     blocks = least + (away - BLOCK_SIZE * (1 + least)) % placement.block // BLOCK_SIZE

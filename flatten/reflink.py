@@ -36,9 +36,11 @@ def sharing_block(image: Image, out: Path | None, mode: str) -> int:
         return 0
     why = "the output is not an uncompressed GNU tar, in a file"
     if out is not None:
-        why = "no layer is uncompressed, in a file"
-        extents = [layer.open().extent(0) for layer in image.layers]
-        for descriptor, _ in filter(None, extents):
+        why = "no layer is uncompressed, in a file or a directory"
+        for layer in image.layers:
+            descriptor = layer.open().sample()
+            if descriptor is None:
+                continue
             why = _probe(descriptor, out.resolve().parent)
             if not why:
                 return max(os.fstatvfs(descriptor).f_bsize, 4096)

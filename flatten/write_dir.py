@@ -218,7 +218,9 @@ class _Writer:
             extent = bytes_.extent(source) if length >= _BY_KERNEL else None
             done = 0
             if extent is not None:
-                done = _copy_file_range(*extent, file, min(length, 1 << 26), offset)
+                descriptor, start, there = extent
+                count = min(length, there, 1 << 26)
+                done = _copy_file_range(descriptor, start, file, count, offset)
             if not done:
                 view = self._buffer[:length]
                 bytes_.readinto(source, view)

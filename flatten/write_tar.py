@@ -67,12 +67,8 @@ class _Writer:
         self._view = memoryview(bytearray(MERGED))
         self._fill = 0
         self._share = share
-        self._kernel_copies: list[_KernelCopy] = []
         self._descriptor = out.descriptor()
-        if self._descriptor is not None:
-            self._kernel_copies = [_copy_file_range, _sendfile]
-            if share:
-                self._kernel_copies.insert(0, self._clone)
+        self._copies: dict[int, list[_KernelCopy]] = {}  # that work, by source
 
     def put(self, data: bytes) -> None:
         """Write bytes that we encoded."""
@@ -144,19 +140,23 @@ class _Writer:
             return _copy_file_range(source, out, min(before or count, count), offset)
         return clone(source, out, count - count % block, offset)
 
-    def _kernel_copy(self, source: int, offset: int, count: int) -> int:
+    def _kernel_copy(self, source: int, offset: int, length: int, count: int) -> int:
         """Copy inside the kernel; 0 where it cannot, or at the end of the file.
 
         Where it fails, for whatever reason, reading and writing come next: they say
         which of the two it was.
         """
-        while self._kernel_copies and self._descriptor is not None:
+        copies = self._copies.get(source)
+        if copies is None:
+            clone = [self._clone] if self._share else []
+            copies = self._copies[source] = [*clone, _copy_file_range, _sendfile]
+        while copies and self._descriptor is not None:
             try:
-                return self._kernel_copies[0](source, self._descriptor, count, offset)
+                return copies[0](source, self._descriptor, min(length, count), offset)
             except BrokenPipeError:
                 raise
             except OSError:
-                self._kernel_copies.pop(0)
+                copies.pop(0)
         return 0
 
 

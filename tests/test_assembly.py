@@ -131,11 +131,12 @@ def test_a_large_content_is_a_descriptor_the_kernel_can_copy_from(make):
     assembly, _ = make()
     start = LAYER.index(BIG)
 
-    descriptor, offset = assembly.extent(start + 7)
+    descriptor, offset, length = assembly.extent(start + 7)
 
     assert os.pread(descriptor, 300_000, offset) == BIG[7:]
+    assert length == len(BIG) - 7
     assert assembly.extent(start - 1) is None
-    assert assembly.extent(start) == (descriptor, 0)
+    assert assembly.extent(start) == (descriptor, 0, len(BIG))
     assert assembly.extent(len(LAYER) - 1) is None
 
 
