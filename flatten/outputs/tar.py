@@ -42,6 +42,8 @@ class Output:
             self._opened(job) as (descriptor, name),
             compressing(descriptor, self._spec, name) as sink,
         ):
+            if self._spec is None and self.path is not None and not job.shape.share:
+                target.reserve(descriptor, job.plan.size, name)
             write_tar(
                 pieces(job.plan), job.layers(), sink, job.advance, share=job.shape.share
             )
