@@ -130,12 +130,11 @@ def read_header(
             regions, size, data, stored = found
             sparse = tarball.sparse_map(regions, size, stored)
             name = _text(b"GNU.sparse.name", name, None, records)
-    extra = Extra(
-        kept_records(records),
-        sparse,
-        _device(block, records) if kind in (CHAR, BLOCK) else (0, 0),
-        nanoseconds,
-    )
+    extra = None
+    kept = kept_records(records)
+    if kept or sparse is not None or nanoseconds or kind in (CHAR, BLOCK):
+        device = _device(block, records) if kind in (CHAR, BLOCK) else (0, 0)
+        extra = Extra(kept, sparse, device, nanoseconds)
     return Fields(
         name,
         kind,
@@ -145,7 +144,7 @@ def read_header(
         data,
         stored,
         target if kind in (LINK, SYMLINK) else None,
-        extra if kind in (CHAR, BLOCK) or extra != Extra() else None,
+        extra,
     )
 
 

@@ -17,7 +17,8 @@ V          GNU volume label; skipped
 =========  ===============================================================
 """
 
-from collections.abc import Iterator
+import re
+import zlib
 from typing import Final, NoReturn
 
 from . import tarball, whiteout
@@ -29,12 +30,9 @@ from .model import (
     MAX_NAME,
     NO_EXTRA,
     SYMLINK,
-    Allowance,
-    Extra,
     LayerBytes,
     LayerIndex,
     Members,
-    Owner,
     Removal,
 )
 from .read_header import (
@@ -47,8 +45,11 @@ from .read_header import (
 )
 from .tarball import BLOCK_SIZE, MAX_RECORDS, ZEROS, parse_number
 
-READ_AHEAD: Final = 1 << 18  # while headers follow each other closely
-READ_ONE: Final = 1 << 12  # after a jump over data: often only one header is there
+NEAR: Final = 1 << 13  # how far the next header may be, to read more of them at once
+READ_AHEAD: Final = 1 << 16
+READ_ONE: Final = 1 << 11  # after a jump over data: a header, and what describes it
+
+MAX_KNOWN: Final = 1 << 15  # texts whose meaning is remembered; 100 bytes each
 
 MAX_GLOBAL: Final = 1 << 16  # bytes of PAX records for all members
 
@@ -61,110 +62,192 @@ Reference: stargz-snapshotter docs/estargz.md, "TOC" and "Prioritized Files".
 """
 
 _PLAIN: Final = frozenset((FILE, LINK, SYMLINK, DIRECTORY))  # nothing else in them
+_SIZE: Final = "a size of {:,} bytes"
+_MTIME: Final = "an mtime of {:,} seconds"
+_DOT_SLASH: Final = frozenset(b"./")
+_PAX: Final = ord("x")
+_ONLY_PATH: Final = re.compile(rb"([0-9]{1,5}) path=([^\0]+)\n", re.DOTALL)
+"""The records of most PAX headers: docker writes them for names over 100 bytes."""
+
 _META_FLAGS: Final = frozenset(b"xXgLK")
 _LABEL: Final = ord("V")
 
-Entry = tuple[bytes, int, Owner, int, int, int, bytes | None, Extra | None]
-"""A member, as it is read: path, kind, owner, mtime, size, data, target, extra."""
-
 
 class TarReader:
-    """Iterates over the members of one tar stream, in archive order.
+    """Reads the headers of one tar stream, in archive order.
 
     Attributes:
         where: The stream's name in messages.
-        offset: Of the header that was read last.
+        paths: Of the members read so far.
         ended: An end-of-archive block was seen.
     """
 
-    def __init__(
-        self, source: LayerBytes, where: str, allowance: Allowance | None = None
-    ) -> None:
+    def __init__(self, source: LayerBytes, where: str) -> None:
         """Prepare to read from the start of ``source``."""
         self.where = where
-        self.offset = 0
+        self.paths: list[bytes] = []
         self.ended = False
         self._source = source
-        self._allowance = allowance or Allowance()
+        self._offset = 0  # of the header that is being read
+        self._ahead: Ahead | None = None
         self._defaults: dict[bytes, bytes] = {}
 
-    def fail(self, what: str) -> NoReturn:
-        """Raise FormatError at the current header."""
-        raise FormatError(what, where=self.where, offset=self.offset)
+    def fail(self, what: str, offset: int) -> NoReturn:
+        """Raise FormatError at an offset."""
+        raise FormatError(what, where=self.where, offset=offset)
 
-    def __iter__(self) -> Iterator[Entry]:
-        """Yield the members.
+    def read(self, into: Members) -> None:
+        """Append all members: to ``paths``, and a row to each column but ``layers``.
 
         Raises:
-            FormatError: The stream breaks the format.
+            FormatError: The stream breaks the format; what comes before is there.
         """
         try:
-            yield from self._members()
+            self._read(into)
         except ValueError as error:
-            self.fail(str(error))
+            self.fail(str(error), self._offset)
+        into.check_limit(0, where=self.where, offset=self._offset)
 
-    def _members(self) -> Iterator[Entry]:  # noqa: C901 - the hot loop, in line
-        """Yield the members; headers that are not plain go another way."""
-        owners: dict[bytes, Owner] = {}
-        ahead: Ahead | None = None
+    def _read(self, into: Members) -> None:  # noqa: C901, PLR0912, PLR0915
+        """Read all headers: the hot loop, so that ordinary ones stay in line.
+
+        Few texts stand in the numeric fields, so what they mean is remembered: of the
+        checksum in an ASCII block the low half of its Adler-32, which is 1 + the sum of
+        its bytes, and for one text always the same (bench/micro/headers.py).
+        """
+        read, adler32, paths = self._source.read, zlib.adler32, self.paths
+        kinds, owners, sizes = into.kinds, into.owners, into.sizes
+        places, mtimes = into.data, into.mtimes
+        only_path = _ONLY_PATH.fullmatch
+        sums: dict[bytes, int] = {}
+        numbers: dict[bytes, int] = {}
+        known: dict[bytes, int] = {}
+        long: bytes | None = None  # the next member's path, if that is all that is said
+        special = False  # more than that is said
         buffer, base = b"", 0  # what was read last, and where it begins
         offset = reached = 0  # of the next header; the end of the last data
         while True:
             at = offset - base
             block = buffer[at : at + BLOCK_SIZE]
             if len(block) < BLOCK_SIZE:
-                walking = at <= len(buffer)
-                buffer = self._source.read(offset, READ_AHEAD if walking else READ_ONE)
-                base = offset
-                block = buffer[:BLOCK_SIZE]
-            self.offset = offset
-            if block == ZEROS or len(block) < BLOCK_SIZE:
-                self._check_end(block, reached, ahead)
-                return
-            if wrong := tarball.checksum_error(block):
-                raise ValueError(wrong)
+                into.check_limit(0, where=self.where, offset=offset)
+                near = at - len(buffer) < NEAR
+                buffer, base = read(offset, READ_AHEAD if near else READ_ONE), offset
+                at, block = 0, buffer[:BLOCK_SIZE]
+            self._offset = offset
+            total = adler32(block) & 0xFFFF
+            if total != sums.get(block[148:156]) or not block.isascii():
+                if block == ZEROS or len(block) < BLOCK_SIZE:
+                    self._check_end(block, reached)
+                    return
+                if wrong := tarball.checksum_error(block):
+                    raise ValueError(wrong)
+                if block.isascii() and len(sums) < MAX_KNOWN:
+                    sums[block[148:156]] = total
 
             flag = block[156]
-            size = parse_number(block[124:136])
-            if (
-                flag in _PLAIN
-                and ahead is None
-                and not self._defaults
-                and not size >> 62
-            ):
+            if flag == _PAX and long is None and not special:
+                count = max(parse_number(block[124:136]), 0)
+                body = buffer[at + BLOCK_SIZE : at + BLOCK_SIZE + count]
+                found = only_path(body)
+                if found is not None and int(found[1]) == count:
+                    long = found[2]
+                    reached = offset + BLOCK_SIZE + count
+                    offset += BLOCK_SIZE + (count + 511 & -512)
+                    continue
+            if special or flag not in _PLAIN:
+                if long is not None:
+                    self._ahead, long = Ahead(records=[(b"path", long)]), None
+                around = buffer[at + BLOCK_SIZE : at + READ_ONE]
+                reached, offset = self._read_odd(block, around, into)
+                special = self._ahead is not None or bool(self._defaults)
+                continue
+            size = numbers.get(block[124:136])
+            if size is None:
+                size = _number(block[124:136], numbers, _SIZE)
+            mtime = numbers.get(block[136:148])
+            if mtime is None:
+                mtime = _number(block[136:148], numbers, _MTIME)
+            owner = known.get(block[100:124])
+            if owner is None:
+                owner = known[block[100:124]] = into.owner(parse_owner(block, {}))
+            if long is not None:
+                into.allowance.take(len(long))
+                name, long = long, None
+            elif block[345]:
                 name = tarball.parse_name(block)
-                owner = owners.get(block[100:124])
-                if owner is None:
-                    owner = owners[block[100:124]] = parse_owner(block, {})
-                kind, extra, target = flag, None, None
-                if flag != FILE:
-                    size = 0  # no data follows, whatever the header says
-                    if flag != DIRECTORY:
-                        target = tarball.text_field(block, 157, 257)
-                        owner = (0o777, *owner[1:]) if flag == SYMLINK else owner
-                stored = size
-                mtime = parse_number(block[136:148])
-                data = offset + BLOCK_SIZE
-            elif flag in _META_FLAGS:
-                ahead = self._describe(flag, size, ahead or Ahead())
-                reached = offset + BLOCK_SIZE + size
-                offset += BLOCK_SIZE + tarball.padded(size)
-                continue
-            elif flag == _LABEL:
-                offset += BLOCK_SIZE
-                continue
             else:
-                fields = read_header(
-                    block, offset, ahead or Ahead(), self._defaults, self._source
-                )
-                self._allowance.take(_memory(fields))
-                name, kind, owner, mtime, size, data, stored, target, extra = fields
-                ahead = None
-            yield _path(name), kind, owner, mtime, size, data, target, extra
-            reached = data + stored
-            offset = data + (stored + 511 & -512)
+                end = block.find(0, 0, 100)
+                name = block[:end] if end >= 0 else block[:100]
+            # Most names are a path already; "find" takes half the time of "in".
+            if (
+                name
+                and name[0] not in _DOT_SLASH
+                and name.find(b"/.") < 0
+                and name.find(b"//") < 0
+                and len(name) <= MAX_NAME
+            ):
+                paths.append(name[:-1] if name[-1] == 0x2F else name)
+            else:
+                paths.append(_path(name))
+            if flag != FILE:
+                size = 0  # no data follows, whatever the header says
+                if flag == SYMLINK:
+                    owner = into.owner((0o777, *into.owner_table[owner][1:]))
+                if flag != DIRECTORY:
+                    target = tarball.text_field(block, 157, 257)
+                    into.targets[len(kinds)] = _target(flag, target)
+            elif size < 0:
+                raise ValueError(_SIZE.format(size))
+            kinds.append(flag)
+            owners.append(owner)
+            sizes.append(size)
+            places.append(offset + BLOCK_SIZE)
+            mtimes.append(mtime)
+            reached = offset + BLOCK_SIZE + size
+            offset += BLOCK_SIZE + (size + 511 & -512)
 
-    def _check_end(self, block: bytes, reached: int, ahead: Ahead | None) -> None:
+    def _read_odd(self, block: bytes, around: bytes, into: Members) -> tuple[int, int]:
+        """Read a header that is not plain, or that others say much of.
+
+        Args:
+            block: The header.
+            around: Some of what follows it.
+            into: Receives a row, if it is a member's.
+
+        Returns:
+            Where its data ends, and where the next header is.
+        """
+        flag, data = block[156], self._offset + BLOCK_SIZE
+        if flag == _LABEL:
+            return data, data
+        if flag in _META_FLAGS:
+            size = parse_number(block[124:136])
+            self._ahead = self._describe(flag, size, around)
+            return data + size, data + tarball.padded(size)
+        fields = read_header(
+            block, self._offset, self._ahead or Ahead(), self._defaults, self._source
+        )
+        self._ahead = None
+        into.allowance.take(_memory(fields))
+        self._add(fields, into)
+        return fields.data + fields.stored, fields.data + tarball.padded(fields.stored)
+
+    def _add(self, fields: Fields, into: Members) -> None:
+        """Append what was read of one member."""
+        row = len(into.kinds)
+        if fields.target is not None:
+            into.targets[row] = _target(fields.kind, fields.target)
+        if fields.extra is not None:
+            into.extras[row] = fields.extra
+        self.paths.append(_path(fields.name))
+        into.kinds.append(fields.kind)
+        into.owners.append(into.owner(fields.owner))
+        into.sizes.append(fields.size)
+        into.data.append(fields.data)
+        into.mtimes.append(_in_range(fields.mtime, _MTIME))
+
+    def _check_end(self, block: bytes, reached: int) -> None:
         """Check that the archive may end here: zeros, or the end of the stream."""
         size = self._source.size()
         if reached > size:
@@ -172,23 +255,26 @@ class TarReader:
                 f"truncated: the last member reaches byte {reached:,}, "
                 f"the stream has {size:,}"
             )
-        if ahead is not None and not block:
+        if self._ahead is not None and not block:
             raise ValueError("truncated: a header that describes the next, and no next")
         if block.strip(b"\0"):
             raise ValueError(f"truncated: {len(block)} bytes of a header")
         self.ended = bool(block)
         # GNU tar, bsdtar and Python stop at a lone zero block, Go refuses it.
-        behind = self._source.read(self.offset + BLOCK_SIZE, BLOCK_SIZE)
+        behind = self._source.read(self._offset + BLOCK_SIZE, BLOCK_SIZE)
         full = len(behind) == BLOCK_SIZE and behind != ZEROS
         if full and not tarball.checksum_error(behind):
             raise ValueError("a lone zero block, with more members behind it")
 
-    def _describe(self, flag: int, size: int, ahead: Ahead) -> Ahead | None:
+    def _describe(self, flag: int, size: int, around: bytes) -> Ahead | None:
         """Read a member that describes the next one, or all that follow."""
+        ahead = self._ahead or Ahead()
         limit = MAX_RECORDS if flag in b"xXg" else MAX_NAME + BLOCK_SIZE
         if not 0 <= size <= limit:
             raise ValueError(f"{size:,} bytes of records, over the {limit:,} allowed")
-        body = self._source.read(self.offset + BLOCK_SIZE, size)
+        body = around[:size]
+        if len(body) < size:
+            body = self._source.read(self._offset + BLOCK_SIZE, size)
         if len(body) < size:
             raise ValueError(f"truncated: {len(body):,} of {size:,} bytes of records")
         if flag == ord("L"):
@@ -210,9 +296,26 @@ class TarReader:
         return ahead
 
 
+def _number(text: bytes, known: dict[bytes, int], what: str) -> int:
+    """Read a numeric field, and remember what it means."""
+    number = _in_range(parse_number(text), what)
+    if len(known) < MAX_KNOWN:
+        known[text] = number
+    return number
+
+
+def _in_range(number: int, what: str) -> int:
+    """Check that a number fits a column."""
+    if not -MAX_NUMBER < number < MAX_NUMBER:
+        raise ValueError(what.format(number))
+    return number
+
+
 def _path(name: bytes) -> bytes:
     """Return the path that a name means; most names are one already."""
-    if b"/." in name or b"//" in name or name[:1] in b"./" or len(name) > MAX_NAME:
+    odd = not name or name[0] in _DOT_SLASH or len(name) > MAX_NAME
+    # "find" takes half the time of "in".
+    if odd or name.find(b"/.") >= 0 or name.find(b"//") >= 0:
         return _odd_path(name)
     return name[:-1] if name[-1] == 0x2F else name
 
@@ -236,6 +339,18 @@ def _memory(fields: Fields) -> int:
     return len(fields.name) + len(fields.target or b"") + texts + regions
 
 
+def _target(kind: int, target: bytes) -> bytes:
+    """Return a symlink's text as it is, and the path a hard link means."""
+    if kind == SYMLINK:
+        if len(target) > MAX_NAME:
+            raise ValueError(f"a symlink of {len(target):,} bytes, over {MAX_NAME:,}")
+        return target
+    try:
+        return _path(target)
+    except ValueError as error:
+        raise ValueError(f"hard link to {error}") from error
+
+
 def read_layer(source: LayerBytes, where: str, layer: int, into: Members) -> LayerIndex:
     """Read the headers of a layer tar.
 
@@ -248,66 +363,51 @@ def read_layer(source: LayerBytes, where: str, layer: int, into: Members) -> Lay
     Raises:
         FormatError: The stream breaks the format, or a name leaves the root.
     """
-    index = LayerIndex(where, first=len(into))
-    reader = TarReader(source, where, into.allowance)
-    estargz: list[Entry] = []
-    for entry in reader:
-        path = entry[0]
-        if b".wh." in path:
-            meaning, path = _classify(reader, path)
-            if meaning == whiteout.ASIDE:
-                index.aside.add(len(into))
-            elif meaning != whiteout.ORDINARY:
-                opaque = meaning == whiteout.OPAQUE
-                index.removals.append(Removal(path, opaque, reader.offset))
-                continue
-        if path in _ESTARGZ:
-            estargz.append(entry)
-            continue
-        if not path and entry[1] != DIRECTORY:
-            reader.fail("the root is not a directory")
-        index.paths.append(path)
-        _add(reader, entry, into)
-    if estargz and estargz[-1][0] != _TOC:  # files that happen to be called so
-        for entry in estargz:
-            index.paths.append(entry[0])
-            _add(reader, entry, into)
+    reader = TarReader(source, where)
+    index = LayerIndex(where, len(into), reader.paths)
+    reader.read(into)
+    _take_marks(reader, index, into)
     into.layers.extend([layer] * (len(into) - index.first))
+    if b"" in index.paths:
+        for row, path in enumerate(index.paths, index.first):
+            if not path and into.kinds[row] != DIRECTORY:
+                reader.fail("the root is not a directory", into.data[row] - BLOCK_SIZE)
     return index
 
 
-def _add(reader: TarReader, entry: Entry, into: Members) -> None:
-    """Append a row for a member to all columns but that of layers."""
-    _, kind, owner, mtime, size, data, target, extra = entry
-    if not -MAX_NUMBER < mtime < MAX_NUMBER:
-        reader.fail(f"an mtime of {mtime:,} seconds")
-    if len(into.kinds) >= into.limit:
-        into.check_limit(1, where=reader.where, offset=reader.offset)
-    if target is not None:
-        into.targets[len(into.kinds)] = _target(reader, kind, target)
-    if extra is not None:
-        into.extras[len(into.kinds)] = extra
-    into.kinds.append(kind)
-    into.owners.append(into.owner(owner))
-    into.sizes.append(size)
-    into.data.append(data)
-    into.mtimes.append(mtime)
+def _take_marks(reader: TarReader, index: LayerIndex, into: Members) -> None:
+    """Take out what is no member: whiteouts, which become removals, and eStargz's."""
+    taken: set[int] = set()
+    aside: set[bytes] = set()
+    for row, path in enumerate(index.paths, index.first):
+        if path.find(b".wh.") < 0:
+            continue
+        offset = into.data[row] - BLOCK_SIZE
+        try:
+            meaning, victim = whiteout.classify(path)
+        except ValueError as error:
+            reader.fail(f"{error}: {quoted(path)}", offset)
+        if meaning == whiteout.ASIDE:
+            aside.add(path)
+        elif meaning != whiteout.ORDINARY:
+            opaque = meaning == whiteout.OPAQUE
+            index.removals.append(Removal(victim, opaque, offset))
+            taken.add(row)
+    taken |= _added_by_estargz(index)
+    if taken:
+        rows = enumerate(index.paths, index.first)
+        index.paths = [path for row, path in rows if row not in taken]
+        into.drop(index.first, taken)
+    if aside:
+        rows = enumerate(index.paths, index.first)
+        index.aside = {row for row, path in rows if path in aside}
 
 
-def _classify(reader: TarReader, path: bytes) -> tuple[int, bytes]:
-    try:
-        return whiteout.classify(path)
-    except ValueError as error:
-        reader.fail(f"{error}: {quoted(path)}")
-
-
-def _target(reader: TarReader, kind: int, target: bytes) -> bytes:
-    """Return a symlink's text as it is, and the path a hard link means."""
-    if kind == SYMLINK:
-        if len(target) > MAX_NAME:
-            reader.fail(f"a symlink of {len(target):,} bytes, over {MAX_NAME:,}")
-        return target
-    try:
-        return _path(target)
-    except ValueError as error:
-        reader.fail(f"hard link to {error}")
+def _added_by_estargz(index: LayerIndex) -> set[int]:
+    """Return the rows that eStargz adds; without its table, files are called so."""
+    if _ESTARGZ.isdisjoint(index.paths):
+        return set()
+    rows = [n for n, path in enumerate(index.paths) if path in _ESTARGZ]
+    if index.paths[rows[-1]] != _TOC:
+        return set()
+    return {index.first + row for row in rows}

@@ -1,10 +1,9 @@
 """The tar around an image: its members by name, found without reading their data."""
 
-from array import array
 from typing import Final, NoReturn
 
 from ..errors import FormatError, quoted
-from ..model import FILE, LINK, SYMLINK, LayerBytes
+from ..model import FILE, LINK, NO_EXTRA, SYMLINK, LayerBytes, Members
 from ..read_tar import TarReader
 from ..streams import Pool, Window, read_whole
 from ..tarball import normalise
@@ -37,31 +36,30 @@ class Archive:
         self._source = source
         self._files: dict[bytes, int] = {}  # rows of the columns
         self._links: dict[bytes, bytes] = {}
-        self._data, self._sizes = array("q"), array("q")
+        self._members = Members(limit=MAX_FILES, limited="files around an image")
         reader = TarReader(source, name)
-        count = 0
         try:
-            for path, kind, _, _, size, data, target, extra in reader:
-                count += 1
-                if count > MAX_FILES:
-                    reader.fail(f"more than {MAX_FILES:,} files around an image")
-                self._files.pop(path, None)
-                self._links.pop(path, None)
-                if kind == FILE and (extra is None or extra.sparse is None):
-                    self._files[path] = len(self._data)
-                    self._data.append(data)
-                    self._sizes.append(size)
-                elif kind == SYMLINK and target is not None:
-                    parent = (
-                        b"" if target.startswith(b"/") else path.rpartition(b"/")[0]
-                    )
-                    self._links[path] = parent + b"/" + target
-                elif kind == LINK and target is not None:
-                    self._links[path] = target
+            reader.read(self._members)
         except FormatError as error:
             self.failure = error
-        self.is_tar = count > 0 or reader.ended
+        for row, path in enumerate(reader.paths[:MAX_FILES]):
+            self._add(row, path)
+        self.is_tar = bool(reader.paths) or reader.ended
         self.ended = reader.ended
+
+    def _add(self, row: int, path: bytes) -> None:
+        """Enter a member under its name; the last of several counts."""
+        kind, extra = self._members.kinds[row], self._members.extras.get(row, NO_EXTRA)
+        self._files.pop(path, None)
+        self._links.pop(path, None)
+        if kind == FILE and extra.sparse is None:
+            self._files[path] = row
+        elif kind == SYMLINK:
+            target = self._members.targets[row]
+            parent = b"" if target.startswith(b"/") else path.rpartition(b"/")[0]
+            self._links[path] = parent + b"/" + target
+        elif kind == LINK:
+            self._links[path] = self._members.targets[row]
 
     def __contains__(self, name: bytes) -> bool:
         """Say whether a file or link has that name."""
@@ -101,7 +99,8 @@ class Archive:
             hops += 1
         row = self._files[path]
         where = f"{self.name}, {what}"
-        return Window(self._source, self._data[row], self._sizes[row], where)
+        data, size = self._members.data[row], self._members.sizes[row]
+        return Window(self._source, data, size, where)
 
     def read(self, name: str, what: str, limit: int) -> bytes:
         """Return all of a small file.
