@@ -245,40 +245,6 @@ def _head(plan: Plan, position: int, path: bytes, inode: int) -> bytes:
         raise FormatError(str(error), where=quoted(path)) from error
 
 
-def _heads(plan: Plan) -> Iterator[bytes]:
-    """Yield each member's header blocks: plain ones from prepared parts."""
-    members, links, pads = plan.members, plan.links, plan.pads
-    kinds, sizes, mtimes = members.kinds, members.sizes, members.mtimes
-    owners, targets = members.owners, members.targets
-    fields = [write_header.owner_fields(owner) for owner in members.owner_table]
-    untargeted = {kind: _tail(kind, b"") for kind in (FILE, DIRECTORY, FIFO)}
-    adler32 = zlib.adler32
-    for position, odd in enumerate(plan.odd):
-        path, inode = plan.paths[position], plan.inodes[position]
-        if odd:
-            yield _head(plan, position, path, inode)
-            continue
-        kind, size = kinds[inode], sizes[inode]
-        if position in links:
-            size = 0
-            tail, tail_sum = _tail(LINK, links[position])
-        elif inode in targets:
-            tail, tail_sum = _tail(kind, targets[inode])
-        else:
-            tail, tail_sum = untargeted[kind]
-        start = b"%b%b%011o\0%011o\0" % (
-            path[:100].ljust(100, b"\0"), fields[owners[inode]], size, mtimes[inode],
-        )  # fmt: skip
-        # Adler-32 starts at 1; 148 bytes stay below its modulus.
-        total = (adler32(start) & 0xFFFF) - 1 + tail_sum
-        head = b"%b%06o\0 %b" % (start, total, tail)
-        if position in pads:
-            head = _long_name(path, pads[position]) + head
-        elif len(path) > 100:
-            head = _long_name(path) + head
-        yield head
-
-
 def _long_name(path: bytes, blocks: int = 0) -> bytes:
     """Write a GNU ``L`` member, of some blocks of name, or of as many as it needs."""
     size = len(path) + 1
@@ -292,10 +258,56 @@ def _long_header(size: int) -> bytes:
     return write_header.header(write_header.LONG_LINK, ord("L"), size=size)
 
 
-def _tail(kind: int, target: bytes) -> tuple[bytes, int]:
-    """Return a header from its typeflag on, and the sum of that and 8 spaces."""
-    tail = b"%c%b%b" % (kind, target.ljust(100, b"\0"), _GNU_REST)
-    return tail, (zlib.adler32(tail) & 0xFFFF) - 1 + 8 * 0x20
+def _encoder(plan: Plan) -> Callable[[int, int, bytes], bytes]:
+    """Return what encodes a plain member's blocks: of a position, inode and path.
+
+    The parts are the name; mode, uid and gid; size and mtime; the checksum; the rest,
+    from the typeflag on. Most members share most of them. The checksum is made of the
+    parts' sums; the low half of Adler-32 is 1 + the sum of so few bytes.
+    """
+    members, links, pads = plan.members, plan.links, plan.pads
+    kinds, sizes, mtimes = members.kinds, members.sizes, members.mtimes
+    owners, targets = members.owners, members.targets
+    owner_fields = [write_header.owner_fields(owner) for owner in members.owner_table]
+    rests = {kind: _rest(kind, b"") for kind in (FILE, DIRECTORY, FIFO)}
+    times: dict[int, bytes] = {}
+    checksums: dict[int, bytes] = {}
+    adler32 = zlib.adler32
+
+    def encode(position: int, inode: int, path: bytes) -> bytes:
+        kind, size, mtime = kinds[inode], sizes[inode], mtimes[inode]
+        if position in links:
+            size = 0
+            rest, total = _rest(LINK, links[position])
+        elif kind in rests:
+            rest, total = rests[kind]
+        else:
+            rest, total = _rest(kind, targets[inode])
+        time = times.get(mtime)
+        if time is None:
+            time = times[mtime] = b"%011o\0" % mtime
+        name = path if len(path) <= 100 else path[:100]
+        name = name.ljust(100, b"\0")
+        start = name + owner_fields[owners[inode]] + b"%011o\0" % size + time
+        total += adler32(start) & 0xFFFF
+        checksum = checksums.get(total)
+        if checksum is None:
+            checksum = checksums[total] = b"%06o\0 " % total
+        head = start + checksum + rest
+        if position in pads:
+            return _long_name(path, pads[position]) + head
+        return head if len(path) <= 100 else _long_name(path) + head
+
+    return encode
+
+
+def _rest(kind: int, target: bytes) -> tuple[bytes, int]:
+    """Return a header from its typeflag on, and the sum of that and of 8 spaces.
+
+    Less 1, which the Adler-32 of what comes before is too high.
+    """
+    rest = b"%c%b%b" % (kind, target.ljust(100, b"\0"), _GNU_REST)
+    return rest, (zlib.adler32(rest) & 0xFFFF) - 2 + 8 * 0x20
 
 
 def pieces(plan: Plan) -> Iterator[Piece]:
@@ -311,46 +323,57 @@ def pieces(plan: Plan) -> Iterator[Piece]:
 
 
 def _member_pieces(plan: Plan) -> Iterator[Piece]:
-    """Yield the members' pieces: the hot loop, so the ordinary case stays in line.
+    """Yield the members' pieces.
 
     The stretch that is being merged goes from ``begin`` to ``end`` of ``layer``;
     ``patches`` are our headers over the layer's own. Each patch begins with the
     zeros that pad the content before it, since the layer's padding may be anything.
+
+    A member goes on with a stretch where our headers are as long as what the layer has
+    between the contents; where they are, a GNU long name is over docker's PAX path.
     """
     members = plan.members
     sizes, layers, offsets, extras = (
         members.sizes, members.layers, members.data, members.extras,
     )  # fmt: skip
-    links, alone = plan.links, plan.alone
+    links, alone, encode = plan.links, plan.alone, _encoder(plan)
     patches: list[tuple[int, bytes]] = []
     layer = begin = end = NO_SOURCE
     padding = b""  # owed after the content before
-    for position, head in enumerate(_heads(plan)):
-        inode = plan.inodes[position]
+    rows = zip(plan.paths, plan.inodes, plan.odd, strict=True)
+    for position, (path, inode, odd) in enumerate(rows):
         data, size, source = offsets[inode], sizes[inode], layers[inode]
+        head = (_head(plan, position, path, inode) if odd
+                else encode(position, inode, path))  # fmt: skip
         if position in links:
             data, size = NO_SOURCE, 0
         elif inode in extras:
             size = members.stored(inode)
-        follows = data - BLOCK_SIZE == end + len(padding) and source == layer
-        mergeable = len(head) == BLOCK_SIZE and size < alone
-        if follows and mergeable and data + size - begin <= MERGED:
-            patches.append((end - begin, padding + head))
-            end = data + size
-        else:
-            if end > begin:
-                yield Span(layer, begin, end - begin, patches)
-            layer = source
-            if mergeable and data != NO_SOURCE:
-                yield padding
-                begin, end, patches = data - BLOCK_SIZE, data + size, [(0, head)]
-            else:
-                yield padding + head
-                begin, end, patches = data, data + size, []
-            if size >= alone:
-                yield Span(layer, begin, size, [])
-                begin = end = NO_SOURCE
+        patch = padding + head
         padding = ZEROS[: -size % BLOCK_SIZE]
+        mergeable = size < alone and len(head) <= data
+        if (
+            mergeable
+            and data - len(patch) == end
+            and source == layer
+            and data + size - begin <= MERGED
+        ):
+            patches.append((end - begin, patch))
+            end = data + size
+            continue
+        if end > begin:
+            yield Span(layer, begin, end - begin, patches)
+        layer = source
+        if mergeable:
+            if len(patch) > len(head):
+                yield patch[: -len(head)]
+            begin, end, patches = data - len(head), data + size, [(0, head)]
+        else:
+            yield patch
+            begin, end, patches = data, data + size, []
+        if size >= alone:
+            yield Span(layer, begin, size, [])
+            begin = end = NO_SOURCE
     if end > begin:
         yield Span(layer, begin, end - begin, patches)
     yield padding
