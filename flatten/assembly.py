@@ -19,7 +19,7 @@ from .beneath import Beneath
 from .crc64 import crc64
 from .decompress import CHUNK
 from .errors import FlattenError, FormatError, quoted
-from .model import LayerBytes, Place
+from .model import HeaderBytes, LayerBytes, Place
 from .streams import Pool, Spool
 
 MAX_TREES: Final = 1 << 16
@@ -317,25 +317,9 @@ class Headers:
         assembly.fill(offset, memoryview(out), _blank)
         return bytes(out)
 
-    def readinto(self, offset: int, view: memoryview) -> None:
-        """Fill ``view``."""
-        view[:] = self.read(offset, len(view))
-
     def size(self) -> int:
         """Return the length of the stream."""
         return self._assembly.size()
-
-    def extent(self, offset: int) -> None:  # noqa: ARG002 - of LayerBytes
-        """Return None: there is no descriptor."""
-        return
-
-    def origin(self, offset: int) -> None:  # noqa: ARG002 - of LayerBytes
-        """Return None: contents are not read."""
-        return
-
-    def sample(self) -> None:
-        """Return None."""
-        return
 
 
 def _blank(_number: int, _skip: int, view: memoryview) -> None:
@@ -374,7 +358,7 @@ class AssembledLayer:
         """Return another form that it is stored in, or else the same."""
         return self.open() if self.stored is None else self.stored()
 
-    def headers(self) -> LayerBytes:
+    def headers(self) -> HeaderBytes:
         """Return the bytes for reading headers, which opens no files.
 
         Unless the layer is open, they are put together each time, and not kept.

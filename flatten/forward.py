@@ -5,7 +5,7 @@ from typing import Final
 
 from .decompress import decompress
 from .errors import FormatError
-from .model import LayerBytes
+from .model import HeaderBytes, LayerBytes
 from .streams import Limits, compression
 
 _BEHIND: Final = 1 << 16  # bytes that can still be read once the length is known
@@ -38,23 +38,12 @@ class Forward:
         self._start = offset
         return bytes(self._kept[:count])
 
-    def readinto(self, offset: int, view: memoryview) -> None:
-        """Fill ``view``."""
-        data = self.read(offset, len(view))
-        if len(data) < len(view):
-            raise FormatError("ends too soon", where=self._where, offset=self._end)
-        view[:] = data
-
     def size(self) -> int:
         """Go to the end, and return the length."""
         self.read(self._start, _BEHIND)
         while self._next():
             pass
         return self._end
-
-    def extent(self, offset: int) -> None:  # noqa: ARG002 - of LayerBytes
-        """Return None: there is no descriptor."""
-        return
 
     def _next(self) -> bytes:
         """Return the next bytes, none at the end."""
@@ -69,7 +58,7 @@ class Forward:
         return chunk
 
 
-def forward(source: LayerBytes, limits: Limits, where: str) -> LayerBytes:
+def forward(source: LayerBytes, limits: Limits, where: str) -> HeaderBytes:
     """Return bytes as they are, or what they inflate to, to be read forward."""
     kind = compression(source)
     if kind is None:

@@ -228,11 +228,18 @@ class LayerIndex:
     aside: set[int] = field(default_factory=set)
 
 
-class LayerBytes(Protocol):
-    """The bytes of one layer's tar stream, read at offsets."""
+class HeaderBytes(Protocol):
+    """What is needed of a tar stream to read its headers, first to last."""
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes; fewer only at the end of the stream."""
+
+    def size(self) -> int:
+        """Return the length of the stream."""
+
+
+class LayerBytes(HeaderBytes, Protocol):
+    """The bytes of one layer's tar stream, read at offsets."""
 
     def readinto(self, offset: int, view: memoryview) -> None:
         """Fill ``view``.
@@ -240,9 +247,6 @@ class LayerBytes(Protocol):
         Raises:
             FormatError: The stream ends too soon.
         """
-
-    def size(self) -> int:
-        """Return the length of the stream."""
 
     def extent(self, offset: int) -> tuple[int, int, int] | None:
         """Return a descriptor, its offset, and how many bytes can be copied from it.
@@ -299,7 +303,7 @@ class Layer(Protocol):
     def open(self) -> LayerBytes:
         """Return the layer's uncompressed bytes; opened once, however often asked."""
 
-    def headers(self) -> LayerBytes:
+    def headers(self) -> HeaderBytes:
         """Return the bytes for reading headers: contents may be anything in them."""
 
     def blame(self) -> str:

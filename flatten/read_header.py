@@ -30,7 +30,7 @@ from .model import (
     LINK,
     SYMLINK,
     Extra,
-    LayerBytes,
+    HeaderBytes,
     Owner,
 )
 from .tarball import BLOCK_SIZE, parse_decimal, parse_number
@@ -91,7 +91,7 @@ class Fields(NamedTuple):
 
 
 def read_header(
-    block: bytes, offset: int, ahead: Ahead, defaults: Records, source: LayerBytes
+    block: bytes, offset: int, ahead: Ahead, defaults: Records, source: HeaderBytes
 ) -> Fields:
     """Read a header with everything that overrides it.
 
@@ -225,7 +225,7 @@ def _sparse(  # noqa: PLR0913, PLR0917 - all places where a map can be
     stored: int,
     ordered: list[tuple[bytes, bytes]],
     records: Records,
-    source: LayerBytes,
+    source: HeaderBytes,
 ) -> tuple[Regions, int, int, int] | None:
     """Read a sparse map: regions, size with holes, where the data is, its size."""
     if block[156] == ord("S"):
@@ -256,7 +256,7 @@ def _sparse(  # noqa: PLR0913, PLR0917 - all places where a map can be
     return regions, size, data, stored
 
 
-def _gnu_regions(block: bytes, data: int, source: LayerBytes) -> tuple[Regions, int]:
+def _gnu_regions(block: bytes, data: int, source: HeaderBytes) -> tuple[Regions, int]:
     """Read the regions in an S header and in the blocks that extend it."""
     regions = tarball.parse_regions(block, 386, 4)
     more = block[482]
@@ -272,7 +272,7 @@ def _gnu_regions(block: bytes, data: int, source: LayerBytes) -> tuple[Regions, 
     return regions, data
 
 
-def _pax_regions(data: int, stored: int, source: LayerBytes) -> tuple[Regions, int]:
+def _pax_regions(data: int, stored: int, source: HeaderBytes) -> tuple[Regions, int]:
     """Read the map that starts the data of a PAX 1.0 sparse file."""
     numbers: list[int] = []
     text, end = b"", data + stored

@@ -30,7 +30,7 @@ from .model import (
     MAX_NAME,
     NO_EXTRA,
     SYMLINK,
-    LayerBytes,
+    HeaderBytes,
     LayerIndex,
     Members,
     Removal,
@@ -82,7 +82,7 @@ class TarReader:
         ended: An end-of-archive block was seen.
     """
 
-    def __init__(self, source: LayerBytes, where: str) -> None:
+    def __init__(self, source: HeaderBytes, where: str) -> None:
         """Prepare to read from the start of ``source``."""
         self.where = where
         self.paths: list[bytes] = []
@@ -351,7 +351,9 @@ def _target(kind: int, target: bytes) -> bytes:
         raise ValueError(f"hard link to {error}") from error
 
 
-def read_layer(source: LayerBytes, where: str, layer: int, into: Members) -> LayerIndex:
+def read_layer(
+    source: HeaderBytes, where: str, layer: int, into: Members
+) -> LayerIndex:
     """Read the headers of a layer tar.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from ..assembly import AssembledLayer
 from ..beneath import Beneath
 from ..errors import FormatError, IntegrityError, quoted
-from ..model import Image, LayerBytes
+from ..model import HeaderBytes, Image
 from . import containerd_metadata
 from .choice import Broken
 from .containerd_metadata import CONTENT, NAMES, Container, Named, Snapshot, Snapshotter
@@ -151,7 +151,7 @@ class Store:
             place=containerd_metadata.place(self.root, snapshotter.driver, snapshot),
         )
 
-    def _shown(self, image: Image | None) -> Iterator[tuple[LayerBytes, Beneath]]:
+    def _shown(self, image: Image | None) -> Iterator[tuple[HeaderBytes, Beneath]]:
         """Yield the headers of layers and the directories they were unpacked to."""
         for layer in image.layers if image is not None else ():
             if isinstance(layer, BlobLayer) and layer.place is not None:

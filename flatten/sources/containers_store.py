@@ -28,7 +28,7 @@ from typing import Any, Final, NoReturn
 from ..assembly import Headers
 from ..beneath import Beneath
 from ..errors import FormatError, quoted
-from ..model import LayerBytes
+from ..model import HeaderBytes
 from ..read_dir import Owners
 from .documents import DIGEST, chain_ids, read_json
 from .drivers import Driver, Stack, Stored
@@ -312,7 +312,9 @@ class Store:
         user = self.root.top.status(b"")
         return user_owners(user, self._recorded(chain), (uids, gids), warnings)
 
-    def _recorded(self, chain: Sequence[Layer]) -> Iterator[tuple[LayerBytes, Beneath]]:
+    def _recorded(
+        self, chain: Sequence[Layer]
+    ) -> Iterator[tuple[HeaderBytes, Beneath]]:
         """Yield what observes a layer's ids, of layers that have a record."""
         for layer in chain:
             record = self._record(layer)

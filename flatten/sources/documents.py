@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from ..errors import FormatError, IntegrityError, quoted
 from ..forward import forward
-from ..model import LayerBytes, Place
+from ..model import HeaderBytes, LayerBytes, Place
 from ..streams import Pool, plain
 
 MAX_DOCUMENT: Final = 1 << 23  # bytes of a JSON document; registries stop at 4 MiB
@@ -102,7 +102,7 @@ class BlobLayer:
             self._opened = plain(self.blob(), self.pool, self.name)
         return self._opened
 
-    def headers(self) -> LayerBytes:
+    def headers(self) -> HeaderBytes:
         """Return the uncompressed bytes; unless they are kept, to be read forward."""
         if self._opened is not None:
             return self._opened

@@ -17,7 +17,7 @@ from typing import Final
 
 from ..beneath import Beneath
 from ..errors import FormatError
-from ..model import LINK, LayerBytes, Members
+from ..model import LINK, HeaderBytes, Members
 from ..read_dir import Owners
 from ..read_tar import read_layer
 
@@ -90,7 +90,7 @@ class Granted:
     gid: int | None = None
 
 
-def observe(layers: Iterable[tuple[LayerBytes, Beneath]]) -> Granted:
+def observe(layers: Iterable[tuple[HeaderBytes, Beneath]]) -> Granted:
     """Compare ids in layers' headers with those of their directories.
 
     Args:
@@ -136,7 +136,7 @@ def granted(path: str, owner: int) -> int | None:
 
 def user_owners(
     user: os.stat_result,
-    layers: Iterable[tuple[LayerBytes, Beneath]],
+    layers: Iterable[tuple[HeaderBytes, Beneath]],
     maps: tuple[Sequence[Ranges], Sequence[Ranges]],
     warnings: list[str],
 ) -> tuple[Owners, Owners]:
