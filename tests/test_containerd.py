@@ -10,7 +10,7 @@ import pytest
 
 import flatten
 from bolts import bolt
-from builders import descriptor, digest, layers
+from builders import descriptor, digest, docker_root, layers
 from fixtures import needs_fixtures, restored_root, right, unpacked_save
 from flatten.cli import main
 from listing import contents, listing
@@ -213,6 +213,21 @@ def test_broken_names(flat, tmp_path, bucket, why):
         flat(f"{root}#app:1")
 
     assert why in str(caught.value)
+
+
+def test_docker_that_was_switched_to_containerd(flat, tmp_path):
+    """What it had before is still there, be it nothing."""
+    root = tmp_path / "docker"
+    names = {"moby": {"app:1": target(MANIFEST)}}
+    containerd_root(root / "containerd" / "daemon", BLOBS, names)
+    (root / "image" / "overlay2" / "imagedb" / "content" / "sha256").mkdir(parents=True)
+
+    assert flat(f"{root}#app:1") == WANT
+    with pytest.raises(flatten.FormatError, match="holds no image"):
+        flat(f"docker-root:{root}")
+    docker_root(root, layers(["old"]))
+    assert flat(root) == {"old": "0"}
+    assert flat(f"containerd:{root}") == WANT
 
 
 def test_names_that_are_no_bolt_file(flat, tmp_path):

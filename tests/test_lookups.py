@@ -393,6 +393,20 @@ def test_one_diff_in_two_chains_is_two_layers(tmp_path):
     assert sorted(images for _, images, _ in got) == [["one:1"], ["two:1"]]
 
 
+def test_a_directory_of_containerds_is_known_by_what_it_is_in(sources):
+    place = "io.containerd.snapshotter.v1.overlayfs/snapshots/2"
+    for path in (
+        f"/mnt/{place}/fs/etc",
+        f"{place}/",
+        f"{sources['containerd']}/{place}",
+    ):
+        assert [chain for chain, _, _ in users(sources["containerd"], path)] == [
+            CHAINS[1]
+        ]
+    for path in ("/mnt/2/x", "snapshots/2", place.replace("overlayfs", "native")):
+        assert run("users", sources["containerd"], path).returncode == 3
+
+
 def test_users_of_nothing(sources):
     for name in ("f" * 64, "app:1", "000", "/no/such/directory"):
         done = run("users", sources["docker-root"], name)

@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -245,6 +246,23 @@ def test_a_container_in_a_namespace_of_its_own(podman, tmp_path):
     assert got["d/own"]["uid"] == 7
     assert got["d/new"]["uid"] == 1000
     assert got.keys() - want.keys() <= {"dev"}  # no device can be made there
+
+
+def test_a_user_reads_what_is_the_users(podman, tmp_path):
+    """In the user's namespace, where nobody sees xattrs called trusted."""
+    if not podman.user:
+        pytest.skip("that is of a user's store")
+    python = [sys.executable, "-m", "flatten"]
+    readable = ["runuser", "-u", podman.user, "--", *python, "--version"]
+    if subprocess.run(readable, check=False, capture_output=True).returncode:
+        pytest.skip("the user may not read this Python")
+    podman("create", "--name", "mine", "odd:1", "/x")
+    podman.change("mine", CHANGES)
+    for name in ("odd:1", "container:mine"):
+        out = podman.folder / "mine.tar"
+        podman("unshare", *python, f"{podman.root}#{name}", "-o", out)
+
+        assert out.read_bytes() == flat(f"{podman.root}#{name}", tmp_path / "o.tar")
 
 
 def test_an_image_that_podman_commits(podman, tmp_path):

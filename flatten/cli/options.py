@@ -29,8 +29,8 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 IMAGE = """\
 IMAGE is [KIND:]PATH[#NAME]: an archive of docker save (any age), podman save,
 skopeo or buildx, compressed or not, an OCI layout (a directory), - for an
-archive on standard input, or the root where docker or containerd keeps its
-images, /var/lib/docker, on any disk, without a daemon. NAME chooses among
+archive on standard input, or the root where docker, podman or containerd keeps
+its images, /var/lib/docker, on any disk, without a daemon. NAME chooses among
 several images: name:tag, an id or the start of one, or @N, its position from 0;
 container:NAME is a container."""
 

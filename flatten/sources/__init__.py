@@ -227,26 +227,29 @@ def _place(reference: str, image: Image) -> str:
 def _open(
     reference: str, limits: Limits | None, resources: ExitStack
 ) -> tuple[Opened, str | None]:
-    """Open a source, and return the name that is asked for too."""
+    """Open a source, and return the name that is asked for too.
+
+    A directory may be of several kinds: docker keeps one for each place that it has had
+    its images in. The first that has any counts.
+    """
     kind, path, name = parse_reference(reference)
     pool = Pool(limits or Limits())
     resources.callback(pool.close)
     files = _open_files(path, pool, resources)
+    empty: Opened | None = None
     for module in KINDS.values() if kind is None else [KINDS[kind]]:
         source = cast("Source", import_module(f".{module}", __package__))
         if source.detect(files):
             entries = _entries(source, files, name)
             root = cast("RootSource", source).survey if _is_root(source) else None
-            return (
-                Opened(
-                    entries,
-                    files.name,
-                    module == KINDS["containerd"],
-                    root and partial(root, files),
-                    pool,
-                ),
-                name,
-            )
+            survey = root and partial(root, files)
+            by_namespace = module == KINDS["containerd"]
+            opened = Opened(entries, files.name, by_namespace, survey, pool)
+            if entries:
+                return opened, name
+            empty = empty or opened
+    if empty is not None:
+        return empty, name
     tried = kind or ", ".join(KINDS)
     what = quoted(path) if path != "-" else "standard input"
     raise SourceError(f"{what}: no kind of image that is known (tried {tried})")

@@ -33,7 +33,7 @@ from ..read_dir import Owners
 from .documents import DIGEST, chain_ids, read_json
 from .drivers import Driver, Stack, Stored
 from .root import ID, Root
-from .user_namespace import Ranges, parse_ranges, user_owners
+from .user_namespace import Ranges, is_users, parse_ranges, user_owners
 
 _PLAIN: Final = re.compile(r"[-_.A-Za-z0-9]+")
 _MAX_LIST: Final = 1 << 26  # bytes of layers.json; a layer takes some 700
@@ -297,6 +297,7 @@ class Store:
             self.driver,
             stored,
             cache(lambda: self._owners(chain, own, stack.warnings)),
+            trusted=not is_users(self.root.top.status(b"")),
         )
         return stack
 

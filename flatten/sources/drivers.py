@@ -110,6 +110,8 @@ class Stack:
         driver: Driver,
         stored: Sequence[Stored],
         owners: Callable[[], tuple[Owners, Owners]] | None = None,
+        *,
+        trusted: bool = True,
     ) -> None:
         """Look at layers, oldest first.
 
@@ -119,12 +121,14 @@ class Stack:
             stored: They.
             owners: Returns what turns a uid and a gid of the disk into the image's;
                 None goes by the root's name.
+            trusted: Overlay's marks may be in xattrs that only root sees.
         """
         self.warnings: list[str] = []
         self._root = root
         self._driver = driver
         self._stored = stored
         self._owners = owners or partial(_shifted, root.owner)
+        self._trusted = trusted
 
     def layers(self) -> list[AssembledLayer]:
         """Return them to be read.
@@ -221,6 +225,7 @@ class Stack:
             self.warnings,
             uid=uid,
             gid=gid,
+            trusted=self._trusted,
         )
 
     def tree(self, id_: str, where: str, place: str = "") -> Beneath:

@@ -41,6 +41,17 @@ Ranges = tuple[Range, ...]
 """The map of a namespace."""
 
 
+def is_users(root: os.stat_result) -> bool:
+    """Say whether an engine's root is an ordinary user's, by its status.
+
+    Such an engine has no xattrs called ``trusted.``. In a user namespace, as in
+    ``podman unshare``, its user is root, and root is nobody.
+    """
+    with open("/proc/self/uid_map", encoding="ascii") as text:
+        is_initial = text.read().split() == ["0", "0", str(_END - 1)]
+    return (root.st_uid != 0) is is_initial
+
+
 def inside(maps: Sequence[Ranges]) -> Owners:
     """Return what turns an id of the disk into one inside namespaces in namespaces.
 

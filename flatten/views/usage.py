@@ -3,13 +3,16 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ..errors import SourceError, quoted
 from ..model import Image
 from ..sources import Opened
 from ..sources.survey import StoredContainer, Survey
 from .stored import layer_chains
+
+_LONG: Final = 64  # digits of an id that is a digest, or as good as one
+_IN: Final = 3  # SNAPSHOTTER/snapshots/NUMBER
 
 _Key = tuple[str, str]
 """A driver, and what it calls a layer; in an archive, "" and a diff_id or digest."""
@@ -57,12 +60,26 @@ class _Layer:
             if known
         ]
         if "/" in name and self.cache_id is not None:
-            return self.cache_id in name.split("/")
+            return self._is_below(name)
         wanted = name.removeprefix("sha256:")
         return wanted in ids or (
             re.fullmatch(r"[0-9a-f]{6,63}", wanted) is not None
             and any(known.startswith(wanted) for known in ids)
         )
+
+    def _is_below(self, path: str) -> bool:
+        """Say whether a path is the layer's directory, or in it, wherever the root is.
+
+        Docker and podman name it by 64 digits, which nothing else is called; containerd
+        counts, so that what that directory is in must be the same.
+        """
+        parts, own = path.split("/"), (self.directory or "").split("/")
+        if self.cache_id not in own or len(self.cache_id) >= _LONG:
+            return self.cache_id in parts
+        end = len(own) - own[::-1].index(self.cache_id)
+        tail = own[max(end - _IN, 0) : end]
+        starts = range(len(parts) - len(tail) + 1)
+        return any(parts[start : start + len(tail)] == tail for start in starts)
 
 
 def users(opened: Opened, name: str) -> list[dict[str, Any]]:
