@@ -105,19 +105,16 @@ class Snapshotter:
 
     Attributes:
         snapshots: By their whole keys.
+        by_key: By namespace and key.
     """
 
     driver: Driver
     snapshots: dict[str, Snapshot] = field(repr=False)
+    by_key: dict[tuple[str, str], Snapshot] = field(repr=False)
 
     def find(self, namespace: str, key: str) -> Snapshot | None:
         """Return a snapshot by its key, in a namespace."""
-        found = [
-            snapshot
-            for snapshot in self.snapshots.values()
-            if (snapshot.namespace, snapshot.key) == (namespace, key)
-        ]
-        return max(found, key=lambda snapshot: snapshot.number, default=None)
+        return self.by_key.get((namespace, key))
 
     def chain(self, snapshot: Snapshot, where: str) -> list[Snapshot]:
         """Return a snapshot and those below it, nearest first.
@@ -236,8 +233,10 @@ def read_snapshotters(root: Root) -> list[Snapshotter]:
     for driver in _DRIVERS:
         path = f"{_SNAPSHOTTER}{driver.name}/metadata.db"
         if path.encode() in root:
-            snapshots = _read(root, path, lambda top: list(_snapshots(top)))
-            found.append(Snapshotter(driver, dict(snapshots)))
+            snapshots = _read(root, path, lambda top: dict(_snapshots(top)))
+            ordered = sorted(snapshots.values(), key=lambda each: each.number)
+            by_key = {(each.namespace, each.key): each for each in ordered}
+            found.append(Snapshotter(driver, snapshots, by_key))
     return found
 
 
