@@ -85,12 +85,3 @@ def test_what_inflates_without_end_is_refused():
         FormatError, match=r"layer: inflates beyond 1,000,000 bytes.*--max-size"
     ):
         source.size()
-
-
-def test_a_view_is_filled_or_it_ends_too_soon():
-    source, view = Forward([b"abc"], "layer", Limits()), bytearray(2)
-    source.readinto(1, memoryview(view))
-
-    assert view == b"bc"
-    with pytest.raises(FormatError, match="layer: ends too soon at byte 3"):
-        source.readinto(2, memoryview(view))
