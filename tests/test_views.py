@@ -363,3 +363,42 @@ def test_a_tree_that_has_a_manifest_is_a_tar_when_it_is_said(tmp_path):
     assert (
         run("diff", tmp_path / "i.tar", f"rootfs:{tmp_path}/tree.tar").returncode == 0
     )
+
+
+# --- standard output
+
+
+def shell(command, **env):
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False,
+        env={**os.environ, "FLATTEN": f"{sys.executable} -m flatten", **env},
+    )  # fmt: skip
+
+
+def test_a_reader_that_leaves_is_no_failure_to_speak_of(tmp_path):
+    image = docker(tmp_path, layers([f"{n:05}" for n in range(20_000)]))
+
+    got = shell(f"$FLATTEN ls {image} | head -1; echo ${{PIPESTATUS[0]}}")
+
+    assert got.stderr == ""
+    assert got.stdout.splitlines()[1] == "141"
+
+
+def test_a_full_disk_is_said(tmp_path):
+    image = docker(tmp_path, layers(["a"]))
+
+    got = shell(f"$FLATTEN ls {image} > /dev/full")
+
+    assert (got.returncode, got.stderr) == (
+        1,
+        "flatten: standard output: No space left on device\n",
+    )
+
+
+def test_any_name_can_be_printed_anywhere(tmp_path):
+    image = docker(tmp_path, layers(["\u6f22"]))
+
+    got = shell(f"$FLATTEN ls {image}", PYTHONIOENCODING="latin-1")
+
+    assert (got.returncode, got.stderr) == (0, "")
+    assert got.stdout.endswith(" \\u6f22\n")

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NoReturn
 
 from ..errors import FlattenError, shown
@@ -74,6 +75,8 @@ def _fail(text: str) -> None:
 def _run(arguments: list[str]) -> int:
     from . import commands  # noqa: PLC0415 - a signal while it loads is answered above
 
+    if isinstance(sys.stdout, TextIOWrapper):  # names may be anything
+        sys.stdout.reconfigure(errors="backslashreplace")
     name, rest = commands.split(arguments)
     parser = commands.build_parser(name)
     code = commands.find(name).run(parser.parse_intermixed_args(rest))

@@ -14,7 +14,7 @@ from ..views.contents import Contents
 from ..views.reading import read_index
 from ..views.trees import CONTENT, FIELDS, Change, Side, compare
 from . import options
-from .tables import iso_time, one_line, print_json
+from .tables import iso_time, one_line, print_json, show_name
 
 DESCRIPTION = f"""\
 Compare two trees: of two images, of an image and a tar of a tree, or of two
@@ -116,7 +116,7 @@ def _side(args: argparse.Namespace, image: Image, point: Point | None) -> Side:
 
 def _line(change: Change) -> str:
     sign = "+" if change.before is None else "-" if change.after is None else "~"
-    name = one_line(os.fsdecode(change.path))
+    name = show_name(change.path)
     if not change.fields:
         return f"{sign} {name}"
     shown = [

@@ -1,7 +1,6 @@
 """``flatten ls IMAGE [PATH...]``: the flattened tree, as ``tar tv`` shows it."""
 
 import argparse
-import re
 import time
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -14,7 +13,7 @@ from ..views.contents import Contents
 from ..views.listing import Row, list_rows
 from ..views.reading import read_index
 from . import options
-from .tables import print_json_line
+from .tables import print_json_line, show_name
 
 DESCRIPTION = f"""\
 List the flattened tree: each line is the number of the layer that an entry
@@ -93,12 +92,12 @@ def _long(members: Members, rows: Iterable[Row]) -> Iterable[str]:
         line = (
             f"{_LETTERS[kind]}{_permissions(mode)} {owner} "
             f"{size:>{width - len(owner) - 1}} {_when(members.mtimes[inode])} "
-            f"{_shown(path)}"
+            f"{show_name(path)}"
         )
         if first is not None:
-            line += f" link to {_shown(first)}"
+            line += f" link to {show_name(first)}"
         elif kind == SYMLINK:
-            line += f" -> {_shown(members.targets[inode])}"
+            line += f" -> {show_name(members.targets[inode])}"
         yield line
 
 
@@ -116,12 +115,12 @@ def _tree(index: Index, rows: list[Row]) -> Iterable[str]:
         if depth:
             open_[-1] = True
         slash = "/" if row.path.endswith(b"/") else ""
-        name = _shown(names[-1]) + slash if depth else "./"
+        name = show_name(names[-1]) + slash if depth else "./"
         members = index.members
         if row.first is not None:
-            name += f" link to {_shown(row.first)}"
+            name += f" link to {show_name(row.first)}"
         elif row.inode in members.targets:
-            name += f" -> {_shown(members.targets[row.inode])}"
+            name += f" -> {show_name(members.targets[row.inode])}"
         drawn.append(f"{members.sizes[row.inode]:>12} {lines}{branch}{name}")
     return reversed(drawn)
 
@@ -152,26 +151,3 @@ def _when(seconds: int) -> str:
     except (OverflowError, OSError, ValueError):
         return str(seconds)
     return f"{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}"
-
-
-def _shown(name: bytes) -> str:
-    r"""Return a name as GNU tar prints it: what is not printable is escaped.
-
-    >>> print(_shown(b"a b"), _shown(b"a\nb\\\xff"))
-    a b a\nb\\\377
-    """
-    text = name.decode("utf-8", "surrogateescape")
-    if text.isprintable() and "\\" not in text:
-        return text
-    return re.sub(r"[^ -\[\]-~]", _escaped, text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    character = found[0]
-    if character.isprintable() and character != "\\":
-        return character
-    named = "\a\b\f\n\r\t\v\\".find(character)
-    if named >= 0:
-        return "\\" + "abfnrtv\\"[named]
-    raw = character.encode("utf-8", "surrogateescape")
-    return "".join(f"\\{byte:03o}" for byte in raw)

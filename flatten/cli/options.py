@@ -6,17 +6,20 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import sources
 from ..edit import Addition, Edits
 from ..errors import UsageError, quoted
 from ..history import Point
-from ..index_cache import IndexCache, default_folder
 from ..model import Image
 from ..owners import OwnerMap, parse_owner_map
 from ..sources import Opened
 from ..streams import Limits
 from .messages import say
+
+if TYPE_CHECKING:
+    from ..index_cache import IndexCache
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -224,8 +227,13 @@ def add_cache_options(group: argparse._ActionsContainer) -> None:
     add_verify_option(group)
 
 
-def cache(args: argparse.Namespace) -> IndexCache | None:
+def cache(args: argparse.Namespace) -> "IndexCache | None":
     """Return the cache of indexes, if there is to be one; it keeps what is checked."""
+    from ..index_cache import (  # noqa: PLC0415 - 2 ms, for views only
+        IndexCache,
+        default_folder,
+    )
+
     folder = default_folder() if args.cache is None else Path(args.cache)
     if folder is None or not args.use_cache:
         return None

@@ -10,7 +10,7 @@ from ..views.listing import Row
 from ..views.reading import read_index
 from ..views.report import Report, document, main_directories, make_report
 from . import options
-from .tables import human, one_line, print_json, print_table
+from .tables import human, one_line, print_json, print_table, show_name
 
 DESCRIPTION = f"""\
 Show what is in an image by layer, directory and file, and what of it is in
@@ -111,7 +111,9 @@ def _print_directories(report: Report) -> None:
     rows = []
     for item in main_directories(report):
         parent, slash, name = item.path.rpartition(b"/")
-        shown = "  " * parent.count(b"/") + ("  " if slash else "") + _name(name) + "/"
+        shown = (
+            "  " * parent.count(b"/") + ("  " if slash else "") + show_name(name) + "/"
+        )
         share = f"{100 * item.size / report.size:.0f} %"
         rows.append((human(item.size), share, f"{item.files:,}",
                      _bar(item.size, report.size), shown))  # fmt: skip
@@ -123,7 +125,7 @@ def _print_lists(report: Report, top: int) -> None:
 
     def cells(row: Row) -> tuple[str, ...]:
         layer = str(members.layers[row.inode] + 1)
-        return human(members.sizes[row.inode]), layer, _name(row.path)
+        return human(members.sizes[row.inode]), layer, show_name(row.path)
 
     print("\nLargest files")
     print_table((">SIZE", ">LAYER", "FILE"), map(cells, report.largest(top)))
@@ -131,26 +133,22 @@ def _print_lists(report: Report, top: int) -> None:
         print("\nHidden files")
         print_table((">SIZE", ">LAYER", "NOW", "FILE"), [
             (human(item.size), str(item.layer + 1),
-             "replaced" if item.replaced else "removed", _name(item.path))
+             "replaced" if item.replaced else "removed", show_name(item.path))
             for item in report.hidden[:top]
         ])  # fmt: skip
     if report.efficiency.paths:
         print("\nWaste, as dive")
         print_table((">SIZE", ">TIMES", "PATH"), [
-            (human(noted.total), str(noted.count), _name(path))
+            (human(noted.total), str(noted.count), show_name(path))
             for path, noted in report.efficiency.paths[:top]
         ])  # fmt: skip
     if report.equal:
         print("\nEqual files")
         print_table((">TO SPARE", ">EACH", ">FILES", "FIRST"), [
             (human(item.spare), human(item.size), str(len(item.paths)),
-             _name(item.paths[0]))
+             show_name(item.paths[0]))
             for item in report.equal[:top]
         ])  # fmt: skip
-
-
-def _name(path: bytes) -> str:
-    return one_line(os.fsdecode(path))
 
 
 def _or_dash(size: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -74,3 +75,26 @@ def human(size: float) -> str:
         size /= 1024
     plain = unit == "B" or size >= 100
     return f"{size:,.0f} {unit}" if plain else f"{size:.1f} {unit}"
+
+
+def show_name(name: bytes) -> str:
+    r"""Return a name as GNU tar prints it: what is not printable is escaped.
+
+    >>> print(show_name(b"a b"), show_name(b"a\nb\\\xff"))
+    a b a\nb\\\377
+    """
+    text = name.decode("utf-8", "surrogateescape")
+    if text.isprintable() and "\\" not in text:
+        return text
+    return re.sub(r"[^ -\[\]-~]", _escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable() and character != "\\":
+        return character
+    named = "\a\b\f\n\r\t\v\\".find(character)
+    if named >= 0:
+        return "\\" + "abfnrtv\\"[named]
+    raw = character.encode("utf-8", "surrogateescape")
+    return "".join(f"\\{byte:03o}" for byte in raw)

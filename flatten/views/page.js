@@ -112,7 +112,7 @@ function find(wanted) {  // the node of a path, or the nearest one above it
 // --- the treemap
 
 let top = 0, chosenLayer = 0, matches = null, marked = 0;
-let cells = [];  // [node, x, y, width, height, whole], a directory before what is in it
+let cells = [];  // [node, x, y, width, height, whole, title], a directory before what is in it
 
 // Squarified: rows of cells whose sides are as near to squares as can be.
 // Reference: Bruls, Huizing, van Wijk, "Squarified Treemaps" (2000).
@@ -143,10 +143,16 @@ function layOut(nodes, total, x, y, width, height, put) {
 
 function place(node, x, y, width, height) {
   if (width < LEAST || height < LEAST) return;
-  const inside = isDirectory(node) ? children(node) : [];
+  let inside = isDirectory(node) ? children(node) : [];
+  let title_ = name(node);
+  while (node !== top && inside.length === 1 && isDirectory(inside[0])) {  // as one
+    node = inside[0];
+    inside = children(node);
+    title_ += "/" + name(node);
+  }
   // Where what is in it would be dust, a directory is drawn whole.
   const whole = !inside.length || (node !== top && width * height < DUST * inside.length);
-  cells.push([node, x, y, width, height, whole]);
+  cells.push([node, x, y, width, height, whole, title_]);
   if (whole) return;
   const title = node !== top && height > 2 * TITLE && width > 30 ? TITLE : 0;
   const edge = node === top ? 0 : 1;
@@ -176,7 +182,7 @@ function draw() {
   context.textBaseline = "middle";
   cells = [];
   if (tree.sizes[top]) place(top, 0, 0, box.width, box.height);
-  for (const [node, x, y, width, height, whole] of cells) {
+  for (const [node, x, y, width, height, whole, title] of cells) {
     if (node === top) continue;
     const directory = isDirectory(node) && !whole, on = lit(node);
     context.fillStyle = directory ? frame : on ? shade(tree.main[node]) : dim;
@@ -188,7 +194,7 @@ function draw() {
     const room = directory ? height > 2 * TITLE && width > 30 : height > 15 && width > 34;
     if (!room) continue;
     context.fillStyle = directory ? soft : on ? ink : soft;
-    label(context, name(node) + (isDirectory(node) ? "/" : ""), x + 5, y + (directory ? 10 : Math.min(height / 2, 12)), width - 9);
+    label(context, title + (isDirectory(node) ? "/" : ""), x + 5, y + (directory ? 10 : Math.min(height / 2, 12)), width - 9);
   }
   if (!tree.sizes[top]) {
     context.fillStyle = soft;

@@ -160,7 +160,7 @@ def main_directories(report: Report) -> list[Directory]:
 
 def document(report: Report, count: int) -> dict[str, Any]:
     """Return a report for JSON, with at most ``count`` items in its lists."""
-    image, dive, members = report.image, report.efficiency, report.index.members
+    image, members = report.image, report.index.members
     platform = [image.config.get(key) for key in ("os", "architecture", "variant")]
     largest = sorted(report.directories, key=lambda item: (-item.size, item.path))
     return {
@@ -181,31 +181,46 @@ def document(report: Report, count: int) -> dict[str, Any]:
              "layer": members.layers[row.inode] + 1}
             for row in report.largest(count)
         ],
-        "efficiency": {
-            "score": dive.score,
-            "size": dive.size,
-            "user_size": dive.user_size,
-            "wasted": dive.wasted,
-            "paths": [{"path": text(path), "count": noted.count, "size": noted.total}
-                      for path, noted in dive.paths[:count]],
-        },
-        "hidden": {
-            "size": sum(item.size for item in report.hidden),
-            "files": len(report.hidden),
-            "largest": [
-                {"path": text(item.path), "size": item.size, "layer": item.layer + 1,
-                 "replaced": item.replaced} for item in report.hidden[:count]
-            ],
-        },
-        "equal": None if report.equal is None else {
-            "spare": sum(equal.spare for equal in report.equal),
-            "groups": len(report.equal),
-            "largest": [
-                {"size": equal.size, "xxh3": equal.xxh3, "count": len(equal.paths),
-                 "paths": [text(path) for path in equal.paths[:count]]}
-                for equal in report.equal[:count]
-            ],
-        },
+        "efficiency": _efficiency_document(report.efficiency, count),
+        "hidden": _hidden_document(report.hidden, count),
+        "equal": None if report.equal is None else _equal_document(report.equal, count),
+    }  # fmt: skip
+
+
+def _efficiency_document(found: Efficiency, count: int) -> dict[str, Any]:
+    return {
+        "score": found.score,
+        "size": found.size,
+        "user_size": found.user_size,
+        "wasted": found.wasted,
+        "paths": [
+            {"path": text(path), "count": noted.count, "size": noted.total}
+            for path, noted in found.paths[:count]
+        ],
+    }
+
+
+def _hidden_document(found: list[Hidden], count: int) -> dict[str, Any]:
+    return {
+        "size": sum(item.size for item in found),
+        "files": len(found),
+        "largest": [
+            {"path": text(item.path), "size": item.size, "layer": item.layer + 1,
+             "replaced": item.replaced}
+            for item in found[:count]
+        ],
+    }  # fmt: skip
+
+
+def _equal_document(found: list[Equal], count: int) -> dict[str, Any]:
+    return {
+        "spare": sum(equal.spare for equal in found),
+        "groups": len(found),
+        "largest": [
+            {"size": equal.size, "xxh3": equal.xxh3, "count": len(equal.paths),
+             "paths": [text(path) for path in equal.paths[:count]]}
+            for equal in found[:count]
+        ],
     }  # fmt: skip
 
 
