@@ -14,6 +14,7 @@ try:
         UsageError,
     )
     from .export import Exported, export, plan_image
+    from .history import Point
     from .model import Image, Layer, Plan
     from .options import Options
     from .sources import open_image
@@ -34,6 +35,7 @@ __all__ = [
     "Limits",
     "Options",
     "Plan",
+    "Point",
     "SourceError",
     "UsageError",
     "export",

@@ -159,7 +159,7 @@ def test_broken_histories(tmp_path, steps, text):
 
 
 def test_from_python(image):
-    with flatten.open_image(image, at=Point(step=3)) as opened:
+    with flatten.open_image(image, at=flatten.Point(step=3)) as opened:
         assert len(opened.layers) == 2
         assert len(read_history(opened).steps) == 3
         assert len(cut(opened, Point(layer=1)).layers) == 1
