@@ -53,7 +53,7 @@ class Described:
     Attributes:
         name: "" of the main job.
         summary: Its line in the list of commands.
-        usage: After ``usage: ``.
+        usage: What is typed, in one line.
         description: As in ``--help``.
         groups: In the order of ``--help``.
     """
@@ -83,9 +83,16 @@ def _described(name: str, summary: str, module: str) -> Described:
         Group(group.title or "", tuple(map(_option, group._group_actions)))  # noqa: SLF001
         for group in parser._action_groups  # noqa: SLF001 - argparse shows them to no one
     ]
-    usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    words = [_word(action) for action in parser._get_positional_actions()]  # noqa: SLF001
+    usage = " ".join(filter(None, ("flatten", name, *words, "[options]")))
     return Described(name, summary, usage, parser.description or "",
                      tuple(group for group in groups if group.options))  # fmt: skip
+
+
+def _word(action: argparse.Action) -> str:
+    """Return an argument as usages show it."""
+    forms = {"?": "[{}]", "*": "[{}...]", "+": "{}..."}
+    return forms.get(str(action.nargs), "{}").format(action.metavar or action.dest)
 
 
 def _option(action: argparse.Action) -> Option:

@@ -3,9 +3,12 @@
 Reference: man-pages(7), groff_man(7).
 """
 
+from collections.abc import Iterable
+
 from .. import __version__
 from .commands import EXIT_CODES
 from .described import Described, Group, Option, describe
+from .options import IMAGE
 
 _ENVIRONMENT = {
     "SOURCE_DATE_EPOCH": "later mtimes become this time, as with --mtime",
@@ -22,14 +25,14 @@ def page() -> str:
         ".SH NAME",
         "flatten \\- container images to one root file system tar, without a daemon",
         ".SH SYNOPSIS",
-        *_usage(main),
-        *(line for command in others for line in (".br", *_usage(command))),
+        _usage(main),
+        *(line for command in others for line in (".br", _usage(command))),
         ".SH DESCRIPTION",
         *_paragraphs(main.description),
         ".SH OPTIONS",
-        *_groups(main),
+        *_groups(main.groups),
         ".SH COMMANDS",
-        *(line for command in others for line in _command(command)),
+        *(line for command in others for line in _command(command, main)),
         ".SH EXIT STATUS",
         *_paragraphs(EXIT_CODES.removeprefix("exit codes: ")),
         ".SH ENVIRONMENT",
@@ -42,35 +45,44 @@ def page() -> str:
     return "\n".join(out)
 
 
-def _usage(command: Described) -> list[str]:
-    program, _, rest = command.usage.partition(" ")
-    if command.name:
-        program, rest = f"{program} {command.name}", rest.partition(" ")[2]
-    return [f"\\fB{_plain(program)}\\fR {_plain(rest)}"]
+def _usage(command: Described) -> str:
+    program = f"flatten {command.name}".strip()
+    rest = command.usage.removeprefix(program)
+    return f"\\fB{_plain(program)}\\fR{_plain(rest)}"
 
 
-def _command(command: Described) -> list[str]:
+def _command(command: Described, main: Described) -> list[str]:
+    """Return a command's part, without what the main job has said."""
+    said = set(main.options())
+    shared = [
+        name for option in command.options() if option in said and option.names
+        for name in option.names[-1:] if name != "--help"
+    ]  # fmt: skip
+    about = command.description.removesuffix(IMAGE + "\n").strip()
+    own = tuple(
+        Group(group.title, tuple(o for o in group.options if o not in said))
+        for group in command.groups
+    )
+    also = [".PP", _plain(f"Also, as above: {', '.join(shared)}.")] if shared else []
     return [
         f".SS flatten {_plain(command.name)}",
-        *_paragraphs(command.description),
-        *_groups(command),
+        _usage(command),
+        *_paragraphs(about),
+        *_groups(own),
+        *also,
     ]
 
 
-def _groups(command: Described) -> list[str]:
+def _groups(groups: Iterable[Group]) -> list[str]:
     out = []
-    for group in command.groups:
-        if group.title not in ("options", "positional arguments"):
+    for group in groups:
+        if group.options and group.title not in ("options", "positional arguments"):
             out += [".PP", f"\\fI{_plain(group.title.capitalize())}\\fR"]
-        out += _group(group)
+        out += [
+            line for option in group.options
+            for line in (".TP", _title(option), _plain(option.help))
+        ]  # fmt: skip
     return out
-
-
-def _group(group: Group) -> list[str]:
-    return [
-        line for option in group.options
-        for line in (".TP", _title(option), _plain(option.help))
-    ]  # fmt: skip
 
 
 def _title(option: Option) -> str:
