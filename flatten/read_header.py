@@ -106,6 +106,9 @@ def read_header(
         ValueError: It breaks the format, or says what cannot be.
     """
     records = defaults | dict(ahead.records)
+    for key in (b"path", b"linkpath", b"size"):
+        if records.get(key) == b"":  # none, or an empty one: readers differ
+            raise ValueError(f"an empty PAX record {key.decode()!r}")
     records = without_empty(records)
     name = _text(b"path", tarball.parse_name(block), ahead.name, records)
     target = _text(
@@ -123,13 +126,17 @@ def read_header(
         raise ValueError(f"a size of {size:,} bytes")
     data = offset + BLOCK_SIZE
     stored = size if kind == FILE or block[156] == ord("D") else 0
-    sparse = None
+    sparse = found = None
     if kind == FILE:
         found = _sparse(block, data, stored, ahead.records, records, source)
         if found is not None:
             regions, size, data, stored = found
             sparse = tarball.sparse_map(regions, size, stored)
             name = _text(b"GNU.sparse.name", name, None, records)
+    elif kind not in (LINK, DIRECTORY) and size:  # GNU tar skips data, others do not
+        raise ValueError(f"a size of {size:,} bytes, of what has none")
+    if found is None:
+        _check_plain(kind, records)
     extra = None
     kept = kept_records(records)
     if kept or sparse is not None or nanoseconds or kind in (CHAR, BLOCK):
@@ -146,6 +153,15 @@ def read_header(
         target if kind in (LINK, SYMLINK) else None,
         extra,
     )
+
+
+def _check_plain(kind: int, records: Records) -> None:
+    """Refuse records that only some readers heed in what is no sparse file."""
+    if kind != FILE and records.get(b"size", b"0").strip(b"0"):  # bsdtar skips data
+        raise ValueError("a PAX size of what is no file")
+    for key in records:
+        if key.startswith(b"GNU.sparse."):
+            raise ValueError(f"{quoted(key)}: a record of what is no sparse file")
 
 
 def without_empty(records: Records) -> Records:
@@ -247,8 +263,14 @@ def _sparse(  # noqa: PLR0913, PLR0917 - all places where a map can be
             if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
         ]
         if b"GNU.sparse.map" in records:
-            texts = records[b"GNU.sparse.map"].split(b",")
+            texts = (
+                records[b"GNU.sparse.map"].split(b",")
+                if (records[b"GNU.sparse.map"])
+                else []
+            )
         regions = _pairs([parse_decimal(text) for text in texts])
+        if records.get(b"GNU.sparse.numblocks") != b"%d" % len(regions):
+            raise ValueError("a sparse map that is not as long as it says")
     else:
         return None
     if not 0 <= size < MAX_NUMBER:

@@ -11,7 +11,7 @@ typeflag   read as
 1 to 6     hard link, symlink, char, block, directory, FIFO; no data follows
 S          sparse file, old GNU
 D          directory, GNU incremental; its data is skipped
-x X, g     PAX records for the next member, for all that follow
+x, g       PAX records for the next member, for all that follow
 L, K       GNU long name, long link target
 V          GNU volume label; skipped
 =========  ===============================================================
@@ -69,7 +69,7 @@ _PAX: Final = ord("x")
 _ONLY_PATH: Final = re.compile(rb"([0-9]{1,5}) path=([^\0]+)\n", re.DOTALL)
 """The records of most PAX headers: docker writes them for names over 100 bytes."""
 
-_META_FLAGS: Final = frozenset(b"xXgLK")
+_META_FLAGS: Final = frozenset(b"xgLK")
 _LABEL: Final = ord("V")
 
 
@@ -138,6 +138,8 @@ class TarReader:
             total = adler32(block) & 0xFFFF
             if total != sums.get(block[148:156]) or not block.isascii():
                 if block == ZEROS or len(block) < BLOCK_SIZE:
+                    if long is not None:
+                        self._ahead = Ahead()
                     self._check_end(block, reached)
                     return
                 if wrong := tarball.checksum_error(block):
@@ -191,6 +193,8 @@ class TarReader:
             else:
                 paths.append(_path(name))
             if flag != FILE:
+                if size and flag == SYMLINK:  # GNU tar skips data, others do not
+                    raise ValueError(f"a symlink with {size:,} bytes of data")
                 size = 0  # no data follows, whatever the header says
                 if flag == SYMLINK:
                     owner = into.owner((0o777, *into.owner_table[owner][1:]))
@@ -269,7 +273,7 @@ class TarReader:
     def _describe(self, flag: int, size: int, around: bytes) -> Ahead | None:
         """Read a member that describes the next one, or all that follow."""
         ahead = self._ahead or Ahead()
-        limit = MAX_RECORDS if flag in b"xXg" else MAX_NAME + BLOCK_SIZE
+        limit = MAX_RECORDS if flag in b"xg" else MAX_NAME + BLOCK_SIZE
         if not 0 <= size <= limit:
             raise ValueError(f"{size:,} bytes of records, over the {limit:,} allowed")
         body = around[:size]
@@ -277,10 +281,15 @@ class TarReader:
             body = self._source.read(self._offset + BLOCK_SIZE, size)
         if len(body) < size:
             raise ValueError(f"truncated: {len(body):,} of {size:,} bytes of records")
-        if flag == ord("L"):
-            ahead.name = body.split(b"\0", 1)[0]
-        elif flag == ord("K"):
-            ahead.target = body.split(b"\0", 1)[0]
+        if flag in b"LK":
+            text = body.split(b"\0", 1)[0]
+            known = ahead.name if flag == ord("L") else ahead.target
+            if known is not None:  # GNU tar takes the last, Python the first
+                raise ValueError("two long names for one member")
+            if flag == ord("L"):
+                ahead.name = text
+            else:
+                ahead.target = text
         elif flag == ord("g"):
             records = self._defaults | dict(tarball.parse_records(body))
             self._defaults = meant(records)

@@ -30,6 +30,9 @@ MAX_SPARSE_REGIONS: Final = 1 << 18  # Go's archive/tar stops at 2**20 (CVE-2025
 MAX_RECORDS: Final = 1 << 20  # bytes of PAX records for one member, as Go, libarchive
 
 _OCTAL: Final = re.compile(rb"\0? *([0-7]*)(?:[ \0].*)?", re.DOTALL)
+_TIMES: Final = re.compile(
+    rb"(?:[0-7 ]{11}[0-7 \0]|[\x80\xff].{11}|\0{12}){2}", re.DOTALL
+)
 _DECIMAL: Final = re.compile(rb"[0-9]{1,19}")
 _TIME: Final = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
 
@@ -46,8 +49,9 @@ def padded(size: int) -> int:
 def parse_number(field: bytes) -> int:
     r"""Read a numeric header field: octal text, or base-256 (GNU, star).
 
-    Octal may have leading spaces (or one NUL, of an old tar that overflowed), ends
-    at a space or NUL, and is 0 when empty, as GNU tar and Go read it.
+    Octal may have leading spaces, ends at a space or NUL, and is 0 when empty, as GNU
+    tar and Go read it. Digits behind a NUL are refused: those skip one, of an old tar
+    that overflowed, while Python and bsdtar read 0.
 
     >>> parse_number(b"0000644\0"), parse_number(b"  755 \0"), parse_number(bytes(8))
     (420, 493, 0)
@@ -68,7 +72,10 @@ def parse_number(field: bytes) -> int:
     found = _OCTAL.fullmatch(field)
     if found is None:
         raise ValueError(f"the header field {field!r} is not a number")
-    return int(found[1] or b"0", 8)
+    value = int(found[1] or b"0", 8)
+    if value and field[0] == 0:
+        raise ValueError(f"the header field {field!r} has digits behind a NUL")
+    return value
 
 
 def format_number(value: int, width: int) -> bytes:
@@ -127,11 +134,22 @@ def text_field(block: bytes, start: int, stop: int) -> bytes:
 
 
 def parse_name(block: bytes) -> bytes:
-    """Return a header's name, with the prefix where its format has one."""
+    """Return a header's name, with the prefix where its format has one.
+
+    GNU's has two times in its place, v7 nothing; Python and Go may take what is there
+    for a prefix all the same.
+    """
     name = text_field(block, 0, 100)
-    if block[345] and block[257:263] == b"ustar\0":
-        star = block[508:512] == b"tar\0"  # star keeps two times behind 131 bytes
-        return text_field(block, 345, 476 if star else 500) + b"/" + name
+    if not block[345]:
+        return name
+    if block[257:263] == b"ustar\0":
+        prefix = text_field(block, 345, 500)
+        if len(prefix) > 130 and block[508:512] == b"tar\0":
+            # star keeps two times behind 131 bytes of prefix, which others take for it
+            raise ValueError("a prefix that fills its field in a header of star's")
+        return prefix + b"/" + name
+    if block[257:265] != b"ustar  \0" or not _TIMES.fullmatch(block[345:369]):
+        raise ValueError("a prefix in a header of a format that has none")
     return name
 
 

@@ -12,7 +12,7 @@ NUMBERS = {
     "octal that fills the field": (b"77777777", 0o77777777),
     "octal with a space, then junk": (b"644 junk", 0o644),
     "octal with a NUL, then junk": (b"644\0junk", 0o644),
-    "a leading NUL": (b"\x00000644\0", 0o644),
+    "a leading NUL, and 0": (b"\x00000000\0", 0),
     "empty": (b"\0" * 8, 0),
     "spaces only": (b" " * 8, 0),
     "base-256": (b"\x80" + b"\0" * 6 + b"\x01", 1),
@@ -38,6 +38,7 @@ NO_NUMBERS = {
     "a letter": b"00x0644\0",
     "digits, then a letter": b"0000644x",
     "two leading NULs": b"\0\x0000644\0",
+    "a leading NUL": b"\x00000644\0",
 }
 
 
@@ -46,7 +47,7 @@ def test_parse_number_refuses(field):
     if field.startswith(b"\0\0"):  # the field ends where it begins
         assert tarball.parse_number(field) == 0
         return
-    with pytest.raises(ValueError, match=r"not a number|not octal"):
+    with pytest.raises(ValueError, match=r"not a number|not octal|behind a NUL"):
         tarball.parse_number(field)
 
 
