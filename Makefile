@@ -49,7 +49,8 @@ check-engines: $(VENV)/.installed
 	$(BIN)/python -m pytest -m engines
 
 fuzz: $(VENV)/.installed
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_random.py
+	HYPOTHESIS_PROFILE=fuzz FLATTEN_ROUNDS=20000 $(BIN)/python -m pytest \
+	  tests/test_random.py tests/test_agreement.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py --quick --rivals

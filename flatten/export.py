@@ -20,6 +20,7 @@ from .plan import Placement, make_plan
 from .progress import bar
 from .resolve import Tree
 from .sources import open_image
+from .strict import check_strict
 from .verify import DigestCheck, checking
 
 
@@ -86,6 +87,8 @@ def export(
         if shape.rooted and options.since is not None:
             raise UsageError("a delta is a layer: write it to a tar")
         plan = plan_image(image, options, shape=shape)
+        if options.strict:
+            check_strict(plan, map(os.fsencode, options.allow_setuid), image.source)
         if check is not None:
             check.start_rest()
         with bar(plan.size, options.progress) as advance:

@@ -54,6 +54,8 @@ class Options:
         force: Replace a directory that is not empty.
         config_out: Write the image's config document here.
         list_out: Write a list of what was written here (``listing``).
+        strict: Refuse devices, unknown setuid files, and the like (``strict``).
+        allow_setuid: Paths that may be setuid all the same.
         sync: Wait until a file is on the disk before it gets its name, so that after
             a power cut it is whole, or what was there before.
         settle: Called when all is right, before an output gets its name; what it
@@ -80,6 +82,8 @@ class Options:
     force: bool = False
     config_out: str | os.PathLike[str] | None = None
     list_out: str | os.PathLike[str] | None = None
+    strict: bool = False
+    allow_setuid: tuple[str, ...] = ()
     sync: bool = True
     settle: Callable[[], object] = nothing
     progress: str = "never"

@@ -105,11 +105,7 @@ def read_header(
     Raises:
         ValueError: It breaks the format, or says what cannot be.
     """
-    records = defaults | dict(ahead.records)
-    for key in (b"path", b"linkpath", b"size"):
-        if records.get(key) == b"":  # none, or an empty one: readers differ
-            raise ValueError(f"an empty PAX record {key.decode()!r}")
-    records = without_empty(records)
+    records = _merged(defaults, ahead.records)
     name = _text(b"path", tarball.parse_name(block), ahead.name, records)
     target = _text(
         b"linkpath", tarball.text_field(block, 157, 257), ahead.target, records
@@ -133,10 +129,8 @@ def read_header(
             regions, size, data, stored = found
             sparse = tarball.sparse_map(regions, size, stored)
             name = _text(b"GNU.sparse.name", name, None, records)
-    elif kind not in (LINK, DIRECTORY) and size:  # GNU tar skips data, others do not
-        raise ValueError(f"a size of {size:,} bytes, of what has none")
     if found is None:
-        _check_plain(kind, records)
+        _check_plain(kind, size, records)
     extra = None
     kept = kept_records(records)
     if kept or sparse is not None or nanoseconds or kind in (CHAR, BLOCK):
@@ -155,8 +149,21 @@ def read_header(
     )
 
 
-def _check_plain(kind: int, records: Records) -> None:
-    """Refuse records that only some readers heed in what is no sparse file."""
+def _merged(defaults: Records, records: list[tuple[bytes, bytes]]) -> Records:
+    """Return the records that count for a member."""
+    merged = defaults | dict(records)
+    for key in (b"path", b"linkpath", b"size"):
+        if merged.get(key) == b"":  # none, or an empty one: readers differ
+            raise ValueError(f"an empty PAX record {key.decode()!r}")
+    return without_empty(merged)
+
+
+def _check_plain(kind: int, size: int, records: Records) -> None:
+    """Refuse what only some readers heed in what is no sparse file."""
+    if (
+        kind not in (FILE, LINK, DIRECTORY) and size
+    ):  # GNU tar skips data, others do not
+        raise ValueError(f"a size of {size:,} bytes, of what has none")
     if kind != FILE and records.get(b"size", b"0").strip(b"0"):  # bsdtar skips data
         raise ValueError("a PAX size of what is no file")
     for key in records:

@@ -106,7 +106,7 @@ def _go(found: dict[str, object]) -> Listing:
     return [
         _entry(base64.b64decode(e["Name"]), KINDS.get(e["Type"], "?"), e["Size"])
         for e in entries
-        if e["Type"] not in "g"
+        if e["Type"] != "g"
     ]
 
 

@@ -111,6 +111,15 @@ def add_sidecar_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
     group.add_argument(
+        "--strict", action="store_true",
+        help="refuse devices, unknown setuid files, capabilities, control characters "
+        "in names, links out of the root",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow-setuid", metavar="PATH", action="append", default=[],
+        help="with --strict: this file may be setuid; may be given more than once",
+    )  # fmt: skip
+    group.add_argument(
         "--no-fsync", dest="sync", action="store_false",
         help="do not wait until a file is on the disk before it gets its name",
     )  # fmt: skip
@@ -234,6 +243,8 @@ def read_options(args: argparse.Namespace) -> Options:
         force=args.force,
         config_out=args.config_out,
         list_out=args.list_out,
+        strict=args.strict,
+        allow_setuid=tuple(args.allow_setuid),
         sync=args.sync,
         settle=signals.ignore,
         progress="never" if args.quiet else args.progress,

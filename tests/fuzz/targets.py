@@ -3,6 +3,7 @@
 Checksums would keep a fuzzer from going deep, so targets set them right first.
 """
 
+import contextlib
 import gzip
 import os
 import struct
@@ -131,11 +132,8 @@ def image(data: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         file.write(with_checksums(data))
         file.flush()
-        with open(os.devnull, "wb") as out:
-            try:
-                flatten.export(file.name, out.fileno(), limits=LIMITS, verify=False)
-            except flatten.FlattenError:
-                pass
+        with open(os.devnull, "wb") as out, contextlib.suppress(flatten.FlattenError):
+            flatten.export(file.name, out.fileno(), limits=LIMITS, verify=False)
 
 
 def tar_split(data: bytes) -> None:
@@ -157,10 +155,8 @@ def bolt(data: bytes) -> None:
     for at in (0, PAGE):
         if len(out) >= at + 80:
             struct.pack_into("<Q", out, at + 72, fnv64a(bytes(out[at + 16 : at + 72])))
-    try:
+    with contextlib.suppress(flatten.FlattenError):
         read_bolt(lambda: Memory(bytes(out)), "bolt", _everything)
-    except flatten.FlattenError:
-        pass
 
 
 def _everything(bucket: Bucket) -> int:
