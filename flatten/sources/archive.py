@@ -42,7 +42,8 @@ class Archive:
             reader.read(self._members)
         except FormatError as error:
             self.failure = error
-        for row, path in enumerate(reader.paths[:MAX_FILES]):
+        whole = min(len(self._members), MAX_FILES)  # of the last, maybe only a name
+        for row, path in enumerate(reader.paths[:whole]):
             self._add(row, path)
         self.is_tar = bool(reader.paths) or reader.ended
         self.ended = reader.ended
