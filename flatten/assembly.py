@@ -64,6 +64,7 @@ class Assembly:
         self._name_ends = array("q")
         self._tree = array("H")
         self._crcs = array("Q")
+        self._parts: dict[int, tuple[int, int]] = {}  # where a part starts, of how much
         self._size = 0
         self._contents = 0  # bytes of all of them
         self._held = _UNKNOWN, _UNKNOWN  # the content that extent opened last
@@ -92,7 +93,15 @@ class Assembly:
             self._pool.fill(self._encoded, [bytes(self._pending)], self._packed)
             self._pending.clear()
 
-    def add_file(self, path: bytes, size: int, *, tree: int = 0, crc: int = 0) -> None:
+    def add_file(
+        self,
+        path: bytes,
+        size: int,
+        *,
+        tree: int = 0,
+        crc: int = 0,
+        part: tuple[int, int] | None = None,
+    ) -> None:
         """Add the content of a file, which is not opened yet.
 
         Args:
@@ -100,6 +109,7 @@ class Assembly:
             size: Its length.
             tree: Which directory it is in, as ``add_tree`` numbers them.
             crc: Its CRC-64, to tell whether it was changed; 0 if it is not known.
+            part: Where it starts in a file that is longer, and how long that is.
         """
         if not size:
             return
@@ -116,6 +126,8 @@ class Assembly:
         self._name_ends.append(len(self._names))
         self._tree.append(tree)
         self._crcs.append(crc)
+        if part is not None:
+            self._parts[len(self._starts) - 1] = part
 
     def finish(self) -> None:
         """Say that nothing more comes."""
@@ -159,13 +171,12 @@ class Assembly:
         if self._held[0] != number:
             self.close()
             self._held = number, self._open(number)
-        length = self._ends[number] - offset
-        return self._held[1], offset - self._starts[number], length
+        return self._held[1], self._place(number, offset), self._ends[number] - offset
 
     def origin(self, offset: int) -> int | None:
         """Return where ``offset`` is in the file whose content it is in."""
         number = self._content_at(offset)
-        return None if number == _UNKNOWN else offset - self._starts[number]
+        return None if number == _UNKNOWN else self._place(number, offset)
 
     def sample(self) -> int | None:
         """Return a descriptor of the first large content's file."""
@@ -202,6 +213,11 @@ class Assembly:
         number = bisect_right(self._starts, offset) - 1
         inside = number >= 0 and offset < self._ends[number]
         return number if inside else _UNKNOWN
+
+    def _place(self, number: int, offset: int) -> int:
+        """Return where an offset of the stream is in a content's file."""
+        start, _ = self._parts.get(number, (0, 0))
+        return start + offset - self._starts[number]
 
     def fill(self, offset: int, view: memoryview, content: _Content) -> None:
         """Fill ``view``: encoded bytes, taken in one piece, and contents among them.
@@ -241,6 +257,7 @@ class Assembly:
     def _content(self, number: int, skip: int, view: memoryview) -> None:
         """Read a part of a content."""
         descriptor = self._open(number)
+        skip += self._parts.get(number, (0, 0))[0]
         try:
             while view:
                 done = os.preadv(descriptor, [view], skip)
@@ -264,6 +281,7 @@ class Assembly:
             raise self._failed(number, error) from error
         status = os.fstat(descriptor)
         size = self._ends[number] - self._starts[number]
+        _, size = self._parts.get(number, (0, size))
         if not stat.S_ISREG(status.st_mode) or status.st_size != size:
             os.close(descriptor)
             found = f"{status.st_size:,} bytes"

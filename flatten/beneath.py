@@ -170,6 +170,22 @@ class Beneath:
                 for key in names
             }
 
+    def regions(self, path: bytes, size: int) -> list[tuple[int, int]]:
+        """Return where a file has data: (offset, length) in order, up to ``size``."""
+        found, end = [], 0
+        descriptor = self.open(path)
+        try:
+            while end < size:
+                start = os.lseek(descriptor, end, os.SEEK_DATA)
+                end = min(os.lseek(descriptor, start, os.SEEK_HOLE), size)
+                found.append((start, end - start))
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # there is no more data
+                raise
+        finally:
+            os.close(descriptor)
+        return found
+
     # --- directories; the lock is held
 
     def _listable(self, path: bytes) -> int:

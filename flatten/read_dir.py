@@ -12,6 +12,7 @@ the host's, and left out, as docker does.
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,9 +30,11 @@ from .model import (
     NO_EXTRA,
     SYMLINK,
     Extra,
+    SparseMap,
 )
 from .streams import Pool
-from .union import OWN_XATTRS, PLAIN, Node, Style, Union, join
+from .tarball import BLOCK_SIZE, sparse_map
+from .union import OWN_XATTRS, PLAIN, Node, Style, Union, join, sees_trusted
 from .write_header import RECORD_SIZE
 
 _KINDS: Final = {
@@ -42,12 +45,11 @@ _KINDS: Final = {
     stat.S_IFDIR: DIRECTORY,
     stat.S_IFIFO: FIFO,
 }
+_LARGE_HOLE: Final = 1 << 20  # bytes; smaller ones are written as zeros
 _CAPABILITY: Final = b"security.capability"
 _KEPT: Final = (b"user.", b"trusted.", _CAPABILITY)
 _ACL: Final = b"system.posix_acl_"
 _XATTR: Final = b"SCHILY.xattr."
-
-_CAP_SYS_ADMIN: Final = 21
 
 _Key = tuple[int, int, int]
 """An inode: its layer, device and number."""
@@ -114,15 +116,6 @@ def changes(lower: Beneath, upper: Beneath, reading: Reading) -> Assembly:
     """
     writer = _Writer([upper, lower], reading)
     return writer.layer(writer.differences)
-
-
-def sees_trusted() -> bool:
-    """Say whether this process sees xattrs called ``trusted.``."""
-    with open("/proc/self/uid_map", encoding="ascii") as text:
-        initial = text.read().split() == ["0", "0", str(0xFFFFFFFF)]
-    with open("/proc/self/status", encoding="ascii", errors="replace") as text:
-        effective = text.read().partition("CapEff:")[2].split()[0]
-    return initial and bool(int(effective, 16) >> _CAP_SYS_ADMIN & 1)
 
 
 class _Writer:
@@ -321,6 +314,8 @@ class _Writer:
         if first is not None:
             kind = LINK
         size = status.st_size if kind == FILE else 0
+        source = content or node
+        sparse = self._sparse(source, size)
         self._out.add_bytes(
             write_header.posix_member(
                 path + b"/" if kind == DIRECTORY and path != b"./" else path,
@@ -333,17 +328,28 @@ class _Writer:
                 size=size,
                 mtime=status.st_mtime_ns // 10**9,
                 target=first or (self._target(node) if kind == SYMLINK else b""),
-                extra=self._extra(node) if first is None else NO_EXTRA,
+                extra=self._extra(node, sparse) if first is None else NO_EXTRA,
             )
         )
-        source = content or node
-        self._out.add_file(source.path, size, tree=source.layer)
-        self._out.add_bytes(bytes(-size % 512))
+        for start, length in ((0, size),) if sparse is None else sparse:
+            part = None if sparse is None else (start, size)
+            self._out.add_file(source.path, length, tree=source.layer, part=part)
+        self._out.add_bytes(bytes(-self._out.size() % BLOCK_SIZE))
+
+    def _sparse(self, node: Node, size: int) -> SparseMap | None:
+        """Return where a file has data, if it has large holes."""
+        if size - 512 * node.status.st_blocks < _LARGE_HOLE:
+            return None
+        regions = self._union.trees[node.layer].regions(node.path, size)
+        stored = sum(length for _, length in regions)
+        with suppress(ValueError):  # of blocks that no tar can say
+            return sparse_map(regions, size, stored)
+        return None
 
     def _target(self, node: Node) -> bytes:
         return self._union.trees[node.layer].link(node.path)
 
-    def _extra(self, node: Node) -> Extra:
+    def _extra(self, node: Node, sparse: SparseMap | None) -> Extra:
         """Return what few members have."""
         records = []
         for name, value in sorted(node.xattrs.items()):
@@ -359,6 +365,7 @@ class _Writer:
         device = node.status.st_rdev
         return Extra(
             tuple(records),
+            sparse,
             device=(os.major(device), os.minor(device)),
             nanoseconds=node.status.st_mtime_ns % 10**9,
         )

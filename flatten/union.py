@@ -40,8 +40,18 @@ from .errors import quoted
 _OVERLAY: Final = (b"trusted.overlay.", b"user.overlay.")
 _FUSE_OPAQUE: Final = b"user.fuseoverlayfs.opaque"
 _OPAQUE_MARKS: Final = (whiteout.OPAQUE_MARK, whiteout.FUSE_OPAQUE_MARK)
+_CAP_SYS_ADMIN: Final = 21
 OWN_XATTRS: Final = (*_OVERLAY, b"user.fuseoverlayfs.")
 """Of the union file systems' own, which no tree has."""
+
+
+def sees_trusted() -> bool:
+    """Say whether this process sees xattrs called ``trusted.``."""
+    with open("/proc/self/uid_map", encoding="ascii") as text:
+        initial = text.read().split() == ["0", "0", str(0xFFFFFFFF)]
+    with open("/proc/self/status", encoding="ascii", errors="replace") as text:
+        effective = text.read().partition("CapEff:")[2].split()[0]
+    return initial and bool(int(effective, 16) >> _CAP_SYS_ADMIN & 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from flatten.read_tar import read_layer
 from flatten.streams import Limits, Pool, open_file
 from flatten.tarsplit import assemble
 from flatten.verify import checking
+from test_headers import sparse_gnu, sparse_pax
 
 BIG = os.urandom(300_000)
 LAYER = layer(
@@ -109,6 +110,50 @@ def test_the_map_of_a_sparse_file_is_read_from_its_content(make):
 
     assert assembly.read(0, len(tar)) == tar
     assert members.extras[0].sparse == ((4096, 3),)
+
+
+SPARSE = {
+    "old GNU": sparse_gnu(b"hole", [(512, 1024), (9000, 100)], 9100, b"a" * 1124),
+    "PAX 0.0": sparse_pax("0.0", b"hole", [(512, 1024), (9000, 9)], 9100, b"b" * 1033),
+    "PAX 0.1": sparse_pax("0.1", b"hole", [(0, 512), (9000, 100)], 9100, b"c" * 612),
+}
+
+
+@pytest.mark.parametrize("hole", SPARSE.values(), ids=SPARSE)
+def test_a_sparse_file_that_is_recorded_with_its_holes(make, hole):
+    """As docker records it, and then finds that the digest is another."""
+    tar = layer(hole, "after")
+    stored = len(hole.rstrip(b"\0"))
+    start = tar.index(hole[stored - 1 :][:1] * 9)
+    size = stored - start
+    entries = [
+        {"type": 2, "payload": b64encode(tar[:start]).decode()},
+        {"type": 1, "name": "hole", "size": 9100, "payload": None},
+        {"type": 2, "payload": b64encode(tar[start + size :]).decode()},
+    ]
+    assembly, tree = make(layer("other"), split_lines(entries))
+    with tarfile.open(fileobj=BytesIO(tar)) as opened:
+        opened.extractall(tree, filter="fully_trusted")
+
+    assert assembly.read(0, len(tar)) == tar
+    descriptor, place, length = assembly.extent(start + 3)
+    assert os.pread(descriptor, length, place) == tar[start + 3 :][:length]
+    assert assembly.origin(start + 3) == place
+    (tree / "hole").write_bytes(b"short")
+    with pytest.raises(FormatError, match="it is 5 bytes, the layer has 9,100 of it"):
+        assembly.read(0, len(tar))
+
+
+def test_a_sparse_file_whose_map_is_lost_is_said(make):
+    hole = sparse_pax("1.0", b"hole", [(512, 1024)], 9100, b"a" * 1024)
+    entries = [
+        {"type": 2, "payload": b64encode(hole[:1536]).decode()},
+        {"type": 1, "name": "hole", "size": 9100, "payload": None},
+    ]
+    with pytest.raises(
+        FormatError, match=r"entry 1 .* the map of a sparse file is not"
+    ):
+        make(record=split_lines(entries))
 
 
 def test_a_header_in_a_content_is_an_error_and_not_overlooked(make):

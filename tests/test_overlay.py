@@ -1,10 +1,12 @@
 """Layers that are only directories: the kernel's overlay, AUFS, fuse-overlayfs."""
 
+import hashlib
 import os
 import random
 import shutil
 import stat
 import subprocess
+import tarfile
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 import flatten
 from builders import digest, docker_documents
 from flatten import FormatError
-from listing import contents, disk_listing, listing
+from listing import contents, disk_entry, disk_listing, listing
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root, for mounts, devices and trusted xattrs"
@@ -341,6 +343,27 @@ def test_fuse_overlayfs_may_have_all_marks(tmp_path, trees):
     )
 
     assert got == {"./": "", "d/": "", "d/c": "d/c", "d/sub/": ""}
+
+
+def test_large_holes_stay_holes(tmp_path, trees):
+    with (trees[1] / "a").open("wb") as file:
+        file.write(b"start")
+        file.seek(3 << 20)
+        file.write(b"middle")
+        file.truncate(9 << 20)
+    os.truncate(trees[1] / "a", 9 << 20)
+    (trees[1] / "huge").touch()
+    os.truncate(trees[1] / "huge", 1 << 40)
+    want = disk_entry(trees[1] / "a", "a", {})
+
+    root = rooted(tmp_path / "docker", trees)
+    flatten.export(str(root), tmp_path / "out.tar")
+
+    assert (tmp_path / "out.tar").stat().st_size < 1 << 16
+    with tarfile.open(tmp_path / "out.tar") as tar:
+        assert tar.getmember("huge").size == 1 << 40
+        data = tar.extractfile("a").read()
+    assert hashlib.sha256(data).hexdigest() == want["sha256"]
 
 
 def test_what_a_tar_cannot_hold_is_left_out_and_said(tmp_path, trees):
