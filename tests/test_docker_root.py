@@ -596,3 +596,40 @@ def test_every_failure_is_one_of_ours(root, flat):
         path.write_bytes(data)
     assert len(messages) > len(files)
     assert "\n" not in "".join(messages)
+
+
+# --- from a name to directories, step by step
+
+
+def test_the_cache_id_of_the_top_layer_on_btrfs(data_root):
+    """Tag, image id, diff_ids, layerdb, cache-id: the directory is the whole tree."""
+    root = data_root("tiny-docker20-btrfs")
+    with flatten.open_image(f"{root}#fx/tiny-child:1") as image:
+        place = image.layers[-1].place
+
+    names = json.loads((root / "image/btrfs/repositories.json").read_text())
+    image_id = names["Repositories"]["fx/tiny-child"]["fx/tiny-child:1"]
+    path = root / "image/btrfs/imagedb/content" / image_id.replace(":", "/")
+    diff_ids = json.loads(path.read_text())["rootfs"]["diff_ids"]
+    chain = [*documents.chain_ids(diff_ids)][-1][0]
+    cache_id = (root / "image/btrfs/layerdb/sha256" / chain / "cache-id").read_text()
+    assert place.cache_id == cache_id
+    assert place.directory == str(root / "btrfs/subvolumes" / cache_id)
+    assert (Path(place.directory) / "etc").is_dir()
+
+
+def test_every_layer_has_its_directory(data_root):
+    """An image's diff_ids to the directories of aufs, as they were looked for by hand."""
+    root = data_root("tiny-handmade-aufs-cas")
+    with flatten.open_image(f"{root}#fx/tiny-sib:1") as image:
+        places = [layer.place for layer in image.layers]
+        diff_ids = image.config["rootfs"]["diff_ids"]
+
+    chains = documents.chain_ids(diff_ids)
+    assert len(places) == len(diff_ids)
+    for place, (chain, diff_id) in zip(places, chains, strict=True):
+        layer_dir = root / "image/aufs/layerdb/sha256" / chain
+        assert (layer_dir / "diff").read_text() == diff_id
+        assert (layer_dir / "cache-id").read_text() == place.cache_id
+        assert place.directory == str(root / "aufs/diff" / place.cache_id)
+        assert Path(place.directory).is_dir()
