@@ -523,7 +523,7 @@ os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
 print("now as nobody", file=sys.stderr)
-sys.exit(main(sys.argv[1:]))
+sys.exit(main([sys.argv[2] or sys.argv[1]]))
 """
 
 
@@ -533,7 +533,7 @@ def as_nobody():
     if os.geteuid() != 0:
         pytest.skip("needs root, to give it up")
 
-    def run(root, reference):
+    def run(root, reference, other=""):
         for path in (root, *root.parents):
             if path.stat().st_mode & 0o777 == 0o700:
                 path.chmod(0o711)  # pytest's own
@@ -541,7 +541,7 @@ def as_nobody():
             if path.is_dir():
                 path.chmod(0o755)
         done = subprocess.run(
-            [sys.executable, "-c", AS_NOBODY, f"{root}{reference}"],
+            [sys.executable, "-c", AS_NOBODY, f"{root}{reference}", other],
             capture_output=True, check=False, env={"PYTHONPATH": str(REPOSITORY)},
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr.decode().split("nobody\n")[1]
@@ -561,6 +561,17 @@ def test_without_rights_a_file_that_cannot_be_read_is_said(root, as_nobody):
 
     assert code == 1
     assert "/d/b': Permission denied; read it as root" in said
+
+
+def test_without_rights_to_list_the_root_that_is_said(root, tmp_path, as_nobody):
+    closed = tmp_path / "closed"
+    shutil.copytree(root, closed / "docker", symlinks=True)
+    (closed / "docker" / "image").chmod(0o700)
+    for kind in ("", "docker-root:"):
+        code, _, said = as_nobody(root, "#alpine", f"{kind}{closed}/docker#alpine")
+
+        assert code == 1
+        assert f"cannot read '{closed}/docker/image': Permission denied; read" in said
 
 
 def test_without_rights_overlays_marks_cannot_be_seen(root, as_nobody):

@@ -19,7 +19,7 @@ from .docker_store import Container, Store
 from .documents import Files
 from .drivers import DRIVERS
 from .folder import Folder
-from .root import Root
+from .root import Root, check_readable
 from .survey import StoredContainer, StoredLayer, Survey, joined
 
 _REMAPPED: Final = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
@@ -110,6 +110,7 @@ def stores(files: Files) -> list[Store]:
 
 def _find(folder: Folder) -> Folder | None:
     """Return the directory that has ``image/``: this one, or a remapped one in it."""
+    check_readable(folder, "image")
     if any(folder.path.glob("image/*/imagedb")):
         return folder
     found = {

@@ -24,13 +24,16 @@ from .documents import Files, read_json
 from .drivers import DRIVERS
 from .folder import Folder
 from .graph_store import OLD, Graph
-from .root import ID, Root
+from .root import ID, Root, check_readable
 from .survey import StoredContainer, StoredLayer, Survey, joined
 
 
 def detect(files: Files) -> bool:
     """Say whether the directory has a graph, and images only there."""
-    return isinstance(files, Folder) and any(files.path.glob("graph/*/json"))
+    if not isinstance(files, Folder):
+        return False
+    check_readable(files, "graph")
+    return any(files.path.glob("graph/*/json"))
 
 
 def entries(files: Files) -> Sequence[Entry]:

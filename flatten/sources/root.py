@@ -27,6 +27,24 @@ _LINE: Final = 1 << 12  # bytes of a file that holds an id
 _REMAPPED: Final = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 
 
+def check_readable(folder: Folder, *names: str) -> None:
+    """Check that a directory and some in it can be listed, if they are there.
+
+    Raises:
+        FlattenError: One cannot: what is in it would seem not to be there.
+    """
+    for name in ("", *names):
+        try:
+            os.scandir(folder.path / name).close()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            path = quoted(str(folder.path / name))
+            raise FlattenError(
+                f"cannot read {path}: {error.strerror}; read it as root"
+            ) from error
+
+
 class Root:
     """A directory that an engine keeps its images in; ``documents.Files``.
 
