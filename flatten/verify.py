@@ -6,6 +6,7 @@ the lock after each, for up to the switch interval.
 """
 
 import hashlib
+import os
 import sys
 import threading
 from collections import deque
@@ -17,7 +18,6 @@ from .errors import FlattenError, IntegrityError
 from .model import Layer, LayerBytes
 
 STEP: Final = 1 << 22  # 2 ms of SHA-256
-THREADS: Final = 2
 
 _Task = tuple[Layer, str, Callable[[], LayerBytes]]  # digest, what has it
 
@@ -32,8 +32,10 @@ class DigestCheck:
         """Note what is to be hashed, and start with what is not compressed.
 
         Inflating goes first: the tree waits for it, and hashing can go on while the
-        output is written.
+        output is written. With fewer layers to inflate than processors, hashing follows
+        it at once. The largest come first, so that the threads end together.
         """
+        self._processors = len(os.sched_getaffinity(0))
         self._now: deque[_Task] = deque()
         self._later: deque[_Task] = deque()
         known: set[tuple[int, str | None, str | None]] = set()
@@ -48,6 +50,9 @@ class DigestCheck:
                 tasks.append((layer, layer.diff_id, layer.open))
             if layer.digest is not None and (inflated or layer.digest != layer.diff_id):
                 self._later.append((layer, layer.digest, layer.blob))
+        if len({id(task[0]) for task in self._later}) < self._processors:
+            self._now += self._later
+            self._later.clear()
         self._error: BaseException | None = None
         self._stopped = False
         self._threads: list[threading.Thread] = []
@@ -78,7 +83,8 @@ class DigestCheck:
             thread.join()
 
     def _start(self, tasks: deque[_Task]) -> None:
-        for _ in range(min(THREADS, len(tasks))):
+        tasks = deque(sorted(tasks, key=lambda task: -task[0].blob().size()))
+        for _ in range(min(self._processors, len(tasks))):
             thread = threading.Thread(target=self._run, args=(tasks,))
             try:
                 thread.start()
@@ -89,28 +95,21 @@ class DigestCheck:
     def _run(self, tasks: deque[_Task]) -> None:
         """Check one task after the other; whatever ends a thread is kept."""
         try:
-            buffer = memoryview(bytearray(STEP))
             while tasks and self._error is None and not self._stopped:
                 with suppress(IndexError):  # the other thread took the last one
-                    self._check(*tasks.popleft(), buffer)
+                    self._check(*tasks.popleft())
         except BaseException as error:
             self._error = error
 
     def _check(
-        self,
-        layer: Layer,
-        promised: str,
-        opener: Callable[[], LayerBytes],
-        buffer: memoryview,
+        self, layer: Layer, promised: str, opener: Callable[[], LayerBytes]
     ) -> None:
         source = opener()
         digest = hashlib.sha256()
-        offset, size = 0, source.size()
-        while offset < size and not self._stopped:
-            view = buffer[: size - offset]
-            source.readinto(offset, view)
-            digest.update(view)
-            offset += len(view)
+        offset = 0
+        while not self._stopped and (data := source.read(offset, STEP)):
+            digest.update(data)
+            offset += len(data)
         found = f"sha256:{digest.hexdigest()}"
         if found != promised and not self._stopped:
             blame = layer.blame()
