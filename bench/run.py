@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,16 +24,22 @@ import machine
 import measure
 import rivals
 import targets
+import volumes
 from measure import Command, Spread
 from targets import MEASURES, Target
 
 HERE = Path(__file__).resolve().parent
+VOLUME = 1 << 34  # bytes: an image, its output, and that once more
 HEAD = ("image", "measure", "target", "stretch", "measured (spread)", "ok")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """How to measure: the same for all rows."""
+    """How to measure: the same for all rows.
+
+    Attributes:
+        place: Where images are copied to before they are flattened, if anywhere.
+    """
 
     quick: bool
     pairs: int
@@ -42,6 +48,7 @@ class Bench:
     scratch: Path
     kept: Path
     results: Path
+    place: Path | None = None
 
     @cached_property
     def machine(self) -> dict[str, str]:
@@ -66,6 +73,8 @@ class Bench:
     def job(self, name: str, form: str) -> rivals.Job:
         """Return an image to flatten."""
         made = self.make(name, form)
+        if self.place is not None:
+            made = replace(made, path=Path(shutil.copy(made.path, self.place)))
         return rivals.Job(made, self.scratch, self.kept, self.flatten)
 
 
@@ -87,10 +96,11 @@ def measured(bench: Bench, target: Target) -> Spread:
     rival = rivals.RIVALS.get(target.against)
     if rival and (reason := rival.missing(target.form)):
         raise SkippedError(f"not here: {reason}")
-    job = bench.job(target.image, target.form)
-    a = rivals.flatten(job, *target.options)
-    b = opponent(bench, target, job)
-    done = measure.pairs(a, b, bench.scratch, bench.pairs)
+    with on_volume(bench, target.volume) as bench_there:
+        job = bench_there.job(target.image, target.form)
+        a = rivals.flatten(job, *target.options)
+        b = opponent(bench_there, target, job)
+        done = measure.pairs(a, b, job.scratch, bench.pairs)
     kind = MEASURES[target.measure]
     values = [kind.value(one, two, job.image.members) for one, two in done]
     about = {
@@ -105,6 +115,25 @@ def measured(bench: Bench, target: Target) -> Spread:
     measure.append(bench.results, measure.records(about, done, values))
     say(f"{about['row']}\n{measure.report(a.name, b.name, done)}")
     return measure.spread(values)
+
+
+@contextmanager
+def on_volume(bench: Bench, kind: str) -> Iterator[Bench]:
+    """Yield how to measure on a file system of a kind; the images' own for none.
+
+    Raises:
+        SkippedError: There can be none here.
+    """
+    if not kind:
+        yield bench
+        return
+    if reason := volumes.missing(kind):
+        raise SkippedError(f"not here: {reason}")
+    with volumes.mounted(kind, bench.cache, VOLUME) as place:
+        scratch, kept = place / "scratch", place / "kept"
+        scratch.mkdir()
+        kept.mkdir()
+        yield replace(bench, scratch=scratch, kept=kept, place=place)
 
 
 def opponent(bench: Bench, target: Target, job: rivals.Job) -> Command:
@@ -226,11 +255,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         about = machine.line(bench.machine)
         if machine.facts(bench.scratch)["source"] != bench.machine["source"]:
             about += "\nflatten's code changed while it was measured"
-    if not args.only:
-        rows += [
-            (label, text, quantity(want, "x"), quantity(stretch, "x"), why, "-")
-            for label, text, want, stretch, why in targets.NOT_MEASURED
-        ]
     size = "quick, smaller images than the targets speak of" if bench.quick else "full"
     print(f"{table([HEAD, *rows])}\n\n{about}\n{size}; medians of {bench.pairs} pairs")
     return any("failed" in each[4] for each in rows)
