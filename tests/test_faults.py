@@ -399,6 +399,31 @@ def test_a_second_signal_does_not_stop_the_cleaning_up(image, folder):
         assert [path.name for path in folder.iterdir()] == ["old.tar"]
 
 
+HEEDED = """
+import os, signal, subprocess, threading, time
+from flatten.cli import signals
+
+signals.heed()
+program = subprocess.Popen(["sleep", "60"])
+threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), 15)).start()
+try:
+    program.wait()
+except signals.Stopped:
+    program.kill()
+    print("stopped")
+"""
+
+
+def test_a_signal_that_came_just_before_a_long_wait_ends_it():
+    """As one that another thread takes: Python knows of it, the wait goes on."""
+    got = subprocess.run(
+        [sys.executable, "-c", HEEDED], capture_output=True, text=True, timeout=30,
+        check=False,
+    )  # fmt: skip
+
+    assert (got.stdout, got.stderr) == ("stopped\n", "")
+
+
 def test_a_reader_that_leaves_at_any_moment(image):
     chance = random.Random(13)
     for _ in range(MOMENTS):

@@ -4,13 +4,22 @@ SIGINT, SIGTERM and SIGHUP raise ``Stopped`` once; those that follow are ignored
 that the cleaning up gets done. From the moment an output gets its name it is too late
 for them, and they are ignored too. What was ignored at the start stays so, as under
 nohup.
+
+Python takes note of a signal and raises between two instructions; where a system call
+begins to wait in between, that may be minutes later. So a thread sends the signal once
+more, which ends the waiting.
 """
 
+import os
 import signal
+import threading
+import time
+from contextlib import suppress
 from types import FrameType
 from typing import Final, NoReturn
 
 STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN: Final = 0.1  # seconds until a signal that had no effect is sent again
 
 
 class Stopped(BaseException):
@@ -22,6 +31,19 @@ def heed() -> None:
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+    noted, note = os.pipe()
+    os.set_blocking(note, False)
+    signal.set_wakeup_fd(note, warn_on_full_buffer=False)
+    with suppress(RuntimeError):  # no thread: it works nearly always without
+        threading.Thread(target=_send_again, args=(noted,), daemon=True).start()
+
+
+def _send_again(noted: int) -> None:
+    """Send each signal that is noted again, until it is heeded."""
+    while number := os.read(noted, 1)[0]:
+        time.sleep(AGAIN)
+        if signal.getsignal(number) is _stop:
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def ignore() -> None:
