@@ -20,6 +20,7 @@ from .plan import Placement, make_plan
 from .progress import bar
 from .resolve import Tree
 from .sources import open_image
+from .streams import taking_turns
 from .strict import check_strict
 from .verify import DigestCheck, checking
 
@@ -72,6 +73,7 @@ def export(
     output = outputs.choose(out, options)
     reference = os.fspath(source)
     with (
+        taking_turns(),
         open_image(
             reference,
             platform=options.platform,

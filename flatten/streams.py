@@ -16,11 +16,12 @@ take no memory, so gigabytes of them do not either.
 
 import os
 import stat
+import sys
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -53,7 +54,19 @@ class Limits:
     ratio: int = 2000
 
 
+SWITCH: Final = 0.0005  # seconds; Python's own default is ten times as long
 RATIO_COUNTS_FROM: Final = 1 << 30
+
+
+@contextmanager
+def taking_turns() -> Iterator[None]:
+    """Let threads switch often, as those that inflate and hash wait for it often."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, SWITCH))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 class File:
@@ -228,6 +241,8 @@ class _Store:
         return start
 
 
+AHEAD: Final = 1 << 22
+_NOBODY: Final = 1 << 62
 _ZEROS: Final = -1  # in place of a descriptor: bytes that are kept nowhere
 _Extent = tuple[int, int, int]
 
@@ -253,6 +268,7 @@ class Spool:
         self._done = False
         self._error: FlattenError | None = None
         self._changed = threading.Condition()
+        self._wanted = _NOBODY  # the length that a waiting reader is told of
 
     def append(self, chunk: bytes) -> None:
         """Add a chunk to the end."""
@@ -265,7 +281,9 @@ class Spool:
                 self._starts.append(self._length)
                 self._places.append(place)
             self._length += len(chunk)
-            self._changed.notify_all()
+            if self._length >= self._wanted:
+                self._wanted = _NOBODY
+                self._changed.notify_all()
 
     def _continues(self, place: tuple[int, int]) -> bool:
         """Say whether a place is where the last extent ends."""
@@ -359,10 +377,16 @@ class Spool:
         return descriptor, place + offset - start, stop - offset
 
     def _wait(self, stop: int) -> None:
-        """Wait until there are ``stop`` bytes, or all."""
+        """Wait until there are ``stop`` bytes, or all.
+
+        Who waits does so for some more, as each time costs a switch of threads.
+        """
         if self._length < stop and not self._done:
+            more = max(stop, self._length + AHEAD)
             with self._changed:
-                self._changed.wait_for(lambda: self._length >= stop or self._done)
+                while self._length < more and not self._done:
+                    self._wanted = min(self._wanted, more)
+                    self._changed.wait()
         if self._error is not None and self._length < stop:
             raise self._error
 

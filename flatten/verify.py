@@ -7,7 +7,6 @@ the lock after each, for up to the switch interval.
 
 import hashlib
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import Final
 
 from .errors import FlattenError, IntegrityError
 from .model import Layer, LayerBytes
+from .streams import taking_turns
 
 STEP: Final = 1 << 22  # 2 ms of SHA-256
 
@@ -122,11 +122,9 @@ class DigestCheck:
 @contextmanager
 def checking(layers: Iterable[Layer]) -> Iterator[DigestCheck]:
     """Hash the layers while the body runs; on its failure, stop."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(min(interval, 0.0005))
-    check = DigestCheck(layers)
-    try:
-        yield check
-    finally:
-        check.stop()
-        sys.setswitchinterval(interval)
+    with taking_turns():
+        check = DigestCheck(layers)
+        try:
+            yield check
+        finally:
+            check.stop()
