@@ -403,6 +403,7 @@ HEEDED = """
 import os, signal, subprocess, threading, time
 from flatten.cli import signals
 
+signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)  # as a parent may
 signals.heed()
 program = subprocess.Popen(["sleep", "60"])
 threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), 15)).start()

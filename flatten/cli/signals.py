@@ -27,7 +27,11 @@ class Stopped(BaseException):
 
 
 def heed() -> None:
-    """From now on, raise ``Stopped`` at a signal that asks for the end."""
+    """From now on, raise ``Stopped`` at a signal that asks for the end.
+
+    Also where whoever started the command has them blocked, which is inherited.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
