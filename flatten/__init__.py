@@ -15,10 +15,10 @@ try:
     )
     from .export import Exported, export, plan_image
     from .history import Point
+    from .limits import Limits
     from .model import Image, Layer, Plan
     from .options import Options
     from .sources import open_image
-    from .streams import Limits
 except KeyboardInterrupt:  # the command has hardly started: no traceback for that
     raise SystemExit(130) from None
 

@@ -16,8 +16,9 @@ from .assembly import AssembledLayer, Assembly
 from .beneath import Beneath
 from .edit import Addition
 from .errors import FlattenError, UsageError, quoted
+from .limits import Limits
 from .model import DIRECTORY, FILE, SYMLINK
-from .streams import Limits, Pool
+from .spools import Pool
 from .tarball import BLOCK_SIZE
 from .write_header import gnu_member
 

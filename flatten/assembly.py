@@ -20,7 +20,7 @@ from .crc64 import crc64
 from .decompress import CHUNK
 from .errors import FlattenError, FormatError, quoted
 from .model import HeaderBytes, LayerBytes, Place
-from .streams import Pool, Spool
+from .spools import Pool, Spool
 
 MAX_TREES: Final = 1 << 16
 _UNKNOWN: Final = -1

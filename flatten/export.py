@@ -20,7 +20,7 @@ from .plan import Placement, make_plan
 from .progress import bar
 from .resolve import Tree
 from .sources import open_image
-from .streams import taking_turns
+from .spools import taking_turns
 from .strict import check_strict
 from .verify import DigestCheck, checking
 

@@ -5,8 +5,9 @@ from typing import Final
 
 from .decompress import decompress
 from .errors import FormatError
+from .inputs import compression
+from .limits import Limits
 from .model import HeaderBytes, LayerBytes
-from .streams import Limits, compression
 
 _BEHIND: Final = 1 << 16  # bytes that can still be read once the length is known
 

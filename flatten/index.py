@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from .limits import Limits
 from .model import Image, LayerIndex, Members
 from .read_tar import read_layer
 from .resolve import Tree
-from .streams import Limits
 
 ReadLayers = Callable[[Image, Members], Iterator[LayerIndex]]
 

@@ -8,7 +8,7 @@ from typing import Final
 from .edit import NO_EDITS, Edits
 from .errors import UsageError, quoted
 from .history import Point
-from .streams import Limits
+from .limits import Limits
 
 
 def nothing() -> None:

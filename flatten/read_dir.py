@@ -32,7 +32,7 @@ from .model import (
     Extra,
     SparseMap,
 )
-from .streams import Pool
+from .spools import Pool
 from .tarball import BLOCK_SIZE, sparse_map
 from .union import OWN_XATTRS, PLAIN, Node, Style, Union, join, sees_trusted
 from .write_header import RECORD_SIZE

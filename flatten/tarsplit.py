@@ -28,7 +28,7 @@ from .decompress import decompress
 from .errors import FormatError
 from .model import NO_EXTRA, LayerBytes, Members, SparseMap
 from .read_tar import TarReader
-from .streams import Pool, Spool
+from .spools import Pool, Spool
 from .tarball import BLOCK_SIZE, normalise
 
 MAX_LINE: Final = 1 << 26  # bytes of one entry; junk behind an archive is one

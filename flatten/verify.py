@@ -15,7 +15,7 @@ from typing import Final
 
 from .errors import FlattenError, IntegrityError
 from .model import Layer, LayerBytes
-from .streams import taking_turns
+from .spools import taking_turns
 
 STEP: Final = 1 << 22  # 2 ms of SHA-256
 

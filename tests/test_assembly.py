@@ -15,9 +15,11 @@ from flatten import FlattenError, FormatError, IntegrityError
 from flatten.assembly import AssembledLayer, Headers
 from flatten.beneath import MAX_OPEN, Beneath
 from flatten.crc64 import crc64
+from flatten.inputs import open_file
+from flatten.limits import Limits
 from flatten.model import Image, Members
 from flatten.read_tar import read_layer
-from flatten.streams import Limits, Pool, open_file
+from flatten.spools import Pool
 from flatten.tarsplit import assemble
 from flatten.verify import checking
 from test_headers import sparse_gnu, sparse_pax

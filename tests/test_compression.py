@@ -140,7 +140,7 @@ def test_what_ends_a_thread_is_not_lost(flat, monkeypatch, tmp_path):
     with pytest.raises(flatten.FlattenError, match="cannot check digests"):
         flat(docker_archive(TARS))
     monkeypatch.undo()
-    monkeypatch.setattr(flatten.streams, "decompress", None)
+    monkeypatch.setattr(flatten.spools, "decompress", None)
     with pytest.raises(flatten.FlattenError, match="cannot inflate"):
         flat(packed_archive(gzip.compress))
     assert not (tmp_path / "rootfs.tar").exists()

@@ -9,9 +9,9 @@ import pytest
 from builders import END, layer, member, pax
 from flatten import FormatError
 from flatten.forward import Forward, forward
+from flatten.limits import Limits
 from flatten.model import Members
 from flatten.read_tar import read_layer
-from flatten.streams import Limits
 
 
 class Bytes:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 import flatten
 from builders import config, digest, docker_archive, layer, layers, member
 from flatten.index_cache import MAGIC, IndexCache, default_folder, pack
+from flatten.limits import Limits
 from flatten.model import Members
 from flatten.read_tar import read_layer
-from flatten.streams import Limits
 from flatten.views.reading import read_index
 from kinds import KINDS, docker, oci, run
 from test_random import images, repaired, tar_member

@@ -12,10 +12,10 @@ from .. import sources
 from ..edit import Addition, Edits
 from ..errors import UsageError, quoted
 from ..history import Point
+from ..limits import Limits
 from ..model import Image
 from ..owners import OwnerMap, parse_owner_map
 from ..sources import Opened
-from ..streams import Limits
 from .messages import say
 
 if TYPE_CHECKING:

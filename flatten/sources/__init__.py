@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from ..errors import FlattenError, SourceError, quoted
 from ..history import Point, cut
+from ..inputs import open_file, plain
+from ..limits import Limits
 from ..model import Image
-from ..streams import File, Limits, Pool, open_file, plain
+from ..spools import Pool
+from ..streams import File
 from .archive import Archive
 from .choice import Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files

@@ -5,7 +5,8 @@ from typing import Final, NoReturn
 from ..errors import FormatError, quoted
 from ..model import FILE, LINK, NO_EXTRA, SYMLINK, LayerBytes, Members
 from ..read_tar import TarReader
-from ..streams import Pool, Window, read_whole
+from ..spools import Pool
+from ..streams import Window, read_whole
 from ..tarball import normalise
 from .documents import Documents
 

@@ -9,8 +9,9 @@ from typing import Any, Final, Protocol
 
 from ..errors import FormatError, IntegrityError, quoted
 from ..forward import forward
+from ..inputs import plain
 from ..model import HeaderBytes, LayerBytes, Place
-from ..streams import Pool, plain
+from ..spools import Pool
 
 MAX_DOCUMENT: Final = 1 << 23  # bytes of a JSON document; registries stop at 4 MiB
 MAX_VALUES: Final = 1 << 18  # lists and objects in it: 3 bytes each, 64 once parsed

@@ -6,7 +6,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from ..errors import FlattenError, FormatError, quoted, shown
-from ..streams import File, Pool, read_whole
+from ..spools import Pool
+from ..streams import File, read_whole
 from ..tarball import normalise
 from .documents import Documents
 

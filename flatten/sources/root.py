@@ -13,7 +13,8 @@ from typing import Final
 from ..assembly import Assembly
 from ..beneath import Beneath
 from ..errors import FlattenError, FormatError, quoted
-from ..streams import File, Pool, read_whole
+from ..spools import Pool
+from ..streams import File, read_whole
 from ..tarball import normalise
 from ..tarsplit import assemble
 from .documents import Documents

@@ -4,8 +4,11 @@ from contextlib import ExitStack
 from typing import Final
 
 from ..errors import SourceError
+from ..inputs import open_file, plain
+from ..limits import Limits
 from ..model import Image
-from ..streams import File, Limits, Pool, open_file, plain
+from ..spools import Pool
+from ..streams import File
 from ..tarball import BLOCK_SIZE, ZEROS, checksum_error
 from .documents import BlobLayer
 

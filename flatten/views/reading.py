@@ -6,9 +6,9 @@ from functools import partial
 from .. import index
 from ..index import Index
 from ..index_cache import IndexCache, pack
+from ..limits import Limits
 from ..model import Image, Layer, LayerIndex, Members
 from ..read_tar import read_layer
-from ..streams import Limits
 from ..verify import checking
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import FlattenError, UsageError, quoted
+from ..limits import Limits
 from ..listing import describe
 from ..model import (
     FILE,
@@ -25,7 +26,6 @@ from ..model import (
 from ..read_tar import read_layer
 from ..resolve import Tree
 from ..sources import Opened
-from ..streams import Limits
 from ..tarball import normalise
 from .stored import layer_chains
 
