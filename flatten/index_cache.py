@@ -16,21 +16,20 @@ import os
 import re
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from .model import Extra, LayerIndex, Members, Removal
+from .model import Extra, Removal
+from .rows import Rows
 
 MAGIC: Final = b"flatten index 1\n"  # the number changes with what an index holds
 SUFFIX: Final = ".index"
 BOUND: Final = 1 << 29  # bytes of all files; 280,000 members take about 3 MB
 _DIFF_ID: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_CODES: Final = {"kinds": "B", "owners": "I", "sizes": "q", "data": "q", "mtimes": "q",
-                 "linked": "I"}  # fmt: skip
-"""Columns, and the type of each; ``linked`` has the members that have a target."""
+_CODES: Final = {"kinds": "B", "owners": "I", "sizes": "q", "data": "q", "mtimes": "q"}
+"""Columns of ``Rows``, and the type of each."""
+_LINKED: Final = "linked"  # one more: the members that have a target
 
 
 class IndexCache:
@@ -48,7 +47,7 @@ class IndexCache:
         self.keeps = keeps
         self.bound = bound
 
-    def find(self, diff_id: str | None) -> "Kept | None":
+    def find(self, diff_id: str | None) -> Rows | None:
         """Return the index of a layer, if it is there."""
         path = self._path(diff_id)
         if path is None:
@@ -124,77 +123,27 @@ class _BrokenError(Exception):
     """A file that is not what it should be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """An index as it was in its file, with member numbers from 0."""
-
-    head: dict[str, Any]
-    columns: Mapping[str, Sequence[int]]
-    paths: list[bytes]
-    targets: list[bytes]
-
-    def append(self, where: str, position: int, into: Members) -> LayerIndex:
-        """Append the members to others, and return the layer's index.
-
-        Args:
-            where: The layer's name in messages.
-            position: The layer's, in its image.
-            into: Gets the members; that they are not too many is the caller's care.
-        """
-        first = len(into)
-        owners = [
-            into.owner((mode, uid, gid)) for mode, uid, gid in self.head["owners"]
-        ]
-        into.kinds.extend(self.columns["kinds"])
-        into.owners.extend(map(owners.__getitem__, self.columns["owners"]))
-        into.sizes.extend(self.columns["sizes"])
-        into.data.extend(self.columns["data"])
-        into.mtimes.extend(self.columns["mtimes"])
-        into.layers.extend([position] * len(self.paths))
-        linked = (first + member for member in self.columns["linked"])
-        into.targets.update(zip(linked, self.targets, strict=True))
-        for member, extra in self.head["extras"]:
-            into.extras[first + member] = _extra(extra)
-        removals = [
-            Removal(path.encode("latin-1"), opaque, offset)
-            for path, opaque, offset in self.head["removals"]
-        ]
-        aside = {first + member for member in self.head["aside"]}
-        return LayerIndex(where, first, self.paths, removals, aside)
-
-
-def pack(index: LayerIndex, members: Members) -> bytes:
-    """Return the file of an index, whose members are the last ones of ``members``."""
+def pack(rows: Rows) -> bytes:
+    """Return the file of an index."""
     import zstandard  # noqa: PLC0415 - 15 ms, only where something is kept
     from xxhash import xxh3_128_digest  # noqa: PLC0415 - 1 ms, likewise
 
-    first = index.first
-    rows = slice(first, first + len(index.paths))
-    numbers: dict[int, int] = {}  # of the owners that the layer has
-    owners = array(
-        "I", [numbers.setdefault(o, len(numbers)) for o in members.owners[rows]]
-    )
-    linked = sorted(member for member in members.targets if member >= first)
-    extras = sorted(member for member in members.extras if member >= first)
-    columns: dict[str, Any] = {
-        "kinds": members.kinds[rows], "owners": owners, "sizes": members.sizes[rows],
-        "data": members.data[rows], "mtimes": members.mtimes[rows],
-        "linked": array("I", [member - first for member in linked]),
-    }  # fmt: skip
+    columns: dict[str, Any] = {name: getattr(rows, name) for name in _CODES}
+    columns[_LINKED] = array("I", rows.targets)
     head = {
         "order": sys.byteorder,
-        "columns": {name: len(columns[name]) for name in _CODES},
-        "owners": [members.owner_table[owner] for owner in numbers],
+        "columns": {name: len(column) for name, column in columns.items()},
+        "owners": rows.owner_table,
         "removals": [(removal.path.decode("latin-1"), removal.opaque, removal.offset)
-                     for removal in index.removals],
-        "aside": [member - first for member in sorted(index.aside)],
-        "extras": [(at - first, _plain(members.extras[at])) for at in extras],
+                     for removal in rows.removals],
+        "aside": sorted(rows.aside),
+        "extras": [(at, _plain(extra)) for at, extra in rows.extras.items()],
     }  # fmt: skip
     parts = [
         json.dumps(head).encode(),
-        *(bytes(memoryview(columns[name])) for name in _CODES),
-        b"\0".join(index.paths),
-        b"\0".join(members.targets[member] for member in linked),
+        *(bytes(memoryview(column)) for column in columns.values()),
+        b"\0".join(rows.paths),
+        b"\0".join(rows.targets.values()),
     ]
     sizes = array("Q", [len(part) for part in parts])
     plain = b"".join([bytes([len(parts)]), sizes.tobytes(), *parts])
@@ -202,7 +151,7 @@ def pack(index: LayerIndex, members: Members) -> bytes:
     return MAGIC + xxh3_128_digest(body) + body
 
 
-def unpack(data: bytes) -> Kept:
+def unpack(data: bytes) -> Rows:
     """Read the file of an index.
 
     Raises:
@@ -222,18 +171,31 @@ def unpack(data: bytes) -> Kept:
             parts.append(plain[at : at + size])
             at += size
         head = json.loads(bytes(parts[0]))
+        codes = {**_CODES, _LINKED: "I"}
         columns = {
             name: array(code, bytes(part))
-            for (name, code), part in zip(_CODES.items(), parts[1:-2], strict=True)
+            for (name, code), part in zip(codes.items(), parts[1:-2], strict=True)
         }
+        lengths = {name: len(column) for name, column in columns.items()}
+        if head["order"] != sys.byteorder or head["columns"] != lengths:
+            raise _BrokenError
+        targets = _split(parts[-1], lengths[_LINKED])
+        return Rows(
+            paths=_split(parts[-2], lengths["kinds"]),
+            removals=[Removal(path.encode("latin-1"), opaque, offset)
+                      for path, opaque, offset in head["removals"]],
+            aside=set(head["aside"]),
+            owner_table=[(mode, uid, gid) for mode, uid, gid in head["owners"]],
+            kinds=columns["kinds"].tobytes(),
+            owners=columns["owners"],
+            sizes=columns["sizes"],
+            data=columns["data"],
+            mtimes=columns["mtimes"],
+            targets=dict(zip(columns[_LINKED], targets, strict=True)),
+            extras={at: _extra(extra) for at, extra in head["extras"]},
+        )  # fmt: skip
     except (ValueError, KeyError, IndexError, TypeError, zstandard.ZstdError) as error:
         raise _BrokenError from error
-    found = Kept(head, columns, _split(parts[-2], len(columns["kinds"])),
-                      _split(parts[-1], len(columns["linked"])))  # fmt: skip
-    lengths = {name: len(column) for name, column in columns.items()}
-    if head["order"] != sys.byteorder or head["columns"] != lengths:
-        raise _BrokenError
-    return found
 
 
 def _split(joined: memoryview, count: int) -> list[bytes]:

@@ -16,6 +16,7 @@ from flatten.index_cache import MAGIC, IndexCache, default_folder, pack
 from flatten.limits import Limits
 from flatten.model import Members
 from flatten.read_tar import read_layer
+from flatten.rows import Rows
 from flatten.views.reading import read_index
 from kinds import KINDS, docker, oci, run
 from test_random import images, repaired, tar_member
@@ -136,7 +137,7 @@ def kept(tar):
         with flatten.open_image(file.name) as image:
             members = Members()
             index = read_layer(image.layers[0].headers(), "x", 0, members)
-            return image.layers[0].diff_id, pack(index, members)
+            return image.layers[0].diff_id, pack(Rows.of(index, members))
 
 
 def test_what_was_not_used_for_longest_goes_first(cache):

@@ -9,6 +9,7 @@ from ..index_cache import IndexCache, pack
 from ..limits import Limits
 from ..model import Image, Layer, LayerIndex, Members
 from ..read_tar import read_layer
+from ..rows import Rows
 from ..verify import checking
 
 
@@ -49,7 +50,7 @@ def read_layers(
                 continue
             read = read_layer(layer.headers(), layer.name, position, into)
             if layer in kept:
-                packed.append((layer.diff_id, pack(read, into)))
+                packed.append((layer.diff_id, pack(Rows.of(read, into))))
             yield read
         check.start_rest()
         check.finish()
