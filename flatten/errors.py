@@ -12,6 +12,8 @@ A message is one line: file, layer, what was found, what was expected, the byte
 offset, and a hint where there is one. It quotes user data with ``quoted``.
 """
 
+from typing import Any
+
 
 class FlattenError(Exception):
     """Superclass of all errors of this package.
@@ -21,6 +23,10 @@ class FlattenError(Exception):
     """
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the message as it is, whatever parts the error is made of."""
+        return Exception.__new__, (type(self), *self.args), self.__dict__
 
 
 class UsageError(FlattenError):

@@ -2,12 +2,17 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
+from .errors import FlattenError
 from .limits import Limits
-from .model import Image, LayerIndex, Members
+from .model import Image, Layer, LayerIndex, Members
 from .read_tar import read_layer
 from .resolve import Tree
+from .rows import Rows
+
+WORTHWHILE: Final = 1 << 26  # bytes of layers to read in more than one process
 
 ReadLayers = Callable[[Image, Members], Iterator[LayerIndex]]
 
@@ -69,15 +74,44 @@ def read_layers(
     times = Counter(map(id, opened))
     known: dict[int, LayerIndex] = {}
     start = len(image.layers) if added else 0
+    plain = [at for at, layer in enumerate(layers)
+             if opened[at] is layer.open() is layer.blob()]  # fmt: skip
+    ahead = _read_ahead({start + at: layers[at] for at in plain}, into)
     for position, (layer, source) in enumerate(zip(layers, opened, strict=True), start):
         index = known.get(id(source))
-        if index is None:
-            index = read_layer(source, layer.name, position, into)
-        else:
+        if index is not None:
             index = _again(index, layer.name, position, into)
+        elif position in ahead:
+            index = ahead.pop(position).append(layer.name, position, into)
+        else:
+            index = read_layer(source, layer.name, position, into)
         if times[id(source)] > 1:
             known[id(source)] = index
         yield index
+
+
+def _read_ahead(layers: dict[int, Layer], into: Members) -> dict[int, Rows]:
+    """Read plain layers in several processes, where that pays; leave out wrong ones.
+
+    Measured on 2 cores, 275,000 members in 12 layers: 1.0 s instead of 1.9.
+    """
+    sizes = {position: layer.blob().size() for position, layer in layers.items()}
+    if len(sizes) < 2 or sum(sizes.values()) < WORTHWHILE:
+        return {}
+    from .children import each  # noqa: PLC0415 - 4 ms, only where it pays
+
+    def read(position: int) -> Rows | None:
+        layer = layers[position]
+        members = Members(limit=into.limit, allowance=replace(into.allowance))
+        try:
+            index = read_layer(layer.open(), layer.name, position, members)
+        except FlattenError:
+            return None  # it is read again, after those before it
+        return Rows.of(index, members)
+
+    order = sorted(sizes, key=lambda position: -sizes[position])
+    found = each(order, read)
+    return {position: rows for position, rows in found.items() if rows is not None}
 
 
 def _again(index: LayerIndex, where: str, layer: int, into: Members) -> LayerIndex:

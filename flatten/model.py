@@ -363,6 +363,9 @@ class Image:
         self.resources.close()
 
 
+MARK: Final = 1024
+
+
 @dataclass(slots=True)
 class Plan:
     """What will be written, in order, with the total known before the first byte.
@@ -378,6 +381,7 @@ class Plan:
         pads: By position, how many blocks of name stand before a member, so that its
             content can be shared with the layer's file.
         alone: From this size on a content is a piece of its own.
+        marks: Bytes of the tar before each ``MARK``th member, from the first on.
         size: Bytes of the tar, its end blocks and padding included.
         warnings: What the reader of the image should know, a sentence each.
     """
@@ -390,6 +394,7 @@ class Plan:
     odd: bytearray = field(init=False)
     pads: dict[int, int] = field(default_factory=dict)
     alone: int = 1 << 17
+    marks: Column = field(default_factory=lambda: array("q"))
     size: int = 0
     warnings: list[str] = field(default_factory=list)
 
@@ -404,6 +409,21 @@ class Plan:
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
         """Yield each path and its inode, in the order of writing."""
         return zip(self.paths, self.inodes, strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Some members of a plan that follow each other.
+
+    Attributes:
+        start: Position of the first.
+        stop: Position behind the last.
+        offset: Bytes of the tar before them.
+    """
+
+    start: int
+    stop: int
+    offset: int
 
 
 MERGED: Final = 1 << 18

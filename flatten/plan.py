@@ -11,9 +11,11 @@ that copying is a few large reads whatever the number of members.
 
 import zlib
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count, islice
 from typing import Final
 
 from . import write_header
@@ -23,6 +25,7 @@ from .model import (
     FIFO,
     FILE,
     LINK,
+    MARK,
     MAX_NAME,
     MERGED,
     NO_EXTRA,
@@ -33,6 +36,7 @@ from .model import (
     Members,
     Piece,
     Plan,
+    Section,
     Span,
 )
 from .resolve import Names, Tree
@@ -177,6 +181,8 @@ def _measure(plan: Plan, placement: Placement | None) -> None:
     mtimes = members.mtimes
     total = 0
     for position, (path, inode) in enumerate(plan):
+        if not position % MARK:
+            plan.marks.append(total)
         size = sizes[inode]
         if position in links:
             size, target = 0, links[position]
@@ -310,19 +316,42 @@ def _rest(kind: int, target: bytes) -> tuple[bytes, int]:
     return rest, (zlib.adler32(rest) & 0xFFFF) - 2 + 8 * 0x20
 
 
-def pieces(plan: Plan) -> Iterator[Piece]:
+def sections(plan: Plan, most: int) -> list[Section]:
+    """Cut a plan into at most ``most`` sections that take about equally long to write.
+
+    A member takes as long as 16 KiB of content.
+    """
+    weights = [mark + (position << 14)
+               for position, mark in zip(count(0, MARK), plan.marks)]  # fmt: skip
+    whole = plan.size + (len(plan) << 14)
+    cuts = {bisect_left(weights, whole * part // most) for part in range(1, most)}
+    starts = [0, *sorted(cuts - {0, len(weights)})]
+    stops = [start * MARK for start in starts[1:]] + [len(plan)]
+    return [
+        Section(start * MARK, stop, plan.marks[start] if start else 0)
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+
+
+def pieces(plan: Plan, section: Section | None = None) -> Iterator[Piece]:
     """Yield the pieces of the tar, in order; their sizes sum up to ``plan.size``.
 
     A span with patches is at most ``MERGED`` bytes long.
+
+    Args:
+        plan: All of it.
+        section: Yield those of these members only. The last one ends the tar.
     """
-    written = 0
-    for piece in _member_pieces(plan):
+    section = section or Section(0, len(plan), 0)
+    written = section.offset
+    for piece in _member_pieces(plan, section):
         written += len(piece) if isinstance(piece, bytes) else piece.length
         yield piece
-    yield bytes(plan.size - written)
+    if section.stop == len(plan):
+        yield bytes(plan.size - written)
 
 
-def _member_pieces(plan: Plan) -> Iterator[Piece]:
+def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
     """Yield the members' pieces.
 
     The stretch that is being merged goes from ``begin`` to ``end`` of ``layer``;
@@ -340,8 +369,10 @@ def _member_pieces(plan: Plan) -> Iterator[Piece]:
     patches: list[tuple[int, bytes]] = []
     layer = begin = end = NO_SOURCE
     padding = b""  # owed after the content before
-    rows = zip(plan.paths, plan.inodes, plan.odd, strict=True)
-    for position, (path, inode, odd) in enumerate(rows):
+    rows = islice(
+        zip(count(), plan.paths, plan.inodes, plan.odd), section.start, section.stop
+    )
+    for position, path, inode, odd in rows:
         data, size, source = offsets[inode], sizes[inode], layers[inode]
         head = (_head(plan, position, path, inode) if odd
                 else encode(position, inode, path))  # fmt: skip
