@@ -39,7 +39,7 @@ def write_tar(
             them where they are in place; 0 copies.
 
     Returns:
-        The number of bytes of the tar.
+        The number of bytes written.
 
     Raises:
         FormatError: A layer has fewer bytes than when it was indexed.
@@ -133,7 +133,7 @@ class _Writer:
     def _clone(self, source: int, out: int, count: int, offset: int) -> int:
         """Share whole blocks that are in place in both files, and copy the rest."""
         block = self._share
-        if (offset - self.written) % block:
+        if (offset - os.lseek(out, 0, os.SEEK_CUR)) % block:
             return _copy_file_range(source, out, count, offset)
         before = -offset % block
         if before or count < block:

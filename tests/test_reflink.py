@@ -1,5 +1,6 @@
 """Contents shared with the image's file: placed for it, and on file systems that can."""
 
+import filecmp
 import os
 import re
 import shutil
@@ -179,3 +180,20 @@ def test_every_reader_reads_it(mounted, tmp_path):
             for name, size in zip(NAMES, SIZES, strict=True):
                 assert (folder / name).stat().st_size == size
     assert len(names) == len(set(names))
+
+
+def test_sections_that_several_processes_write_share_as_well(mounted, monkeypatch):
+    """Cut at every member that can be: what each shares is at its own offset."""
+    words = [member(f"{n}", os.urandom(300_000 + n)) for n in range(60)]
+    image = docker_archive(layers(words[::2], words[1::2]))
+    (mounted / "image.tar").write_bytes(image)
+    flatten.export(mounted / "image.tar", mounted / "one.tar", reflink="always")
+    before = used(mounted)
+
+    monkeypatch.setattr("flatten.outputs.tar.WORTHWHILE", 0)
+    monkeypatch.setattr("flatten.plan.MARK", 1)
+    monkeypatch.setattr("flatten.children.processes", lambda: 4)
+    flatten.export(mounted / "image.tar", mounted / "out.tar", reflink="always")
+
+    assert used(mounted) - before < 4 << 20
+    assert filecmp.cmp(mounted / "one.tar", mounted / "out.tar", shallow=False)

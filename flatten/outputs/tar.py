@@ -48,8 +48,9 @@ class Output:
             self._opened(job) as (descriptor, name),
             compressing(descriptor, self._spec, name) as sink,
         ):
-            if self._spec is None and self.path is not None and not job.shape.share:
-                target.reserve(descriptor, job.plan.size, name)
+            if self._spec is None and self.path is not None:
+                if not job.shape.share:
+                    target.reserve(descriptor, job.plan.size, name)
                 _write_plain(job, sink, descriptor, name)
             else:
                 _write(job, sink, advance=job.advance)
