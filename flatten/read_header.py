@@ -16,11 +16,10 @@ PAX 1.0                 numbers on lines, in the blocks that start the data
 What cannot be read raises ValueError; the reader of the stream knows where.
 """
 
-from base64 import b64decode
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from . import tarball
+from .ahead import Ahead, Records, kept_records, without_empty
 from .errors import quoted
 from .model import (
     BLOCK,
@@ -39,32 +38,8 @@ MAX_NUMBER: Final = 1 << 62  # of sizes and times: sums of two fit a column
 MAX_OWNER: Final = 1 << 32  # as Linux; GNU tar fails on more
 
 _PLAIN_FLAGS: Final = frozenset(b"123456")
-_KEPT_PREFIXES: Final = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
-_DROPPED_PREFIXES: Final = (
-    b"SCHILY.xattr.trusted.overlay.",
-    b"SCHILY.xattr.user.overlay.",
-    b"SCHILY.xattr.user.fuseoverlayfs.",
-)
-_LIBARCHIVE_XATTR: Final = b"LIBARCHIVE.xattr."
-_READ: Final = frozenset(
-    (
-        b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime",
-        b"SCHILY.devmajor", b"SCHILY.devminor",
-    )
-)  # fmt: skip
-_READ_PREFIXES: Final = (*_KEPT_PREFIXES, _LIBARCHIVE_XATTR, b"GNU.sparse.")
 
 Regions = list[tuple[int, int]]
-Records = dict[bytes, bytes]
-
-
-@dataclass(slots=True)
-class Ahead:
-    """What L, K and x members say of the member that follows them."""
-
-    name: bytes | None = None
-    target: bytes | None = None
-    records: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 class Fields(NamedTuple):
@@ -127,6 +102,7 @@ def read_header(
         found = _sparse(block, data, stored, ahead.records, records, source)
         if found is not None:
             regions, size, data, stored = found
+            _check_format(block)
             sparse = tarball.sparse_map(regions, size, stored)
             name = _text(b"GNU.sparse.name", name, None, records)
     if found is None:
@@ -169,24 +145,6 @@ def _check_plain(kind: int, size: int, records: Records) -> None:
     for key in records:
         if key.startswith(b"GNU.sparse."):
             raise ValueError(f"{quoted(key)}: a record of what is no sparse file")
-
-
-def without_empty(records: Records) -> Records:
-    """Drop records of an empty value, which means none; an xattr may be empty."""
-    return {
-        key: value
-        for key, value in records.items()
-        if value or key.startswith(_KEPT_PREFIXES)
-    }
-
-
-def meant(records: Records) -> Records:
-    """Drop records that say nothing here, comments above all, and empty ones."""
-    return {
-        key: value
-        for key, value in without_empty(records).items()
-        if key in _READ or key.startswith(_READ_PREFIXES)
-    }
 
 
 def parse_owner(block: bytes, records: Records) -> Owner:
@@ -285,6 +243,17 @@ def _sparse(  # noqa: PLR0913, PLR0917 - all places where a map can be
     return regions, size, data, stored
 
 
+def _check_format(block: bytes) -> None:
+    """Refuse sparse files where GNU tar expects none, and takes another size then.
+
+    It tells star's headers by their times, not by their second magic.
+    """
+    posix = block[257:263] == b"ustar\0" and (block[475] or not block[476])
+    gnu = block[257:265] == b"ustar  \0"
+    if not (gnu if block[156] == ord("S") else posix):
+        raise ValueError("a sparse file in a header of a format that has none so")
+
+
 def _gnu_regions(block: bytes, data: int, source: HeaderBytes) -> tuple[Regions, int]:
     """Read the regions in an S header and in the blocks that extend it."""
     regions = tarball.parse_regions(block, 386, 4)
@@ -328,34 +297,3 @@ def _pairs(numbers: list[int]) -> Regions:
     if len(numbers) % 2 or len(numbers) > 2 * tarball.MAX_SPARSE_REGIONS:
         raise ValueError("a sparse map with an odd number of values, or too many")
     return list(zip(numbers[::2], numbers[1::2], strict=True))
-
-
-# --- records that reach the output
-
-
-def kept_records(records: Records) -> tuple[tuple[bytes, bytes], ...]:
-    """Return the xattrs, ACLs and labels among PAX records, sorted by keyword.
-
-    Overlay's own marks are dropped: they would mean something where the output is
-    unpacked below an overlay mount.
-    """
-    kept = {
-        key: value
-        for key, value in records.items()
-        if key.startswith(_KEPT_PREFIXES) and not key.startswith(_DROPPED_PREFIXES)
-    }
-    for key, value in records.items():
-        if key.startswith(_LIBARCHIVE_XATTR):  # bsdtar writes both, old ones this only
-            name, decoded = _libarchive_xattr(key, value)
-            if name not in records and not name.startswith(_DROPPED_PREFIXES):
-                kept[name] = decoded
-    return tuple(sorted(kept.items()))
-
-
-def _libarchive_xattr(key: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """Decode libarchive's own record: name URL-encoded, value in base64."""
-    head, *rest = key.removeprefix(_LIBARCHIVE_XATTR).split(b"%")
-    name = head + b"".join(bytes.fromhex(part[:2].decode()) + part[2:] for part in rest)
-    if b"=" in name or b"\0" in name:
-        raise ValueError(f"an xattr that no PAX record can name: {quoted(name)}")
-    return b"SCHILY.xattr." + name, b64decode(value + b"=" * (-len(value) % 4))

@@ -11,9 +11,7 @@ typeflag   read as
 1 to 6     hard link, symlink, char, block, directory, FIFO; no data follows
 S          sparse file, old GNU
 D          directory, GNU incremental; its data is skipped
-x, g       PAX records for the next member, for all that follow
-L, K       GNU long name, long link target
-V          GNU volume label; skipped
+xXgLKV     no members, but about them (``ahead``)
 =========  ===============================================================
 """
 
@@ -21,7 +19,8 @@ import re
 import zlib
 from typing import Final, NoReturn
 
-from . import tarball, whiteout
+from . import ahead, tarball, whiteout
+from .ahead import Ahead
 from .errors import FormatError, quoted
 from .model import (
     DIRECTORY,
@@ -35,23 +34,14 @@ from .model import (
     Members,
     Removal,
 )
-from .read_header import (
-    MAX_NUMBER,
-    Ahead,
-    Fields,
-    meant,
-    parse_owner,
-    read_header,
-)
-from .tarball import BLOCK_SIZE, MAX_RECORDS, ZEROS, parse_number
+from .read_header import MAX_NUMBER, Fields, parse_owner, read_header
+from .tarball import BLOCK_SIZE, ZEROS, parse_number
 
 NEAR: Final = 1 << 13  # how far the next header may be, to read more of them at once
 READ_AHEAD: Final = 1 << 16
 READ_ONE: Final = 1 << 11  # after a jump over data: a header, and what describes it
 
 MAX_KNOWN: Final = 1 << 15  # texts whose meaning is remembered; 100 bytes each
-
-MAX_GLOBAL: Final = 1 << 16  # bytes of PAX records for all members
 
 _REGION: Final = 128  # bytes of memory for a region of a sparse map: three objects
 _TOC: Final = b"stargz.index.json"
@@ -68,9 +58,6 @@ _DOT_SLASH: Final = frozenset(b"./")
 _PAX: Final = ord("x")
 _ONLY_PATH: Final = re.compile(rb"([0-9]{1,5}) path=([^\0]+)\n", re.DOTALL)
 """The records of most PAX headers: docker writes them for names over 100 bytes."""
-
-_META_FLAGS: Final = frozenset(b"xgLK")
-_LABEL: Final = ord("V")
 
 
 class TarReader:
@@ -223,11 +210,14 @@ class TarReader:
             Where its data ends, and where the next header is.
         """
         flag, data = block[156], self._offset + BLOCK_SIZE
-        if flag == _LABEL:
-            return data, data
-        if flag in _META_FLAGS:
+        if flag in ahead.LIMITS:
             size = parse_number(block[124:136])
-            self._ahead = self._describe(flag, size, around)
+            body = self._body(flag, size, around)
+            if flag == ahead.GLOBAL:
+                self._defaults = ahead.global_records(self._defaults, body[:size])
+            elif flag != ahead.LABEL:
+                self._ahead = self._ahead or Ahead()
+                self._ahead.take(flag, body, size)
             return data + size, data + tarball.padded(size)
         fields = read_header(
             block, self._offset, self._ahead or Ahead(), self._defaults, self._source
@@ -270,39 +260,20 @@ class TarReader:
         if full and not tarball.checksum_error(behind):
             raise ValueError("a lone zero block, with more members behind it")
 
-    def _describe(self, flag: int, size: int, around: bytes) -> Ahead | None:
-        """Read a member that describes the next one, or all that follow."""
-        ahead = self._ahead or Ahead()
-        limit = MAX_RECORDS if flag in b"xg" else MAX_NAME + BLOCK_SIZE
-        if not 0 <= size <= limit:
-            raise ValueError(f"{size:,} bytes of records, over the {limit:,} allowed")
-        body = around[:size]
-        if len(body) < size:
-            body = self._source.read(self._offset + BLOCK_SIZE, size)
-        if len(body) < size:
+    def _body(self, flag: int, size: int, around: bytes) -> bytes:
+        """Return the data of what is no member, padded; nothing of a label's."""
+        ahead.check_place(flag, self._ahead)
+        if not 0 <= size <= ahead.LIMITS[flag]:
+            raise ValueError(
+                f"{size:,} bytes of records, over the {ahead.LIMITS[flag]:,} allowed"
+            )
+        count = 0 if flag == ahead.LABEL else tarball.padded(size)
+        body = around[:count]
+        if len(body) < count:
+            body = self._source.read(self._offset + BLOCK_SIZE, count)
+        if len(body) < min(size, count):
             raise ValueError(f"truncated: {len(body):,} of {size:,} bytes of records")
-        if flag in b"LK":
-            text = body.split(b"\0", 1)[0]
-            known = ahead.name if flag == ord("L") else ahead.target
-            if known is not None:  # GNU tar takes the last, Python the first
-                raise ValueError("two long names for one member")
-            if flag == ord("L"):
-                ahead.name = text
-            else:
-                ahead.target = text
-        elif flag == ord("g"):
-            records = self._defaults | dict(tarball.parse_records(body))
-            self._defaults = meant(records)
-            total = sum(len(key) + len(value) for key, value in self._defaults.items())
-            if total > MAX_GLOBAL:
-                raise ValueError(f"{total:,} bytes of records for all members, "
-                                 f"over {MAX_GLOBAL:,}")  # fmt: skip
-            return ahead if ahead != Ahead() else None
-        elif ahead.records:
-            raise ValueError("two PAX headers for one member")
-        else:
-            ahead.records = tarball.parse_records(body)
-        return ahead
+        return body
 
 
 def _number(text: bytes, known: dict[bytes, int], what: str) -> int:

@@ -29,12 +29,14 @@ ZEROS: Final = bytes(BLOCK_SIZE)
 MAX_SPARSE_REGIONS: Final = 1 << 18  # Go's archive/tar stops at 2**20 (CVE-2025-58183)
 MAX_RECORDS: Final = 1 << 20  # bytes of PAX records for one member, as Go, libarchive
 
-_OCTAL: Final = re.compile(rb"\0? *([0-7]*)(?:[ \0].*)?", re.DOTALL)
-_TIMES: Final = re.compile(
-    rb"(?:[0-7 ]{11}[0-7 \0]|[\x80\xff].{11}|\0{12}){2}", re.DOTALL
+_OCTAL: Final = re.compile(rb" *([0-7]+)(?:[ \0].*)?|[ \x000]*", re.DOTALL)
+_TIME_FIELD: Final = re.compile(
+    rb" *[0-7]*(?:[ \0]*|\0.*)|\x80\0{3}[\0-\x7f].*|\xff{4}[\x80-\xff].*", re.DOTALL
 )
-_DECIMAL: Final = re.compile(rb"[0-9]{1,19}")
-_TIME: Final = re.compile(rb"(-?)([0-9]{1,18})(?:\.([0-9]*))?")
+"""What Go takes for a time in a GNU header; what it does not, it reads as a prefix."""
+_LENGTH: Final = re.compile(rb"[0-9]{1,19}")
+_DECIMAL: Final = re.compile(rb"0*([0-9]{1,19})")
+_TIME: Final = re.compile(rb"(-?)0*([0-9]{1,18})(?:\.([0-9]*))?")
 
 
 def padded(size: int) -> int:
@@ -50,8 +52,8 @@ def parse_number(field: bytes) -> int:
     r"""Read a numeric header field: octal text, or base-256 (GNU, star).
 
     Octal may have leading spaces, ends at a space or NUL, and is 0 when empty, as GNU
-    tar and Go read it. Digits behind a NUL are refused: those skip one, of an old tar
-    that overflowed, while Python and bsdtar read 0.
+    tar and Go read it. Digits behind NULs are refused: Go skips all of them, GNU tar
+    one, of an old tar that overflowed, while Python and bsdtar read 0.
 
     >>> parse_number(b"0000644\0"), parse_number(b"  755 \0"), parse_number(bytes(8))
     (420, 493, 0)
@@ -72,10 +74,7 @@ def parse_number(field: bytes) -> int:
     found = _OCTAL.fullmatch(field)
     if found is None:
         raise ValueError(f"the header field {field!r} is not a number")
-    value = int(found[1] or b"0", 8)
-    if value and field[0] == 0:
-        raise ValueError(f"the header field {field!r} has digits behind a NUL")
-    return value
+    return int(found[1] or b"0", 8)
 
 
 def format_number(value: int, width: int) -> bytes:
@@ -97,18 +96,19 @@ def checksum_error(block: bytes) -> str:
     The sum of the bytes with the field itself as spaces; some old tars summed
     signed bytes. The low half of Adler-32 is 1 + the sum modulo 65521, at a fifth
     of the cost of ``sum`` in Python; the sum of 512 ASCII bytes stays below that.
+    Other bytes than digits, spaces and NULs are refused: bsdtar leaves the member out.
     """
     field = block[148:156]
     spaces = 256 - sum(field)
     digits = field[:6]  # "%06o\0 ", as nearly all write it
-    if digits.isdigit() and field[6] == 0 and block.isascii():
+    if digits.isdigit() and field[6:] == b"\0 " and block.isascii():
         with suppress(ValueError):  # not octal
             if (zlib.adler32(block) & 0xFFFF) - 1 + spaces == int(digits, 8):
                 return ""
-    try:
-        stored = parse_number(field)
-    except ValueError:
-        stored = -1
+    stored = -1
+    if not field.strip(b"01234567 \0"):
+        with suppress(ValueError):
+            stored = parse_number(field)
     total = sum(block) + spaces
     signed = total - 256 * sum(
         byte > 127 for byte in block[:148] + block[156:]
@@ -148,7 +148,8 @@ def parse_name(block: bytes) -> bytes:
             # star keeps two times behind 131 bytes of prefix, which others take for it
             raise ValueError("a prefix that fills its field in a header of star's")
         return prefix + b"/" + name
-    if block[257:265] != b"ustar  \0" or not _TIMES.fullmatch(block[345:369]):
+    times = block[345:357], block[357:369]
+    if block[257:265] != b"ustar  \0" or not all(map(_TIME_FIELD.fullmatch, times)):
         raise ValueError("a prefix in a header of a format that has none")
     return name
 
@@ -189,9 +190,9 @@ def parse_records(body: bytes) -> list[tuple[bytes, bytes]]:
     while start < len(body):
         space = body.find(b" ", start, start + 20)
         digits = body[start:space]
-        if space < 0 or not _DECIMAL.fullmatch(digits):
+        if space < 0 or not _LENGTH.fullmatch(digits):
             if not body[start:].strip(b"\0"):
-                break  # padded with NULs inside its size: libarchive and Go allow it
+                break  # padded with NULs inside its size: GNU tar and Python allow it
             raise ValueError(
                 f"a PAX record that starts with {body[start : start + 20]!r}"
             )
@@ -224,10 +225,11 @@ def format_records(records: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def parse_decimal(value: bytes) -> int:
-    """Read a PAX number that cannot be negative."""
-    if not _DECIMAL.fullmatch(value):
+    """Read a PAX number that cannot be negative, with any number of zeros before it."""
+    found = _DECIMAL.fullmatch(value)
+    if found is None:
         raise ValueError(f"{value[:40]!r} is not a number")
-    return int(value)
+    return int(found[1])
 
 
 def parse_time(value: bytes) -> tuple[int, int]:

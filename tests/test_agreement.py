@@ -135,7 +135,7 @@ def some_header(chance):
                 chance.choice(keys): chance.choice(values)
                 for _ in range(chance.choice((1, 1, 2, 3)))
             }
-            out += pax(records, chance.choice((b"x", b"x", b"x", b"g")))
+            out += pax(records, chance.choice((b"x", b"x", b"x", b"g", b"X")))
     head = block(
         chance.choice(NAMES), chance.choice((b"0", b"0", b"0", b"\0", b"5", b"1", b"2", b"7")),
         size=chance.choice(SIZES), magic=chance.choice(MAGICS), target=b"x",
@@ -157,9 +157,9 @@ def is_known(case, reader, got, want):
         return True
     if reader == "bsdtar" and b"l/m/" in case:  # the same, and what follows is lost
         return True
-    if reader == "bsdtar" and "h" in {kind for _, kind, _ in want}:  # it guesses
+    if reader == "go" and "?" in {kind for _, kind, _ in got}:  # Solaris's X
         return True
-    return b"g" in {case[at + 156 : at + 157] for at in range(0, len(case), 512)}
+    return reader == "bsdtar" and "h" in {kind for _, kind, _ in want}  # it guesses
 
 
 def test_random_headers_are_read_the_same_way(readers, tmp_path):

@@ -44,10 +44,7 @@ NO_NUMBERS = {
 
 @pytest.mark.parametrize("field", NO_NUMBERS.values(), ids=NO_NUMBERS)
 def test_parse_number_refuses(field):
-    if field.startswith(b"\0\0"):  # the field ends where it begins
-        assert tarball.parse_number(field) == 0
-        return
-    with pytest.raises(ValueError, match=r"not a number|not octal|behind a NUL"):
+    with pytest.raises(ValueError, match=r"not a number|not octal"):
         tarball.parse_number(field)
 
 

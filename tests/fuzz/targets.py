@@ -13,13 +13,14 @@ from typing import Final
 
 import flatten
 from flatten import tarball
+from flatten.ahead import Ahead, kept_records, without_empty
 from flatten.assembly import Assembly
 from flatten.bolt import Bucket, fnv64a, read_bolt
 from flatten.decompress import MAGIC, decompress, sniff
 from flatten.limits import Limits
 from flatten.model import Members
 from flatten.plan import make_plan, pieces
-from flatten.read_header import Ahead, kept_records, read_header, without_empty
+from flatten.read_header import read_header
 from flatten.read_tar import read_layer
 from flatten.resolve import Tree
 from flatten.spools import Pool

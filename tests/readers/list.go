@@ -4,16 +4,26 @@ package main
 import (
 	"archive/tar"
 	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"os"
 )
 
 type entry struct {
-	Name []byte // base64 in JSON, whatever bytes it has
-	Type string
-	Size int64
+	Name, Linkname []byte // base64 in JSON, whatever bytes they have
+	Type           string
+	Size           int64
+	Mode           int64
+	Uid, Gid       int
+	Mtime          int64
+	Major, Minor   int64
+	Records        map[string][]byte
+	Sha256         string // of contents up to LARGE, "" beyond
 }
+
+const LARGE = 1 << 26 // holes may be of any size
 
 func list(name string) ([]entry, string) {
 	file, err := os.Open(name)
@@ -23,14 +33,28 @@ func list(name string) ([]entry, string) {
 	defer file.Close()
 	entries, reader := []entry{}, tar.NewReader(file)
 	for {
-		header, err := reader.Next()
+		h, err := reader.Next()
 		if err == io.EOF {
 			return entries, ""
 		}
 		if err != nil {
 			return entries, err.Error()
 		}
-		entries = append(entries, entry{[]byte(header.Name), string(header.Typeflag), header.Size})
+		records := map[string][]byte{}
+		for key, value := range h.PAXRecords {
+			records[key] = []byte(value)
+		}
+		hash, sum := sha256.New(), ""
+		if h.Size <= LARGE {
+			if _, err := io.Copy(hash, reader); err != nil {
+				return entries, err.Error()
+			}
+			sum = hex.EncodeToString(hash.Sum(nil))
+		}
+		entries = append(entries, entry{
+			[]byte(h.Name), []byte(h.Linkname), string(h.Typeflag), h.Size, h.Mode,
+			h.Uid, h.Gid, h.ModTime.Unix(), h.Devmajor, h.Devminor, records, sum,
+		})
 	}
 }
 
