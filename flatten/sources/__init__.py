@@ -21,7 +21,15 @@ from ..model import Image
 from ..spools import Pool
 from ..streams import File
 from .archive import Archive
-from .choice import Entry, Wanted, choose, in_store, named, parse_platform
+from .choice import (
+    CONTAINER,
+    Entry,
+    Wanted,
+    choose,
+    in_store,
+    named,
+    parse_platform,
+)
 from .documents import Files
 from .folder import Folder
 
@@ -84,9 +92,6 @@ class Opened:
 
         return Survey() if self.root is None else self.root()
 
-
-CONTAINER: Final = "container:"
-"""Begins the names of containers, in references."""
 
 KINDS: Final = {
     "docker-archive": "docker_archive",

@@ -2,12 +2,15 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final
 
 from ..errors import FlattenError, FormatError, SourceError, UsageError, quoted, shown
 from ..model import Image
+
+CONTAINER: Final = "container:"
+"""Begins the names of containers, in references."""
 
 USUAL_DRIVER: Final = "overlay2"
 """Docker's default: its images are meant where another driver has the same."""
@@ -78,57 +81,57 @@ class Wanted:
     store: str | None = None
 
 
-class Entry(Protocol):
-    """An image that can be chosen.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An image, or a container, that can be chosen: how to open it.
 
     Attributes:
-        ids: Hex digests it is known by: of its config, its manifest.
+        ids: Hex digests it is known by, of its config, its manifest; the first one is
+            shown.
         names: Its names, with tags.
+        load: Opens it: finds its layers.
+        platform: Returns its platform, if it says one.
         store: The part of the source that it is in: a driver of docker's, a
             namespace of containerd's; "" in an archive.
     """
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Hex digests it is known by, the one that is shown first."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Its names, with tags."""
-
-    @property
-    def store(self) -> str:
-        """The part of the source it is in."""
-
-    def platform(self) -> Platform | None:
-        """Return its platform, if it says one."""
-
-    def load(self) -> Image:
-        """Open it: find its layers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """An image that cannot be opened; the others of its store can."""
-
     ids: tuple[str, ...]
     names: tuple[str, ...]
-    store: str
-    error: FlattenError
-
-    def platform(self) -> Platform | None:
-        """Return None: it may be for any."""
-        return None
-
-    def load(self) -> Image:
-        """Say what is wrong."""
-        raise self.error
+    load: Callable[[], Image]
+    platform: Callable[[], Platform | None] = lambda: None
+    store: str = ""
 
 
-E = TypeVar("E", bound=Entry)
+def container_entry(
+    id_: str,
+    names: Iterable[str],
+    store: str,
+    load: Callable[[tuple[str, ...]], Image],
+) -> Entry:
+    """Return what chooses a container, which ran here: it is of no platform.
+
+    Args:
+        id_: Its id.
+        names: What it is called.
+        store: As of any entry.
+        load: Opens it, given its names as references have them.
+    """
+    called = tuple(f"{CONTAINER}{name}" for name in names)
+    return Entry((f"{CONTAINER}{id_}",), called, lambda: load(called), store=store)
 
 
-def choose(entries: Sequence[E], wanted: Wanted, where: str) -> E:
+def broken_entry(
+    ids: tuple[str, ...], names: tuple[str, ...], store: str, error: FlattenError
+) -> Entry:
+    """Return what chooses an image that cannot be opened; the others can."""
+
+    def load() -> Image:
+        raise error
+
+    return Entry(ids, names, load, store=store)
+
+
+def choose(entries: Sequence[Entry], wanted: Wanted, where: str) -> Entry:
     """Return the one image that is meant.
 
     A full name wins over one without its registry, that over an id, and an id over the
@@ -168,7 +171,7 @@ def choose(entries: Sequence[E], wanted: Wanted, where: str) -> E:
     )
 
 
-def _is_one_image(entries: Sequence[E]) -> bool:
+def _is_one_image(entries: Sequence[Entry]) -> bool:
     """Say whether images are the same but for their platforms.
 
     They have a name or an index in common; or no names, and a platform each.
@@ -179,7 +182,7 @@ def _is_one_image(entries: Sequence[E]) -> bool:
     return not any(entry.names for entry in entries) and len(platforms) == len(entries)
 
 
-def in_store(entries: Sequence[E], store: str, where: str) -> list[E]:
+def in_store(entries: Sequence[Entry], store: str, where: str) -> list[Entry]:
     """Return the entries of a driver or a namespace.
 
     Raises:
@@ -193,20 +196,20 @@ def in_store(entries: Sequence[E], store: str, where: str) -> list[E]:
     return found
 
 
-def _store_options(entries: Sequence[E]) -> str:
+def _store_options(entries: Sequence[Entry]) -> str:
     """Return what else can tell the images apart."""
     several = len({entry.store for entry in entries}) > 1
     return ", --driver or --namespace" if several else ""
 
 
-def named(entries: Sequence[E], name: str) -> list[E]:
+def named(entries: Sequence[Entry], name: str) -> list[Entry]:
     """Return the entries that a name means, by the strongest way that fits any."""
     if re.fullmatch(r"@[0-9]{1,9}", name):
         return list(entries[int(name[1:]) :][:1])
     tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
     hexdigits = name.removeprefix("sha256:")
     repository, at, digest = name.partition("@sha256:")
-    tests: tuple[Callable[[E], bool], ...] = (
+    tests: tuple[Callable[[Entry], bool], ...] = (
         lambda entry: name in entry.names,
         lambda entry: tagged in entry.names,
         lambda entry: _familiar(tagged) in map(_familiar, entry.names),
@@ -230,7 +233,7 @@ def _digests(entry: Entry) -> set[str]:
     return {*entry.ids, *(name.partition("@sha256:")[2] for name in entry.names)}
 
 
-def _on_platform(entries: list[E], platform: Platform | None) -> list[E]:
+def _on_platform(entries: list[Entry], platform: Platform | None) -> list[Entry]:
     """Return the entries for a platform; the host's, where none is asked for.
 
     What says no platform fits, but less than what does; a sole image fits unless
@@ -264,7 +267,7 @@ def _repository(name: str) -> str:
     return head + slash + tail.partition(":")[0]
 
 
-def _listed(entries: Sequence[E]) -> str:
+def _listed(entries: Sequence[Entry]) -> str:
     """List entries for a message."""
     listed = []
     several = _store_options(entries) != ""

@@ -16,14 +16,14 @@ Reference: containerd docs/content-flow.md, content/local/store.go at v1.6.20.
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from ..errors import FlattenError, FormatError, quoted
 from ..model import Image, Layer
 from . import containerd_metadata
-from .choice import Entry, Platform
+from .choice import Entry, container_entry
 from .containerd_metadata import CONTENT, NAMES, Container, Snapshot, Snapshotter
 from .containerd_store import BLOBS, Store
 from .documents import DIGEST, BlobLayer, Files, chain_ids
@@ -50,7 +50,7 @@ def entries(files: Files) -> Sequence[Entry]:
     """
     store = _open(files)
     found, broken = store.manifests()
-    return [*(_Image(store, manifest) for manifest in found), *broken]
+    return [*(_image(store, manifest) for manifest in found), *broken]
 
 
 def containers(files: Files) -> Sequence[Entry]:
@@ -63,7 +63,7 @@ def containers(files: Files) -> Sequence[Entry]:
     if NAMES.encode() not in store.root:
         return []
     return [
-        _Container(store, container, (*container.names, *store.docker_names(container)))
+        _container(store, container)
         for container in containerd_metadata.read_containers(store.root)
     ]
 
@@ -105,12 +105,12 @@ def _survey_names(store: Store, found: Survey) -> None:
             chain = snapshotter.chain(own, root.name)
             above = [s.id for s in chain if not DIGEST.fullmatch(s.key)]
             below = chain[len(above)].id if len(above) < len(chain) else ""
-            names = (*container.names, *store.docker_names(container))
             found.containers.append(
                 StoredContainer(
-                    container.id, names, container.snapshotter, tuple(above), below
+                    container.id, store.names_of(container), container.snapshotter,
+                    tuple(above), below,
                 )
-            )
+            )  # fmt: skip
     named = containerd_metadata.read_named_blobs(root)
     for manifest in store.manifests()[0]:
         named |= {f"sha256:{id_}" for id_ in manifest.ids}
@@ -139,162 +139,129 @@ def _find(folder: Folder) -> Folder | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """An image of a root."""
-
-    in_: Store
-    manifest: Manifest
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Return the digests of manifest, config and indexes."""
-        return self.manifest.ids
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return its names in its namespace."""
-        return self.manifest.names
-
-    @property
-    def store(self) -> str:
-        """Return the namespace."""
-        return self.manifest.store
-
-    def platform(self) -> Platform | None:
-        """Return the platform, from the index or else from the config."""
-        return self.manifest.platform()
-
-    def load(self) -> Image:
-        """Find the layers, and where they are unpacked.
-
-        Raises:
-            FormatError: One is not there.
-        """
-        warnings: list[str] = []
-        image = self.manifest.load(partial(self._unpacked, warnings))
-        image.warnings = warnings
-        image.source = self.in_.root.name
-        diff_ids = [layer.diff_id for layer in image.layers]
-        for position, layer in enumerate(image.layers, 1):
-            if isinstance(layer, BlobLayer) and None not in diff_ids[:position]:
-                with suppress(FlattenError):  # the blobs are enough
-                    found = self.in_.unpacked(self.store, diff_ids[:position])
-                    if found is not None:
-                        snapshotter, snapshot = found
-                        layer.place = containerd_metadata.place(
-                            self.in_.root, snapshotter.driver, snapshot
-                        )
-        return image
-
-    def _unpacked(
-        self, warnings: list[str], position: int, promised: Sequence[str | None]
-    ) -> Layer | None:
-        """Return a layer whose blob is not there, if it is unpacked."""
-        found = self.in_.unpacked(self.store, promised[: position + 1])
-        if found is None:
-            return None
-        snapshotter, snapshot = found
-        digest = self.manifest.blobs()[position]["digest"]
-        root = self.in_.root
-        name = f"{root.name}, layer {position + 1} of {len(promised)} ({digest})"
-        place = containerd_metadata.place(root, snapshotter.driver, snapshot)
-        warnings.append(
-            f"{name}: its blob is not there, so it is read from where it was unpacked, "
-            f"{quoted(place.directory)}: nothing is verified, and directories have the "
-            "metadata of the disk"
-        )
-        return self.in_.snapshot_layer(name, snapshotter, snapshot, None, warnings)
+def _image(store: Store, manifest: Manifest) -> Entry:
+    """Return what chooses an image, by the digests of its config and indexes too."""
+    return manifest.entry(lambda: _load_image(store, manifest))
 
 
-@dataclass(frozen=True, slots=True)
-class _Container:
-    """A container: an image, docker's own layer for it, and what it has changed."""
+def _load_image(store: Store, manifest: Manifest) -> Image:
+    """Find the layers, and where they are unpacked.
 
-    in_: Store
-    container: Container
-    called: tuple[str, ...]
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Return its id."""
-        return (f"container:{self.container.id}",)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return what it is called."""
-        return tuple(f"container:{name}" for name in self.called)
-
-    @property
-    def store(self) -> str:
-        """Return the namespace."""
-        return self.container.namespace
-
-    def platform(self) -> Platform | None:
-        """Return None: it ran here."""
-        return None
-
-    def load(self) -> Image:
-        """Find the layers.
-
-        Raises:
-            FormatError: One is not there.
-        """
-        container, root = self.container, self.in_.root
-        where = f"{root.name}, container {(*self.called, container.id[:12])[0]}"
-        snapshotter, own = self._own(where)
-        chain = snapshotter.chain(own, where)
-        above = [s for s in chain if not DIGEST.fullmatch(s.key)][::-1]
-        image = self._image(snapshotter, chain[len(above) :], where)
-        layers = list(image.layers)
-        for snapshot in above:
-            what = "its own layer" if snapshot is own else "init layer"
-            layers.append(
-                self.in_.snapshot_layer(
-                    f"{where}, {what}", snapshotter, snapshot, image, image.warnings
-                )
-            )
-        init = len(image.layers) if len(above) > 1 else None
-        return replace(
-            image, id=container.id, names=self.names, layers=tuple(layers), init=init
-        )
-
-    def _own(self, where: str) -> tuple[Snapshotter, Snapshot]:
-        """Return the container's own snapshot."""
-        container = self.container
-        for snapshotter in self.in_.snapshotters():
-            if snapshotter.driver.name == container.snapshotter:
-                found = snapshotter.find(container.namespace, container.key)
+    Raises:
+        FormatError: One is not there.
+    """
+    warnings: list[str] = []
+    image = manifest.load(partial(_unpacked, store, manifest, warnings))
+    image.warnings = warnings
+    image.source = store.root.name
+    diff_ids = [layer.diff_id for layer in image.layers]
+    for position, layer in enumerate(image.layers, 1):
+        if isinstance(layer, BlobLayer) and None not in diff_ids[:position]:
+            with suppress(FlattenError):  # the blobs are enough
+                found = store.unpacked(manifest.store, diff_ids[:position])
                 if found is not None:
-                    return snapshotter, found
-        raise FormatError(
-            f"its snapshot {quoted(container.key)} of {quoted(container.snapshotter)} "
-            "is not there, or of a snapshotter that is not read here",
-            where=where,
-        )
+                    snapshotter, snapshot = found
+                    layer.place = containerd_metadata.place(
+                        store.root, snapshotter.driver, snapshot
+                    )
+    return image
 
-    def _image(
-        self, snapshotter: Snapshotter, below: Sequence[Snapshot], where: str
-    ) -> Image:
-        """Return the image whose layers are below the container's own."""
-        found, _ = self.in_.manifests()
-        for manifest in found:
-            entry = _Image(self.in_, manifest)
-            if manifest.store == self.store:
-                diff_ids = manifest.diff_ids()
-                chain = [chain_id for chain_id, _ in chain_ids(diff_ids)][::-1]
-                if [s.key for s in below] == [f"sha256:{id_}" for id_ in chain]:
-                    return entry.load()
-        image = Image(self.in_.root.name, "", (), {}, ())
-        image.warnings.append(
-            f"{where}: its image, {quoted(self.container.image)}, is not there, so all "
-            "is read from where it was unpacked"
-        )
-        image.layers = tuple(
-            self.in_.snapshot_layer(
-                f"{where}, layer {position} of {len(below)}",
-                snapshotter, snapshot, None, image.warnings,
+
+def _unpacked(
+    store: Store,
+    manifest: Manifest,
+    warnings: list[str],
+    position: int,
+    promised: Sequence[str | None],
+) -> Layer | None:
+    """Return a layer whose blob is not there, if it is unpacked."""
+    found = store.unpacked(manifest.store, promised[: position + 1])
+    if found is None:
+        return None
+    snapshotter, snapshot = found
+    digest = manifest.blobs()[position]["digest"]
+    root = store.root
+    name = f"{root.name}, layer {position + 1} of {len(promised)} ({digest})"
+    place = containerd_metadata.place(root, snapshotter.driver, snapshot)
+    warnings.append(
+        f"{name}: its blob is not there, so it is read from where it was unpacked, "
+        f"{quoted(place.directory)}: nothing is verified, and directories have the "
+        "metadata of the disk"
+    )
+    return store.snapshot_layer(name, snapshotter, snapshot, None, warnings)
+
+
+def _container(store: Store, container: Container) -> Entry:
+    """Return what chooses a container."""
+    called = store.names_of(container)
+    load = partial(_load_container, store, container, (*called, container.id[:12])[0])
+    return container_entry(container.id, called, container.namespace, load)
+
+
+def _load_container(
+    store: Store, container: Container, shown: str, names: tuple[str, ...]
+) -> Image:
+    """Find the layers: the image's, docker's own, the container's.
+
+    Raises:
+        FormatError: One is not there.
+    """
+    where = f"{store.root.name}, container {shown}"
+    snapshotter, own = _own(store, container, where)
+    chain = snapshotter.chain(own, where)
+    above = [s for s in chain if not DIGEST.fullmatch(s.key)][::-1]
+    image = _image_of(store, container, snapshotter, chain[len(above) :], where)
+    layers = list(image.layers)
+    for snapshot in above:
+        what = "its own layer" if snapshot is own else "init layer"
+        layers.append(
+            store.snapshot_layer(
+                f"{where}, {what}", snapshotter, snapshot, image, image.warnings
             )
-            for position, snapshot in enumerate(below[::-1], 1)
-        )  # fmt: skip
-        return image
+        )
+    init = len(image.layers) if len(above) > 1 else None
+    return replace(image, id=container.id, names=names, layers=tuple(layers), init=init)
+
+
+def _own(
+    store: Store, container: Container, where: str
+) -> tuple[Snapshotter, Snapshot]:
+    """Return a container's own snapshot."""
+    for snapshotter in store.snapshotters():
+        if snapshotter.driver.name == container.snapshotter:
+            found = snapshotter.find(container.namespace, container.key)
+            if found is not None:
+                return snapshotter, found
+    raise FormatError(
+        f"its snapshot {quoted(container.key)} of {quoted(container.snapshotter)} "
+        "is not there, or of a snapshotter that is not read here",
+        where=where,
+    )
+
+
+def _image_of(
+    store: Store,
+    container: Container,
+    snapshotter: Snapshotter,
+    below: Sequence[Snapshot],
+    where: str,
+) -> Image:
+    """Return the image whose layers are below a container's own."""
+    for manifest in store.manifests()[0]:
+        if manifest.store == container.namespace:
+            chain = [chain_id for chain_id, _ in chain_ids(manifest.diff_ids())][::-1]
+            if [s.key for s in below] == [f"sha256:{id_}" for id_ in chain]:
+                return _load_image(store, manifest)
+    image = Image(store.root.name, "", (), {}, ())
+    image.warnings.append(
+        f"{where}: its image, {quoted(container.image)}, is not there, so all "
+        "is read from where it was unpacked"
+    )
+    image.layers = tuple(
+        store.snapshot_layer(
+            f"{where}, layer {position} of {len(below)}",
+            snapshotter, snapshot, None, image.warnings,
+        )
+        for position, snapshot in enumerate(below[::-1], 1)
+    )  # fmt: skip
+    return image

@@ -10,7 +10,7 @@ from ..beneath import Beneath
 from ..errors import FormatError, IntegrityError, quoted
 from ..model import HeaderBytes, Image
 from . import containerd_metadata
-from .choice import Broken
+from .choice import Entry, broken_entry
 from .containerd_metadata import CONTENT, NAMES, Container, Named, Snapshot, Snapshotter
 from .documents import DIGEST, BlobLayer, chain_ids, read_json
 from .drivers import Stack
@@ -40,27 +40,29 @@ class Store:
         )
         self._docker = docker
 
-    def docker_names(self, container: Container) -> list[str]:
-        """Return the name that docker has for a container, if it has."""
+    def names_of(self, container: Container) -> tuple[str, ...]:
+        """Return what a container is called: by whoever made it, and by docker."""
         path = f"containers/{container.id}/config.v2.json"
         if not ID.fullmatch(container.id) or path.encode() not in self._docker:
-            return []
+            return container.names
         config, _ = read_json(self._docker, path, f"container {container.id[:12]}")
         name = config.get("Name") if isinstance(config, dict) else None
-        return [name.removeprefix("/")] if isinstance(name, str) else []
+        if not isinstance(name, str):
+            return container.names
+        return (*container.names, name.removeprefix("/"))
 
-    def manifests(self) -> tuple[list[Manifest], list[Broken]]:
+    def manifests(self) -> tuple[list[Manifest], list[Entry]]:
         """Return the images: their manifests, and what leads to none."""
         if NAMES.encode() not in self.root:
             return join(self._nameless(), key=_image), []
         found: list[Manifest] = []
-        broken: list[Broken] = []
+        broken: list[Entry] = []
         for named in containerd_metadata.read_names(self.root):
             try:
                 found += self._manifests_of(named)
             except (FormatError, IntegrityError) as error:
                 ids = (named.digest.removeprefix("sha256:"),)
-                broken.append(Broken(ids, (named.name,), named.namespace, error))
+                broken.append(broken_entry(ids, (named.name,), named.namespace, error))
         found.sort(key=lambda manifest: not manifest.is_whole())
         return join(found, key=_image), broken
 

@@ -9,13 +9,14 @@ Reference: containers/storage store.go, drivers/overlay/overlay.go at v1.43.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from ..errors import FlattenError
 from ..model import Image, Place
 from ..union import FUSE, OVERLAY
-from .choice import Entry, Platform, config_platform
+from .choice import Entry, Platform, config_platform, container_entry
 from .containers_store import Named, Store
 from .documents import Files, diff_ids
 from .drivers import DRIVERS, Driver
@@ -39,7 +40,7 @@ def entries(files: Files) -> Sequence[Entry]:
     Raises:
         FormatError: A list is not what it should be.
     """
-    return [_Image(place, image) for place in stores(files) for image in place.images()]
+    return [_image(place, image) for place in stores(files) for image in place.images()]
 
 
 def containers(files: Files) -> Sequence[Entry]:
@@ -49,7 +50,7 @@ def containers(files: Files) -> Sequence[Entry]:
         FormatError: A list is not what it should be.
     """
     return [
-        _Container(place, container)
+        _container(place, container)
         for place in stores(files)
         for container in place.containers()
     ]
@@ -126,113 +127,73 @@ def _find(folder: Folder) -> Folder | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """An image of a root."""
-
-    place: Store
-    image: Named
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Return the image's id, and the digests of its manifests."""
-        return (self.image.id, *self.image.digests)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return its names, with tags or digests."""
-        return self.image.names
-
-    @property
-    def store(self) -> str:
-        """Return the driver's name."""
-        return self.place.driver.name
-
-    def platform(self) -> Platform | None:
-        """Return the platform that the config is for."""
-        try:
-            return config_platform(self.place.config(self.image))
-        except FlattenError:
-            return None  # what is wrong with it is said when it is opened
-
-    def load(self) -> Image:
-        """Find the layers.
-
-        Raises:
-            FormatError: One is not there, or the config has another number of them.
-        """
-        place, image = self.place, self.image
-        where = f"{place.root.name}, image {image.id[:12]}"
-        config = place.config(image)
-        chain = place.chain(image.layer, where)
-        stack = place.stack(chain, diff_ids(config, len(chain), where))
-        layers = tuple(stack.layers())
-        return Image(
-            place.root.name,
-            image.id,
-            tuple(name for name in image.names if "@" not in name),
-            config,
-            layers,
-            warnings=stack.warnings,
-        )
+def _image(place: Store, image: Named) -> Entry:
+    """Return what chooses an image: by its id too, and the digests of its manifests."""
+    return Entry(
+        (image.id, *image.digests),
+        image.names,
+        load=lambda: _load_image(place, image),
+        platform=lambda: _platform(place, image),
+        store=place.driver.name,
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Container:
-    """A container: an image, and what it has changed."""
+def _platform(place: Store, image: Named) -> Platform | None:
+    """Return the platform that the config is for."""
+    try:
+        return config_platform(place.config(image))
+    except FlattenError:
+        return None  # what is wrong with it is said when it is opened
 
-    place: Store
-    container: Named
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Return its id."""
-        return (f"container:{self.container.id}",)
+def _load_image(place: Store, image: Named) -> Image:
+    """Find the layers.
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return its names."""
-        return tuple(f"container:{name}" for name in self.container.names)
+    Raises:
+        FormatError: One is not there, or the config has another number of them.
+    """
+    where = f"{place.root.name}, image {image.id[:12]}"
+    config = place.config(image)
+    chain = place.chain(image.layer, where)
+    stack = place.stack(chain, diff_ids(config, len(chain), where))
+    tags = tuple(name for name in image.names if "@" not in name)
+    layers = tuple(stack.layers())
+    return Image(
+        place.root.name, image.id, tags, config, layers, warnings=stack.warnings
+    )
 
-    @property
-    def store(self) -> str:
-        """Return the driver's name."""
-        return self.place.driver.name
 
-    def platform(self) -> Platform | None:
-        """Return None: it ran here."""
-        return None
+def _container(place: Store, container: Named) -> Entry:
+    """Return what chooses a container."""
+    load = partial(_load_container, place, container)
+    return container_entry(container.id, container.names, place.driver.name, load)
 
-    def load(self) -> Image:
-        """Find the layers.
 
-        Raises:
-            FormatError: One is not there.
-        """
-        place, container = self.place, self.container
-        shown = (*container.names, container.id[:12])[0]
-        where = f"{place.root.name}, container {shown}"
-        *below, own = place.chain(container.layer, where)
-        diff_ids_ = [layer.diff_id for layer in below]
-        chain, config = below, {}
-        for image in place.images():
-            if image.id == container.image:
-                config = place.config(image)
-                # A container with ids of its own may stand on a copy of the image's
-                # top layer that was made for them; the original is as it came.
-                original = place.chain(image.layer, where)
-                if [layer.diff_id for layer in original] == diff_ids_:
-                    chain = original
-        stack = place.stack(chain, diff_ids_)
-        layers = stack.layers()
-        upper = place.stack(below, diff_ids_, own)
-        layers.append(upper.own(f"{where}, its own layer", own.id, []))
-        upper.warnings = stack.warnings
-        return Image(
-            place.root.name,
-            container.id,
-            self.names,
-            config,
-            tuple(layers),
-            warnings=stack.warnings,
-        )
+def _load_container(place: Store, container: Named, names: tuple[str, ...]) -> Image:
+    """Find the layers: the image's, and what the container has changed.
+
+    Raises:
+        FormatError: One is not there.
+    """
+    shown = (*container.names, container.id[:12])[0]
+    where = f"{place.root.name}, container {shown}"
+    *below, own = place.chain(container.layer, where)
+    diff_ids_ = [layer.diff_id for layer in below]
+    chain, config = below, {}
+    for image in place.images():
+        if image.id == container.image:
+            config = place.config(image)
+            # A container with ids of its own may stand on a copy of the image's
+            # top layer that was made for them; the original is as it came.
+            original = place.chain(image.layer, where)
+            if [layer.diff_id for layer in original] == diff_ids_:
+                chain = original
+    stack = place.stack(chain, diff_ids_)
+    layers = stack.layers()
+    upper = place.stack(below, diff_ids_, own)
+    layers.append(upper.own(f"{where}, its own layer", own.id, []))
+    upper.warnings = stack.warnings
+    return Image(
+        place.root.name, container.id, names, config, tuple(layers),
+        warnings=stack.warnings,
+    )  # fmt: skip

@@ -37,32 +37,27 @@ from .documents import (
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """One image of an archive, not yet opened.
+class _Stored:
+    """An image of an archive, as that says it.
 
     Attributes:
         config: The name of its config, which is read again when it is opened.
-        runs_on: The platform that the config is for.
+        platform: The one that the config is for.
         layers: Finds the names of its layers, oldest first.
+        parent: Id of the image that it was built on, where that is recorded.
     """
 
     archive: Archive
     id: str
     names: tuple[str, ...]
     config: str
-    runs_on: Platform | None
+    platform: Platform | None
     layers: Callable[[], Sequence[str]]
-    parent: str | None = None
-    store: str = ""
+    parent: str | None
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Return the image's id alone."""
-        return (self.id,)
-
-    def platform(self) -> Platform | None:
-        """Return the platform that the config is for."""
-        return self.runs_on
+    def entry(self) -> Entry:
+        """Return what chooses it."""
+        return Entry((self.id,), self.names, self.load, lambda: self.platform)
 
     def load(self) -> Image:
         """Find the layers.
@@ -112,13 +107,13 @@ def entries(files: Files) -> Sequence[Entry]:
     """
     assert isinstance(files, Archive), "detect says so, or the kind was given"
     read = _read_manifest if b"manifest.json" in files else _read_legacy
-    return read(files)
+    return [stored.entry() for stored in read(files)]
 
 
 # --- manifest.json
 
 
-def _read_manifest(archive: Archive) -> list[_Entry]:
+def _read_manifest(archive: Archive) -> list[_Stored]:
     document, _ = read_json(archive, "manifest.json", "manifest")
     where = f"{archive.name}, manifest.json"
     if not isinstance(document, list):
@@ -136,7 +131,7 @@ def _read_manifest(archive: Archive) -> list[_Entry]:
         found.setdefault(image, {}).update(dict.fromkeys(names))
         parents.setdefault(image, _manifest_parent(item))
     return [
-        _Entry(archive, image[0], tuple(names), configs[image[0]],
+        _Stored(archive, image[0], tuple(names), configs[image[0]],
                known[configs[image[0]]][1], partial(tuple, image[1]), parents[image])
         for image, names in found.items()
     ]  # fmt: skip
@@ -190,7 +185,7 @@ def _legacy_ids(archive: Archive) -> list[str]:
     return ids
 
 
-def _read_legacy(archive: Archive) -> list[_Entry]:
+def _read_legacy(archive: Archive) -> list[_Stored]:
     """List the images: what has a name, or else what is nobody's parent."""
     parents: dict[str, str | None] = {}
     platforms: dict[str, Platform | None] = {}
@@ -213,7 +208,7 @@ def _read_legacy(archive: Archive) -> list[_Entry]:
         if image_id not in parents:
             archive.fail(f"layer {quoted(image_id)} is not in the archive")
         entries.append(
-            _Entry(archive, image_id, tuple(tags), f"{image_id}/json",
+            _Stored(archive, image_id, tuple(tags), f"{image_id}/json",
                    platforms[image_id], partial(_chain, image_id, parents, archive),
                    parents[image_id])
         )  # fmt: skip

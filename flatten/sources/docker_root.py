@@ -8,13 +8,13 @@ Reference: moby daemon/daemon.go, ``setupRemappedRoot``, at v20.10.24.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from ..assembly import AssembledLayer
 from ..errors import FormatError
 from ..model import Image, Place
-from .choice import Entry, Platform, config_platform
+from .choice import Entry, config_platform, container_entry
 from .docker_store import Container, Store
 from .documents import Files
 from .drivers import DRIVERS
@@ -40,7 +40,7 @@ def entries(files: Files) -> Sequence[Entry]:
     for place in stores(files):
         names = place.names()
         ordered = sorted(place.ids(), key=lambda id_: (id_ not in names, id_))
-        found += [_Image(place, id_, tuple(names.get(id_, ()))) for id_ in ordered]
+        found += [_image(place, id_, names.get(id_, ())) for id_ in ordered]
     return found
 
 
@@ -51,7 +51,7 @@ def containers(files: Files) -> Sequence[Entry]:
         FormatError: What is said of one is not what it should be.
     """
     return [
-        _Container(place, container)
+        _container(place, container)
         for place in stores(files)
         for container in place.containers()
     ]
@@ -121,95 +121,61 @@ def _find(folder: Folder) -> Folder | None:
     return folder.below(found.pop()) if len(found) == 1 else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """An image of a root.
+def _image(place: Store, id_: str, names: Sequence[str]) -> Entry:
+    """Return what chooses an image; names have tags, or digests."""
+    return Entry(
+        (id_,),
+        tuple(names),
+        load=lambda: _load_image(place, id_, names),
+        platform=lambda: config_platform(place.config(id_)),
+        store=place.driver.name,
+    )
 
-    Attributes:
-        names: With tags, and then with digests.
+
+def _load_image(place: Store, id_: str, names: Sequence[str]) -> Image:
+    """Find the layers.
+
+    Raises:
+        FormatError: A document or a layer is not there.
     """
-
-    place: Store
-    id: str
-    names: tuple[str, ...]
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Return the image's id alone."""
-        return (self.id,)
-
-    @property
-    def store(self) -> str:
-        """Return the driver's name."""
-        return self.place.driver.name
-
-    def platform(self) -> Platform | None:
-        """Return the platform that the config is for."""
-        return config_platform(self.place.config(self.id))
-
-    def load(self) -> Image:
-        """Find the layers.
-
-        Raises:
-            FormatError: A document or a layer is not there.
-        """
-        config = self.place.config(self.id)
-        stack = self.place.stack(self.place.image_layers(config, self.id))
-        tags = tuple(name for name in self.names if "@" not in name)
-        layers = tuple(stack.layers())
-        return Image(
-            self.place.root.name, self.id, tags, config, layers,
-            warnings=stack.warnings, parent=self.place.parent(self.id),
-        )  # fmt: skip
+    config = place.config(id_)
+    stack = place.stack(place.image_layers(config, id_))
+    tags = tuple(name for name in names if "@" not in name)
+    layers = tuple(stack.layers())
+    return Image(
+        place.root.name, id_, tags, config, layers,
+        warnings=stack.warnings, parent=place.parent(id_),
+    )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Container:
-    """A container: an image, docker's own layer for it, and what it has changed."""
+def _container(place: Store, container: Container) -> Entry:
+    """Return what chooses a container."""
+    names = [container.name] if container.name else []
+    load = partial(_load_container, place, container)
+    return container_entry(container.id, names, place.driver.name, load)
 
-    place: Store
-    container: Container
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Return its id."""
-        return (f"container:{self.container.id}",)
+def _load_container(
+    place: Store, container: Container, names: tuple[str, ...]
+) -> Image:
+    """Find the layers: the image's, docker's own for the container, what it changed.
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return its name, if it is known."""
-        name = self.container.name
-        return (f"container:{name}",) if name else ()
-
-    @property
-    def store(self) -> str:
-        """Return the driver's name."""
-        return self.place.driver.name
-
-    def platform(self) -> Platform | None:
-        """Return None: it ran here."""
-        return None
-
-    def load(self) -> Image:
-        """Find the layers.
-
-        Raises:
-            FormatError: One is not there.
-        """
-        place, container = self.place, self.container
-        stack = place.stack(place.below(container.parent))
-        layers: list[AssembledLayer] = stack.layers()
-        where = f"{place.root.name}, container {container.name or container.id[:12]}"
-        init = None
-        below: list[str] = []
-        if container.init_id and not place.driver.upper:
-            init, below = len(layers), [container.init_id]
-            layers.append(stack.own(f"{where}, init layer", container.init_id, []))
-        layers.append(stack.own(f"{where}, its own layer", container.mount_id, below))
-        config: dict[str, Any] = {}
-        if container.image_id in place.ids():
-            config = place.config(container.image_id)
-        return Image(
-            place.root.name, container.id, self.names, config, tuple(layers),
-            init, stack.warnings,
-        )  # fmt: skip
+    Raises:
+        FormatError: One is not there.
+    """
+    stack = place.stack(place.below(container.parent))
+    layers: list[AssembledLayer] = stack.layers()
+    where = f"{place.root.name}, container {container.name or container.id[:12]}"
+    init = None
+    below: list[str] = []
+    if container.init_id and not place.driver.upper:
+        init, below = len(layers), [container.init_id]
+        layers.append(stack.own(f"{where}, init layer", container.init_id, []))
+    layers.append(stack.own(f"{where}, its own layer", container.mount_id, below))
+    config: dict[str, Any] = {}
+    if container.image_id in place.ids():
+        config = place.config(container.image_id)
+    return Image(
+        place.root.name, container.id, names, config, tuple(layers),
+        init, stack.warnings,
+    )  # fmt: skip

@@ -14,12 +14,12 @@ Reference: moby graph/graph.go at v1.9.1, image.go and graph.go at v0.6.7.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..errors import FlattenError, FormatError, quoted
 from ..model import Image, Place
-from .choice import Entry, Platform, config_platform
+from .choice import Entry, config_platform, container_entry
 from .documents import Files, read_json
 from .drivers import DRIVERS
 from .folder import Folder
@@ -47,7 +47,7 @@ def entries(files: Files) -> Sequence[Entry]:
         names = graph.names()
         ids = {*names, *graph.ids()}
         ordered = sorted(ids, key=lambda id_: (id_ not in names, id_))
-        found += [_Image(graph, id_, tuple(names.get(id_, ()))) for id_ in ordered]
+        found += [_image(graph, id_, names.get(id_, ())) for id_ in ordered]
     return found
 
 
@@ -65,7 +65,7 @@ def containers(files: Files) -> Sequence[Entry]:
             is_there = config_path.encode() in graph.root
             if is_there and place.format(id_).encode() in graph.root:
                 config, _ = read_json(graph.root, config_path, f"container {id_[:12]}")
-                found.append(_Container(graph, id_, _object(config)))
+                found.append(_container(graph, id_, _object(config)))
     return found
 
 
@@ -88,13 +88,10 @@ def _survey(graph: Graph) -> Survey:
         path = f"containers/{id_}/config.json"
         if path.encode() in root:
             config = _object(read_json(root, path, f"container {id_[:12]}")[0])
-            name = str(config.get("Name") or "").removeprefix("/")
             own = (id_, f"{id_}-init")
             image_id = str(config.get("Image") or "")
             found.containers.append(
-                StoredContainer(
-                    id_, (name,) if name else (), driver.name, own, image_id
-                )
+                StoredContainer(id_, _names(config), driver.name, own, image_id)
             )
     found.add_directories(root, driver)
     for name in ("graph/_tmp", "graph/:tmp:"):
@@ -121,105 +118,69 @@ def _object(document: object) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-@dataclass(frozen=True, slots=True)
-class _Image:
-    """An image of a graph."""
-
-    graph: Graph
-    id: str
-    names: tuple[str, ...]
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Return the image's id alone."""
-        return (self.id,)
-
-    @property
-    def store(self) -> str:
-        """Return the driver's name."""
-        return self.graph.driver.name
-
-    def platform(self) -> Platform | None:
-        """Return the platform that the json is of."""
-        return config_platform(self.graph.step(self.id))
-
-    def load(self) -> Image:
-        """Find the layers.
-
-        Raises:
-            FormatError: One is not there.
-        """
-        graph, chain = self.graph, self.graph.chain(self.id)
-        stack = graph.stack(chain)
-        tags = tuple(name for name in self.names if "@" not in name)
-        return Image(
-            graph.root.name,
-            self.id,
-            tags,
-            _config(graph, chain),
-            tuple(graph.layers(stack, chain)),
-            warnings=stack.warnings,
-            parent=graph.parent(self.id),
-        )
+def _image(graph: Graph, id_: str, names: Sequence[str]) -> Entry:
+    """Return what chooses an image; names have tags, or digests."""
+    return Entry(
+        (id_,),
+        tuple(names),
+        load=lambda: _load_image(graph, id_, names),
+        platform=lambda: config_platform(graph.step(id_)),
+        store=graph.driver.name,
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Container:
-    """A container: an image, and what it has changed."""
+def _load_image(graph: Graph, id_: str, names: Sequence[str]) -> Image:
+    """Find the layers.
 
-    graph: Graph
-    id: str
-    config: dict[str, Any]
+    Raises:
+        FormatError: One is not there.
+    """
+    chain = graph.chain(id_)
+    stack = graph.stack(chain)
+    tags = tuple(name for name in names if "@" not in name)
+    layers = tuple(graph.layers(stack, chain))
+    return Image(
+        graph.root.name, id_, tags, _config(graph, chain), layers,
+        warnings=stack.warnings, parent=graph.parent(id_),
+    )  # fmt: skip
 
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """Return its id."""
-        return (f"container:{self.id}",)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return its name, if it has one: since 0.7."""
-        name = str(self.config.get("Name") or "").removeprefix("/")
-        return (f"container:{name}",) if name else ()
+def _container(graph: Graph, id_: str, config: dict[str, Any]) -> Entry:
+    """Return what chooses a container; names are of 0.7 and on."""
+    load = partial(_load_container, graph, id_, str(config.get("Image") or ""))
+    return container_entry(id_, _names(config), graph.driver.name, load)
 
-    @property
-    def store(self) -> str:
-        """Return the driver's name."""
-        return self.graph.driver.name
 
-    def platform(self) -> Platform | None:
-        """Return None: it ran here."""
-        return None
+def _names(config: dict[str, Any]) -> tuple[str, ...]:
+    """Return what a container is called, if it is."""
+    name = str(config.get("Name") or "").removeprefix("/")
+    return (name,) if name else ()
 
-    def load(self) -> Image:
-        """Find the layers: the image's, docker's own, the container's.
 
-        Raises:
-            FormatError: One is not there.
-        """
-        graph, driver = self.graph, self.graph.driver
-        image_id = str(self.config.get("Image") or "")
-        where = f"{graph.root.name}, container {self.id[:12]}"
-        if image_id and not ID.fullmatch(image_id):
-            raise FormatError(f"an image of no id: {quoted(image_id)}", where=where)
-        chain = graph.chain(image_id) if image_id else []
-        stack = graph.stack(chain)
-        layers = graph.layers(stack, chain)
-        init, below = None, []
-        init_path = driver.place.format(f"{self.id}-init")
-        if not driver.upper and init_path.encode() in graph.root:
-            init, below = len(layers), [f"{self.id}-init"]
-            layers.append(stack.own(f"{where}, init layer", below[0], []))
-        layers.append(stack.own(f"{where}, its own layer", self.id, below))
-        return Image(
-            graph.root.name,
-            self.id,
-            self.names,
-            _config(graph, chain),
-            tuple(layers),
-            init,
-            stack.warnings,
-        )
+def _load_container(
+    graph: Graph, id_: str, image_id: str, names: tuple[str, ...]
+) -> Image:
+    """Find the layers: the image's, docker's own, the container's.
+
+    Raises:
+        FormatError: One is not there.
+    """
+    driver, where = graph.driver, f"{graph.root.name}, container {id_[:12]}"
+    if image_id and not ID.fullmatch(image_id):
+        raise FormatError(f"an image of no id: {quoted(image_id)}", where=where)
+    chain = graph.chain(image_id) if image_id else []
+    stack = graph.stack(chain)
+    layers = graph.layers(stack, chain)
+    init, below = None, []
+    init_path = driver.place.format(f"{id_}-init")
+    if not driver.upper and init_path.encode() in graph.root:
+        init, below = len(layers), [f"{id_}-init"]
+        layers.append(stack.own(f"{where}, init layer", below[0], []))
+    layers.append(stack.own(f"{where}, its own layer", id_, below))
+    return Image(
+        graph.root.name, id_, names, _config(graph, chain), tuple(layers),
+        init, stack.warnings,
+    )  # fmt: skip
 
 
 def _config(graph: Graph, chain: Sequence[str]) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class Manifest:
         """Return the platform, from the index or else from the config."""
         return self.listed or config_platform(self.config())
 
+    def entry(self, load: Callable[[], Image] | None = None) -> Entry:
+        """Return what chooses the image; ``load`` is another way to open it."""
+        return Entry(self.ids, self.names, load or self.load, self.platform, self.store)
+
     def config(self) -> dict[str, Any]:
         """Return the config document."""
         document, _ = read_json(self.files, _path(self.ids[1]), "config")
@@ -149,7 +153,9 @@ def entries(files: Files) -> Sequence[Entry]:
         IntegrityError: A document is not its digest.
     """
     document, _ = read_json(files, "index.json", "index")
-    return join(list(manifests(files, document, "index.json")))
+    return [
+        manifest.entry() for manifest in join(manifests(files, document, "index.json"))
+    ]
 
 
 def manifests(files: Files, index: object, name: str) -> Iterator[Manifest]:
@@ -261,18 +267,18 @@ def _path(digest: str) -> str:
 
 
 def join(
-    entries: Iterable[Manifest],
-    key: Callable[[Manifest], object] = lambda entry: entry.ids[0],
+    manifests: Iterable[Manifest],
+    key: Callable[[Manifest], object] = lambda manifest: manifest.ids[0],
 ) -> list[Manifest]:
-    """Join the entries that are one, such as one manifest with several names."""
+    """Join the manifests of one image, such as one with several names."""
     same: dict[object, list[Manifest]] = {}
-    for entry in entries:
-        same.setdefault(key(entry), []).append(entry)
+    for manifest in manifests:
+        same.setdefault(key(manifest), []).append(manifest)
     return [
         replace(
             found[0],
-            ids=tuple(dict.fromkeys(hex_ for entry in found for hex_ in entry.ids)),
-            names=tuple(dict.fromkeys(name for entry in found for name in entry.names)),
+            ids=tuple(dict.fromkeys(id_ for each in found for id_ in each.ids)),
+            names=tuple(dict.fromkeys(name for each in found for name in each.names)),
         )
         for found in same.values()
     ]
