@@ -190,7 +190,7 @@ def columns(count):
 def report_of(tmp_path):
     with flatten.open_image(docker(tmp_path, TARS)) as image:
         index = read_index(image)
-        return make_report(image, index, Contents(image, index.members, 1 << 30))
+        return make_report(index, Contents(image, index.members, 1 << 30), equal=True)
 
 
 def test_a_page_of_300_000_files_is_small_enough(tmp_path, monkeypatch):

@@ -6,9 +6,7 @@ import sys
 from ..errors import FlattenError, quoted
 from ..model import FILE
 from ..verify import checking
-from ..views.contents import Contents
 from ..views.listing import lookup
-from ..views.reading import read_index
 from . import options
 
 DESCRIPTION = f"""\
@@ -23,23 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all that this command takes."""
     options.add_image_argument(parser)
     parser.add_argument("paths", metavar="PATH", nargs="+", help="which files")
-    group = options.add_input_options(parser)
-    options.add_point_arguments(group)
-    options.add_cache_options(group)
+    options.add_tree_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the files, and return the exit code."""
-    limits = options.limits(args)
-    with options.open_image(args, at=options.point(args)) as image:
-        index = read_index(image, limits, options.cache(args))
+    with options.open_tree(args) as (index, contents):
         inodes = [lookup(index, path) for path in args.paths]
         for path, inode in zip(args.paths, inodes, strict=True):
             if index.members.kinds[inode] != FILE:
                 raise FlattenError(f"{quoted(path)} is no file")
         used = {index.members.layers[inode] for inode in inodes}
-        checked = [image.layers[at] for at in sorted(used)] if args.verify else []
-        contents = Contents(image, index.members, limits.size)
+        layers = contents.image.layers
+        checked = [layers[at] for at in sorted(used)] if args.verify else []
         with checking(checked) as check:
             check.start_rest()
             for inode in inodes:

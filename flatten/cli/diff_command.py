@@ -6,12 +6,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from ..errors import SourceError, UsageError, quoted
-from ..history import Point, cut
+from ..history import cut
 from ..listing import describe
 from ..model import Image
 from ..sources import rootfs
-from ..views.contents import Contents
-from ..views.reading import read_index
 from ..views.trees import CONTENT, FIELDS, Change, Side, compare
 from . import options
 from .tables import iso_time, one_line, print_json, show_name
@@ -84,7 +82,10 @@ def run(args: argparse.Namespace) -> int:
             second = opened.enter_context(_open(args, args.other))
         elif since is None and at is None:
             raise UsageError("one image, and no steps: give another image, or --from")
-        sides = _side(args, first, since), _side(args, second, at)
+        sides = (
+            Side(*options.read_tree(args, cut(first, since))),
+            Side(*options.read_tree(args, cut(second, at))),
+        )
         changes = compare(*sides, fields, args.paths)
         if args.json:
             print_json([_document(change, sides) for change in changes])
@@ -105,13 +106,6 @@ def _open(args: argparse.Namespace, reference: str) -> Image:
         if not os.path.isfile(reference):
             raise
         return rootfs.open_rootfs(reference, limits)
-
-
-def _side(args: argparse.Namespace, image: Image, point: Point | None) -> Side:
-    limits = options.limits(args)
-    image = cut(image, point)
-    index = read_index(image, limits, options.cache(args))
-    return Side(index, Contents(image, index.members, limits.size))
 
 
 def _line(change: Change) -> str:

@@ -9,9 +9,7 @@ from typing import Final
 from ..index import Index
 from ..listing import describe
 from ..model import BLOCK, CHAR, DIRECTORY, FIFO, FILE, LINK, NO_EXTRA, SYMLINK, Members
-from ..views.contents import Contents
 from ..views.listing import Row, list_rows
-from ..views.reading import read_index
 from . import options
 from .tables import print_json_line, show_name
 
@@ -39,23 +37,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hash", action="store_true", help="XXH3 (128 bits) of the content of files"
     )
-    group = options.add_input_options(parser)
-    options.add_point_arguments(group)
-    options.add_cache_options(group)
+    options.add_tree_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the tree, and return the exit code."""
-    limits = options.limits(args)
-    with options.open_image(args, at=options.point(args)) as image:
-        index = read_index(image, limits, options.cache(args))
+    with options.open_tree(args) as (index, contents):
         rows = list(list_rows(index, args.paths, parents=args.tree))
         hashes = None
         if args.hash:
             files = [
                 row.inode for row in rows if index.members.kinds[row.inode] == FILE
             ]
-            hashes = Contents(image, index.members, limits.size).hashes(files)
+            hashes = contents.hashes(files)
         if args.json:
             for row in rows:
                 document = describe(index.members, *row)
@@ -64,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
                 print_json_line(document)
         else:
             lines = _tree(index, rows) if args.tree else _long(index.members, rows)
-            width = len(str(len(image.layers)))
+            width = len(str(len(index.layers)))
             for row, line in zip(rows, lines, strict=True):
                 print(_prefix(index.members, row, width, hashes) + line)
     return 0

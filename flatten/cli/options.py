@@ -19,7 +19,9 @@ from ..sources import Opened
 from .messages import say
 
 if TYPE_CHECKING:
+    from ..index import Index
     from ..index_cache import IndexCache
+    from ..views.contents import Contents
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -211,6 +213,30 @@ def _read_owner_map(name: str) -> OwnerMap:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise UsageError(f"--owner-map: {quoted(name)}: {reason}") from error
+
+
+def add_tree_options(parser: argparse.ArgumentParser) -> None:
+    """Add what views of one tree take: how to read it, as it stood at some moment."""
+    group = add_input_options(parser)
+    add_point_arguments(group)
+    add_cache_options(group)
+
+
+@contextmanager
+def open_tree(args: argparse.Namespace) -> Iterator[tuple["Index", "Contents"]]:
+    """Open the tree that ``add_tree_options`` asks for, and what its files hold."""
+    with open_image(args, at=point(args)) as image:
+        yield read_tree(args, image)
+
+
+def read_tree(args: argparse.Namespace, image: Image) -> tuple["Index", "Contents"]:
+    """Read an open image's tree; its contents can be read as long as it is open."""
+    from ..views.contents import Contents  # noqa: PLC0415 - for views only
+    from ..views.reading import read_index  # noqa: PLC0415 - likewise
+
+    allowed = limits(args)
+    index = read_index(image, allowed, cache(args))
+    return index, Contents(image, index.members, allowed.size)
 
 
 def add_cache_options(group: argparse._ActionsContainer) -> None:

@@ -5,9 +5,7 @@ import os
 import sys
 
 from .. import target
-from ..views.contents import Contents
 from ..views.listing import Row
-from ..views.reading import read_index
 from ..views.report import Report, document, main_directories, make_report
 from . import options
 from .tables import human, one_line, print_json, print_table, show_name
@@ -37,18 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-equal", dest="equal", action="store_false",
         help="do not look for files of equal content, which reads them",
     )  # fmt: skip
-    group = options.add_input_options(parser)
-    options.add_point_arguments(group)
-    options.add_cache_options(group)
+    options.add_tree_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the report, and return the exit code."""
-    limits = options.limits(args)
-    with options.open_image(args, at=options.point(args)) as image:
-        index = read_index(image, limits, options.cache(args))
-        contents = Contents(image, index.members, limits.size) if args.equal else None
-        report = make_report(image, index, contents)
+    with options.open_tree(args) as (index, contents):
+        report = make_report(index, contents, equal=args.equal)
     if args.output is not None:
         _write_page(report, args.output)
     elif args.json:

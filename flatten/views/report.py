@@ -83,14 +83,15 @@ class Report:
         return own[:count]
 
 
-def make_report(image: Image, index: Index, contents: Contents | None) -> Report:
+def make_report(index: Index, contents: Contents, *, equal: bool) -> Report:
     """Look at all of an image.
 
     Args:
-        image: An open image.
         index: What is in it.
-        contents: What its files hold; None does not look for equal ones.
+        contents: What its files hold.
+        equal: Look for files of equal content, which reads them.
     """
+    image = contents.image
     history, steps = list_steps(image, index.members, index.layers)
     rows = list(list_rows(index))
     own = [row for row in rows if row.first is None]
@@ -113,7 +114,7 @@ def make_report(image: Image, index: Index, contents: Contents | None) -> Report
         directories=_directories(own, index),
         efficiency=efficiency(index),
         hidden=hidden,
-        equal=None if contents is None else _find_equal(own, contents),
+        equal=_find_equal(own, contents) if equal else None,
     )
 
 
