@@ -1,14 +1,26 @@
 """``flatten ls IMAGE [PATH...]``: the flattened tree, as ``tar tv`` shows it."""
 
 import argparse
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
 from ..index import Index
 from ..listing import describe
-from ..model import BLOCK, CHAR, DIRECTORY, FIFO, FILE, LINK, NO_EXTRA, SYMLINK, Members
+from ..model import (
+    BLOCK,
+    CHAR,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    LINK,
+    NO_EXTRA,
+    SYMLINK,
+    Members,
+    Owner,
+)
 from ..views.listing import Row, list_rows
 from . import options
 from .tables import print_json_line, show_name
@@ -58,41 +70,51 @@ def run(args: argparse.Namespace) -> int:
                 print_json_line(document)
         else:
             lines = _tree(index, rows) if args.tree else _long(index.members, rows)
-            width = len(str(len(index.layers)))
-            for row, line in zip(rows, lines, strict=True):
-                print(_prefix(index.members, row, width, hashes) + line)
+            _print_lines(index, rows, lines, hashes)
     return 0
 
 
-def _prefix(
-    members: Members, row: Row, width: int, hashes: Mapping[int, str] | None
-) -> str:
-    """Return the layer, and the hash if there are any."""
-    layer = f"{members.layers[row.inode] + 1:{width}} "
-    return layer if hashes is None else f"{layer}{hashes.get(row.inode, _NO_HASH)} "
+def _print_lines(
+    index: Index,
+    rows: Iterable[Row],
+    lines: Iterable[str],
+    hashes: Mapping[int, str] | None,
+) -> None:
+    """Print lines, each behind its row's layer, and the hash if there are any."""
+    count = len(index.layers)
+    numbers = [f"{number:{len(str(count))}} " for number in range(1, count + 1)]
+    layers, write = index.members.layers, sys.stdout.write
+    for row, line in zip(rows, lines, strict=True):
+        mark = "" if hashes is None else f"{hashes.get(row.inode, _NO_HASH)} "
+        write(f"{numbers[layers[row.inode]]}{mark}{line}\n")
 
 
-def _long(members: Members, rows: Iterable[Row]) -> Iterable[str]:
+def _long(members: Members, rows: Iterable[Row]) -> Iterator[str]:
     """Yield what GNU tar shows of each row, with its columns."""
+    kinds, owners, sizes = members.kinds, members.owners, members.sizes
+    targets, mtimes = members.targets, members.mtimes
     width = 19  # of owner and size; grows as it goes on
-    for inode, first, path in ((row.inode, row.first, row.path) for row in rows):
-        kind = members.kinds[inode] if first is None else LINK
-        mode, uid, gid = members.owner_table[members.owners[inode]]
-        size = str(members.sizes[inode]) if first is None else "0"
+    for path, inode, first in rows:
+        kind = kinds[inode] if first is None else LINK
+        head, taken = _head(kind, members.owner_table[owners[inode]])
+        size = str(sizes[inode]) if first is None else "0"
         if kind in (CHAR, BLOCK):
             size = "{},{}".format(*members.extras.get(inode, NO_EXTRA).device)
-        owner = f"{uid}/{gid}"
-        width = max(width, len(owner) + 1 + len(size))
-        line = (
-            f"{_LETTERS[kind]}{_permissions(mode)} {owner} "
-            f"{size:>{width - len(owner) - 1}} {_when(members.mtimes[inode])} "
-            f"{show_name(path)}"
-        )
+        width = max(width, taken + len(size))
+        line = f"{head}{size:>{width - taken}} {_when(mtimes[inode])} {show_name(path)}"
         if first is not None:
             line += f" link to {show_name(first)}"
         elif kind == SYMLINK:
-            line += f" -> {show_name(members.targets[inode])}"
+            line += f" -> {show_name(targets[inode])}"
         yield line
+
+
+@lru_cache(4096)
+def _head(kind: int, owner: Owner) -> tuple[str, int]:
+    """Return type, mode and owner, and how much of the third column they take."""
+    mode, uid, gid = owner
+    text = f"{uid}/{gid} "
+    return f"{_LETTERS[kind]}{_permissions(mode)} {text}", len(text)
 
 
 def _tree(index: Index, rows: list[Row]) -> Iterable[str]:
@@ -119,7 +141,6 @@ def _tree(index: Index, rows: list[Row]) -> Iterable[str]:
     return reversed(drawn)
 
 
-@lru_cache(4096)
 def _permissions(mode: int) -> str:
     """Return a mode as ls writes it, without the type.
 

@@ -31,7 +31,7 @@ class Row(NamedTuple):
 def list_rows(
     index: Index, patterns: Sequence[str] = (), *, parents: bool = False
 ) -> Iterator[Row]:
-    """Yield the paths of a tree, in walk order; with patterns, what those fit.
+    """Return the paths of a tree, in walk order; with patterns, what those fit.
 
     Args:
         index: What is in the image.
@@ -43,12 +43,12 @@ def list_rows(
     """
     paths, inodes = walk(index.tree)
     links = later_names(index.tree, paths, inodes)
-    chosen: Iterable[int] = range(len(paths))
-    if patterns:
-        found = select(paths, patterns)
-        chosen = sorted(found | _parents(paths, found)) if parents else sorted(found)
-    for position in chosen:
-        yield Row(paths[position], inodes[position], links.get(position))
+    rows = map(Row, paths, inodes, map(links.get, range(len(paths))))
+    if not patterns:
+        return rows
+    found = select(paths, patterns)
+    chosen = found | _parents(paths, found) if parents else found
+    return (row for position, row in enumerate(rows) if position in chosen)
 
 
 def select(paths: Sequence[bytes], patterns: Sequence[str]) -> set[int]:

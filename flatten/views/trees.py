@@ -12,7 +12,7 @@ from typing import Any, Final
 from ..errors import FlattenError
 from ..index import Index
 from ..listing import describe
-from ..model import FILE
+from ..model import FILE, NO_SOURCE
 from .contents import Contents
 from .listing import Row, list_rows
 
@@ -72,12 +72,18 @@ def compare(
     changes += [
         Change(new[name].path, None, new[name], {}) for name in new.keys() - old
     ]
-    for name, hashed in _hashed(before, after, old, new, fields).items():
-        found = hashed | _differing(before, after, old[name], new[name], fields)
+    both = {
+        name: (old[name], row)
+        for name, row in new.items()
+        if name in old and not _are_one(before, old[name], after, row)
+    }
+    hashed = _hashed(before, after, both) if "xxh3" in fields else {}
+    for name, rows in both.items():
+        found = hashed.get(name, {}) | _differing(before, after, *rows, fields)
         if found:
             ordered: Fields = {key: found[key] for key in FIELDS if key in found}
-            changes.append(Change(new[name].path, old[name], new[name], ordered))
-    return sorted(changes, key=lambda change: change.path.rstrip(b"/").split(b"/"))
+            changes.append(Change(new[name].path, *rows, ordered))
+    return sorted(changes, key=lambda change: _walk_order(change.path))
 
 
 def _chosen(
@@ -100,38 +106,47 @@ def _chosen(
 
 
 def _by_path(rows: Iterable[Row]) -> dict[bytes, Row]:
-    return {row.path.removeprefix(b"./").rstrip(b"/"): row for row in rows}
+    return {row.path.rstrip(b"/"): row for row in rows}
+
+
+def _walk_order(path: bytes) -> bytes:
+    """Return a key that sorts paths by their components: none has a NUL."""
+    return path.rstrip(b"/").replace(b"/", b"\0")
+
+
+def _are_one(before: Side, old: Row, after: Side, new: Row) -> bool:
+    """Say whether both rows are of one member of one layer, as most are."""
+    place = _place(before, old.inode)
+    return (
+        place == _place(after, new.inode)
+        and place[1] != NO_SOURCE
+        and old.first == new.first
+    )
 
 
 def _hashed(
-    before: Side,
-    after: Side,
-    old: dict[bytes, Row],
-    new: dict[bytes, Row],
-    fields: Iterable[str],
+    before: Side, after: Side, both: dict[bytes, tuple[Row, Row]]
 ) -> dict[bytes, Fields]:
-    """Return the hashes that differ, for all paths that both sides have."""
-    out: dict[bytes, Fields] = {name: {} for name in old if name in new}
-    if "xxh3" not in fields:
-        return out
+    """Return the hashes that differ."""
     a, b = before.index.members, after.index.members
     pairs = {}
-    for name in out:
-        i, j = old[name].inode, new[name].inode
+    for name, (old, new) in both.items():
+        i, j = old.inode, new.inode
         if a.kinds[i] != FILE or b.kinds[j] != FILE:
             continue
         if a.sizes[i] == b.sizes[j] != 0 and _place(before, i) != _place(after, j):
             pairs[name] = i, j
     ours = before.contents.hashes(i for i, _ in pairs.values())
     theirs = after.contents.hashes(j for _, j in pairs.values())
-    for name, (i, j) in pairs.items():
-        if ours[i] != theirs[j]:
-            out[name]["xxh3"] = ours[i], theirs[j]
-    return out
+    return {
+        name: {"xxh3": (ours[i], theirs[j])}
+        for name, (i, j) in pairs.items()
+        if ours[i] != theirs[j]
+    }
 
 
 def _place(side: Side, inode: int) -> tuple[object, int]:
-    """Return where a content is: equal places hold equal contents."""
+    """Return where a member is: equal places hold equal members and contents."""
     members = side.index.members
     layer = side.contents.image.layers[members.layers[inode]]
     return layer.diff_id or layer, members.data[inode]

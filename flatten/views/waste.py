@@ -98,12 +98,12 @@ def find_hidden(index: Index, paths: set[bytes], shown: set[int]) -> list[Hidden
 def efficiency(index: Index) -> Efficiency:
     """Return what dive says of an image."""
     noted: dict[bytes, Noted] = {}
-    stack = _Stack()
+    stack = _Stack({})
     sums = []
     for position in range(len(index.layers)):
         layer = _Layer.read(index, position)
         if not position:
-            stack.nodes = dict(layer.nodes)  # dive begins with a copy of the first tree
+            stack = _Stack(layer.nodes)  # dive begins with a copy of the first tree
         _visit(layer, stack, noted)
         stack.add(layer)
         sums.append(layer.size)
@@ -126,12 +126,14 @@ class _Layer:
 
     Attributes:
         nodes: By path; marks under their own names.
+        order: Their paths; in dive's order, where that matters.
         marks: The paths of the marks.
         size: Bytes of content, of all that is listed.
     """
 
     nodes: dict[bytes, Node] = field(default_factory=dict)
-    marks: list[bytes] = field(default_factory=list)
+    order: list[bytes] = field(default_factory=list)
+    marks: set[bytes] = field(default_factory=set)
     size: int = 0
 
     @classmethod
@@ -159,18 +161,17 @@ class _Layer:
             missing = [path for path in todo if path and path not in nodes]
             nodes |= dict.fromkeys(missing, (0, False))
             todo = {path.rpartition(b"/")[0] for path in missing}
-        out.marks = [path for path in nodes if _is_mark(path)]
+        marked = [path for path in nodes if whiteout.MARK in path]
+        out.marks = {
+            path for path in marked if whiteout.is_mark(path.rpartition(b"/")[2])
+        }
+        out.order = sorted(nodes, key=_deepest_first) if out.marks else list(nodes)
         return out
 
     def leaves(self) -> list[bytes]:
-        """Return what has nothing below it; in dive's order, where that matters."""
+        """Return what has nothing below it."""
         parents = {path.rpartition(b"/")[0] for path in self.nodes}
-        found = [path for path in self.nodes if path not in parents]
-        return sorted(found, key=_deepest_first) if self.marks else found
-
-
-def _is_mark(path: bytes) -> bool:
-    return whiteout.is_mark(path.rpartition(b"/")[2])
+        return [path for path in self.order if path not in parents]
 
 
 def _unmarked(path: bytes) -> bytes:
@@ -185,10 +186,9 @@ def _deepest_first(path: bytes) -> bytes:
 
 def _visit(layer: _Layer, stack: "_Stack", noted: dict[bytes, Noted]) -> None:
     """Note the leaves of a layer."""
-    marks = set(layer.marks)
     for path in layer.leaves():
         size = layer.nodes[path][0]
-        if path in marks:
+        if path in layer.marks:
             path = _unmarked(path)  # noqa: PLW2901 - it stands for that path
             if path not in stack.nodes:
                 noted.setdefault(path, Noted())  # with its least of -1, as in dive
@@ -210,9 +210,9 @@ class _Stack:
         nodes: By path.
     """
 
-    def __init__(self) -> None:
-        self.nodes: dict[bytes, Node] = {}
-        self._sorted: list[bytes] = []  # its paths, and maybe more, if not empty
+    def __init__(self, nodes: dict[bytes, Node]) -> None:
+        self.nodes = dict(nodes)
+        self._sorted = sorted(nodes)  # its paths; while a layer is added, of that too
 
     def below(self, path: bytes) -> int:
         """Sum up the sizes of a directory and all below it."""
@@ -220,24 +220,19 @@ class _Stack:
 
     def add(self, layer: _Layer) -> None:
         """Put a layer on top."""
-        if not layer.marks:
-            self.nodes |= layer.nodes
-            self._sorted = []
-            return
-        self._sorted = sorted(self.nodes.keys() | layer.nodes)
-        marks = set(layer.marks)
-        for path in sorted(layer.nodes, key=_deepest_first):
-            if path not in marks:
+        self._sorted += [path for path in layer.order if path not in self.nodes]
+        self._sorted.sort()  # runs that are sorted: they are merged
+        for path in layer.order:
+            if path not in layer.marks:
                 self.nodes[path] = layer.nodes[path]
                 continue
             for gone in self._range(_unmarked(path)):
                 del self.nodes[gone]
-        self._sorted = []
+        if layer.marks:
+            self._sorted = [path for path in self._sorted if path in self.nodes]
 
     def _range(self, path: bytes) -> list[bytes]:
         """List a path and all below it, as far as they are there."""
-        if not self._sorted:
-            self._sorted = sorted(self.nodes)
         start = bisect_left(self._sorted, path + b"/")
         stop = bisect_left(self._sorted, path + b"0")  # "0" comes after "/"
         found = [name for name in self._sorted[start:stop] if name in self.nodes]
