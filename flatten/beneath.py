@@ -186,6 +186,17 @@ class Beneath:
             os.close(descriptor)
         return found
 
+    def directory(self, path: bytes) -> int:
+        """Return the descriptor (O_PATH) of a directory, reached through no symlink.
+
+        It is valid until anything else is asked; so only one thread may ask.
+
+        Raises:
+            OSError: ENOTDIR where a component is a symlink.
+        """
+        with self._opened.lock:
+            return self._walk(path)
+
     # --- directories; the lock is held
 
     def _listable(self, path: bytes) -> int:
@@ -273,6 +284,43 @@ class Beneath:
                 self._walk(b"/".join(parts[start:]))
                 return b"/" + b"/".join(parts[start:])
         return target
+
+
+def remove_tree(root: str | os.PathLike[str]) -> None:
+    """Remove a directory and all below it, however deep, following no symlink.
+
+    Raises:
+        OSError: Something cannot be removed.
+    """
+    top = os.open(root, _DIRECTORY)
+    try:
+        with Beneath(f"/proc/self/fd/{top}") as tree:
+            found = [b""]
+            for path in found:  # grows while it is gone through: parents come first
+                found += _unlink_files(tree, path)
+            for path in reversed(found[1:]):
+                parent, name = _split(path)
+                os.rmdir(name, dir_fd=tree.directory(parent))
+    finally:
+        os.close(top)
+    os.rmdir(root)
+
+
+def _unlink_files(tree: Beneath, path: bytes) -> list[bytes]:
+    """Remove what is no directory in a directory; return the directories in it."""
+    left = []
+    os.chmod(f"/proc/self/fd/{tree.directory(path)}", 0o700)
+    folder = os.open(b".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=tree.directory(path))
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append(os.path.join(path, os.fsencode(entry.name)))
+                else:
+                    os.unlink(entry.name, dir_fd=folder)
+    finally:
+        os.close(folder)
+    return left
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:

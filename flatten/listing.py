@@ -27,6 +27,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from . import xattrs
+from .beneath import Beneath
 from .errors import FlattenError, quoted
 from .model import (
     BLOCK,
@@ -40,7 +41,6 @@ from .model import (
     Members,
     Plan,
 )
-from .openat import open_directory
 
 Row = dict[str, Any]
 
@@ -63,7 +63,6 @@ _FORMATS: Final = {
     stat.S_IFBLK: "blk",
     stat.S_IFSOCK: "socket",
 }
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def plan_rows(plan: Plan, layers: Sequence[LayerBytes], own: int) -> Iterator[Row]:
@@ -169,41 +168,26 @@ def directory_rows(top: str) -> Iterator[Row]:
     Raises:
         FlattenError: Something cannot be read.
     """
-    root = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     firsts: dict[tuple[int, int], str] = {}
     todo = [b""]
+    path = b""
     try:
-        while todo:
-            path = todo.pop()
-            parent, _, name = path.rpartition(b"/")
-            folder = open_directory(root, parent)
-            try:
-                status = os.stat(name or b".", dir_fd=folder, follow_symlinks=False)
-                yield _file_row(path, name or b".", folder, status, firsts)
+        with Beneath(top) as tree:
+            while todo:
+                path = todo.pop()
+                status = tree.status(path)
+                yield _file_row(tree, path, status, firsts)
                 if stat.S_ISDIR(status.st_mode):
-                    todo += reversed(_names(root, path))
-            finally:
-                os.close(folder)
+                    start = path + b"/" if path else b""
+                    todo += [start + name for name in reversed(tree.names(path))]
     except OSError as error:
         where = quoted(os.path.join(os.fsencode(top), path))
         raise FlattenError(f"{where}: {error.strerror}") from error
-    finally:
-        os.close(root)
-
-
-def _names(root: int, path: bytes) -> list[bytes]:
-    folder = open_directory(root, path)
-    try:
-        found = sorted(map(os.fsencode, os.listdir(folder)))
-    finally:
-        os.close(folder)
-    return [path + b"/" + name if path else name for name in found]
 
 
 def _file_row(
+    tree: Beneath,
     path: bytes,
-    name: bytes,
-    folder: int,
     status: os.stat_result,
     firsts: dict[tuple[int, int], str],
 ) -> Row:
@@ -222,27 +206,19 @@ def _file_row(
     firsts[inode] = _text(path)
     if kind == "file":
         row["size"] = status.st_size
-        row["xxh3"] = _hash_file(name, folder)
+        row["xxh3"] = _hash_file(tree.open(path))
     elif kind == "symlink":
-        row["linkname"] = _text(os.readlink(name, dir_fd=folder))
+        row["linkname"] = _text(tree.link(path))
     elif kind in ("chr", "blk"):
         row["rdev"] = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    return row | _xattrs_field(_host_xattrs(b"/proc/self/fd/%d/%b" % (folder, name)))
+    return row | _xattrs_field(tree.xattrs(path))
 
 
-def _host_xattrs(path: bytes) -> dict[bytes, bytes]:
-    names = os.listxattr(path, follow_symlinks=False)
-    return {
-        os.fsencode(name): os.getxattr(path, name, follow_symlinks=False)
-        for name in names
-    }
-
-
-def _hash_file(name: bytes, folder: int) -> str:
+def _hash_file(file: int) -> str:
+    """Hash an open file, and close it."""
     import xxhash  # noqa: PLC0415 - for lists only
 
     digest = xxhash.xxh3_128()
-    file = os.open(name, _READ, dir_fd=folder)
     try:
         while data := os.read(file, STEP):
             digest.update(data)

@@ -207,7 +207,7 @@ def _unlink(name: Path) -> None:
     try:
         os.unlink(name)
     except IsADirectoryError:
-        from .openat import remove_tree  # noqa: PLC0415 - for staging only
+        from .beneath import remove_tree  # noqa: PLC0415 - for staging only
 
         with suppress(OSError):
             remove_tree(name)

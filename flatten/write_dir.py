@@ -1,7 +1,7 @@
 """A plan to a directory: every name is made below one descriptor, and never followed.
 
 Paths of a plan lead through directories only, so nothing is opened through a symlink;
-``openat`` makes sure of it. A name is made where nothing is (O_EXCL), its content is
+``beneath`` makes sure of it. A name is made where nothing is (O_EXCL), its content is
 written, then its metadata: the owner first, since that clears setuid bits and
 capabilities. Directories are 0700 until all is there; their metadata comes last,
 from the deepest up, so that their mtimes stay.
@@ -15,10 +15,10 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final
 
 from . import xattrs
+from .beneath import Beneath
 from .errors import FlattenError, quoted
 from .model import (
     BLOCK,
@@ -31,8 +31,8 @@ from .model import (
     LayerBytes,
     Plan,
 )
-from .openat import MAX_PATH, open_directory
 
+MAX_PATH: Final = 4095  # bytes that the kernel takes for one path (PATH_MAX - 1)
 STEP: Final = 1 << 20
 _BY_KERNEL: Final = 1 << 16  # contents from this size on; a smaller one is one write
 
@@ -75,14 +75,12 @@ def write_directory(
         FlattenError: Writing failed.
     """
     _check_paths(plan)
-    writer = _Writer(plan, layers, root, own, advance)
-    try:
+    with Beneath(f"/proc/self/fd/{root}") as tree:
+        writer = _Writer(plan, layers, tree, own, advance)
         for position in range(len(plan)):
             writer.add(position)
         for position in reversed(range(len(plan))):
             writer.leave(position)
-    finally:
-        writer.close()
     return writer.missed
 
 
@@ -93,7 +91,7 @@ class _Writer:
         self,
         plan: Plan,
         layers: Sequence[LayerBytes],
-        root: int,
+        tree: Beneath,
         own: bool,
         advance: Advance | None,
     ) -> None:
@@ -101,17 +99,12 @@ class _Writer:
         self._plan = plan
         self._members = plan.members
         self._layers = layers
-        self._root = root
+        self._tree = tree
         self._me = None if own else (os.geteuid(), os.getegid())
         self._advance = advance
         self._buffer = memoryview(bytearray(STEP))
-        self._parent = b""
-        self._folder = open_directory(root, b"")
+        self._folder = tree.directory(b"")
         self._absent: set[bytes] = set()  # devices that could not be made
-
-    def close(self) -> None:
-        """Close the directory."""
-        os.close(self._folder)
 
     def add(self, position: int) -> None:
         """Make one name, and all but what directories are given at the end."""
@@ -123,12 +116,12 @@ class _Writer:
                                f"directory takes {MAX_PATH:,}, a tar any")  # fmt: skip
         try:
             parent, _, name = path.rpartition(b"/")
-            self._enter(parent)
+            self._folder = self._tree.directory(parent)
             first = self._plan.links.get(position)
             if first is None:
                 self._make(path, name, self._plan.inodes[position])
             else:
-                self._link(first, name)
+                self._link(first, parent, name)
         except OSError as error:
             raise _failed(path, error) from error
 
@@ -139,19 +132,10 @@ class _Writer:
             return
         path = path.rstrip(b"/")
         try:
-            folder = open_directory(self._root, b"" if path == b"." else path)
-            try:
-                self._describe(folder, inode)
-            finally:
-                os.close(folder)
+            folder = self._tree.directory(b"" if path == b"." else path)
+            self._describe(f"/proc/self/fd/{folder}", inode)
         except OSError as error:
             raise _failed(path, error) from error
-
-    def _enter(self, parent: bytes) -> None:
-        if parent != self._parent:
-            folder = open_directory(self._root, parent)
-            os.close(self._folder)
-            self._folder, self._parent = folder, parent
 
     def _make(self, path: bytes, name: bytes, inode: int) -> None:
         kind = self._members.kinds[inode]
@@ -170,7 +154,7 @@ class _Writer:
             os.symlink(self._members.targets[inode], name, dir_fd=self._folder)
         elif kind == FIFO:
             os.mkfifo(name, 0o600, dir_fd=self._folder)
-        elif not self._attempt("devices", partial(self._make_device, name, inode)):
+        elif not self._attempt("devices", self._make_device, name, inode):
             self._absent.add(path)
             return
         handle = os.open(name, _HANDLE, dir_fd=self._folder)
@@ -184,15 +168,16 @@ class _Writer:
         device = os.makedev(*self._members.extras.get(inode, NO_EXTRA).device)
         os.mknod(name, kind | 0o600, device, dir_fd=self._folder)
 
-    def _link(self, first: bytes, name: bytes) -> None:
-        """Make a later name of what ``first`` names."""
+    def _link(self, first: bytes, parent: bytes, name: bytes) -> None:
+        """Make a later name, in ``parent``, of what ``first`` names."""
         if first in self._absent:
             self.missed["devices"] += 1
             return
-        parent, _, old = first.rpartition(b"/")
-        folder = open_directory(self._root, parent)
+        there, _, old = first.rpartition(b"/")
+        folder = os.dup(self._tree.directory(there))
         try:
-            os.link(old, name, src_dir_fd=folder, dst_dir_fd=self._folder,
+            os.link(old, name, src_dir_fd=folder,
+                    dst_dir_fd=self._tree.directory(parent),
                     follow_symlinks=False)  # fmt: skip
         finally:
             os.close(folder)
@@ -236,7 +221,7 @@ class _Writer:
         members = self._members
         mode, uid, gid = members.owner_table[members.owners[inode]]
         if self._me is None:
-            owned = self._attempt("owners", partial(os.chown, target, uid, gid))
+            owned = self._attempt("owners", os.chown, target, uid, gid)
         else:
             owned = self._me == (uid, gid)
         if members.kinds[inode] != SYMLINK:
@@ -248,7 +233,7 @@ class _Writer:
         if extra.records:
             self._set_xattrs(target, extra.records)
         time = members.mtimes[inode] * 10**9 + extra.nanoseconds
-        self._attempt("times", partial(os.utime, target, ns=(time, time)))
+        self._attempt("times", os.utime, target, ns=(time, time))
 
     def _set_xattrs(
         self, target: int | str, records: tuple[tuple[bytes, bytes], ...]
@@ -259,12 +244,14 @@ class _Writer:
             self.missed["xattrs"] += 1
             return
         for name, value in found.items():
-            self._attempt("xattrs", partial(os.setxattr, target, name, value))
+            self._attempt("xattrs", os.setxattr, target, name, value)
 
-    def _attempt(self, what: str, act: Callable[[], object]) -> bool:
+    def _attempt(
+        self, what: str, act: Callable[..., object], *given: object, **named: object
+    ) -> bool:
         """Do what may be refused, and count it then."""
         try:
-            act()
+            act(*given, **named)
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise

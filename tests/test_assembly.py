@@ -341,6 +341,8 @@ def test_symlinks_are_followed_as_in_a_chroot(tmp_path, target, want):
         else:
             os.close(beneath.open(b"link/a"))
             assert beneath.names(b"link") == [b"a"]
+        with pytest.raises(NotADirectoryError):
+            beneath.directory(b"link")
 
 
 def test_an_absolute_symlink_of_a_moved_root_counts_from_its_longest_tail(tmp_path):

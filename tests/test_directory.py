@@ -13,7 +13,6 @@ import pytest
 
 import flatten
 from builders import docker_archive, layers, member, pax
-from flatten import openat
 from test_output import EVERYTHING, on_disk, root_only
 from test_xattrs import ACL
 
@@ -228,10 +227,7 @@ BREAKOUTS = {
 
 
 @pytest.mark.parametrize(("words", "check"), BREAKOUTS.values(), ids=BREAKOUTS)
-@pytest.mark.parametrize("opener", ["openat2", "each"])
-def test_breakouts(tmp_path, words, check, opener, monkeypatch):
-    if opener == "each":
-        monkeypatch.setattr(openat, "_opener", lambda: openat.open_each)
+def test_breakouts(tmp_path, words, check):
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "victim").write_text("unharmed")

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..beneath import remove_tree
 from ..errors import FlattenError, UsageError, quoted
 from ..model import Image
-from ..openat import remove_tree
 from ..options import Options
 from ..write_dir import write_directory
 from .job import Job, Shape
