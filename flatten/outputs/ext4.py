@@ -35,62 +35,47 @@ class Output:
         """Write to a path.
 
         Raises:
+            UsageError: It is to be compressed.
             FlattenError: A tool is not there.
         """
         self.path = out
         self._size = options.size
-        check_options(out, options)
+        if options.compress not in (None, "none"):
+            raise UsageError(f"{quoted(str(out))} is not compressed; compress it then, "
+                             "or make .squashfs or .erofs")  # fmt: skip
+        for name in ("mke2fs", "dumpe2fs", "debugfs"):
+            tools.find(name)
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
-        """Ask for what the file system can hold."""
-        return SHAPE
+        """Ask for a root, and for times that the file system can hold."""
+        return Shape(rooted=True, times=(-(1 << 31), (1 << 34) - (1 << 31) - 1))
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Stage the tree, and make the file system of it."""
         with target.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
-            make_ext4(job, self.path, name, self._size)
+            self.make(job, name)
             yield
 
-
-SHAPE: Final = Shape(rooted=True, times=(-(1 << 31), (1 << 34) - (1 << 31) - 1))
-
-
-def check_options(out: Path, options: Options) -> None:
-    """Refuse what makes no sense here, before anything is read."""
-    if options.compress not in (None, "none"):
-        raise UsageError(f"{quoted(str(out))} is not compressed; compress it then, or "
-                         "make .squashfs or .erofs")  # fmt: skip
-    for name in ("mke2fs", "dumpe2fs", "debugfs"):
-        tools.find(name)
-
-
-def make_ext4(job: Job, path: Path, name: Path, size: str | None) -> None:
-    """Make a file system.
-
-    Args:
-        job: What is in it.
-        path: Its final name, for messages.
-        name: The file to be made.
-        size: Its size, ``+`` in front is free space, in bytes; None is sensible.
-    """
-    blocks, inodes = needed(job.plan)
-    content = blocks * BLOCK + inodes * INODE
-    content += content // 50 + 2 * MIB  # bitmaps, descriptors, their copies
-    total = _total(path, content, size)
-    inodes = max(inodes + inodes // 4 + 1024, total // 16384)
-    id_, time = uuid(job, "ext4"), stamp(job)
-    env = {"E2FSPROGS_FAKE_TIME": str(time or 1)}  # 0 is no time to it
-    _, mke2fs = tools.find("mke2fs")
-    with open(name, "xb") as file:
-        os.truncate(file.fileno(), total)
-    how = (
-        mke2fs, "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-I", str(INODE),
-        "-N", str(inodes), "-J", f"size={_journal(total)}", "-m", "1", "-U", id_,
-        "-E", f"hash_seed={id_},nodiscard,lazy_itable_init=0",
-    )  # fmt: skip
-    run_on_tree(job, path, lambda tree: (*how, "-d", tree, name), env)
-    _set_times(job, name, time, env)
+    def make(self, job: Job, name: Path) -> None:
+        """Make the file system, in a file of some other name."""
+        blocks, inodes = needed(job.plan)
+        content = blocks * BLOCK + inodes * INODE
+        content += content // 50 + 2 * MIB  # bitmaps, descriptors, their copies
+        total = _total(self.path, content, self._size)
+        inodes = max(inodes + inodes // 4 + 1024, total // 16384)
+        id_, time = uuid(job, "ext4"), stamp(job)
+        env = {"E2FSPROGS_FAKE_TIME": str(time or 1)}  # 0 is no time to it
+        _, mke2fs = tools.find("mke2fs")
+        with open(name, "xb") as file:
+            os.truncate(file.fileno(), total)
+        how = (
+            mke2fs, "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-I", str(INODE),
+            "-N", str(inodes), "-J", f"size={_journal(total)}", "-m", "1", "-U", id_,
+            "-E", f"hash_seed={id_},nodiscard,lazy_itable_init=0",
+        )  # fmt: skip
+        run_on_tree(job, self.path, lambda tree: (*how, "-d", tree, name), env)
+        _set_times(job, name, time, env)
 
 
 def _total(path: Path, content: int, size: str | None) -> int:

@@ -7,8 +7,7 @@ from pathlib import Path
 from .. import target
 from ..model import Image
 from ..options import Options
-from . import tools
-from .ext4 import SHAPE, check_options, make_ext4
+from . import ext4, tools
 from .job import Job, Shape
 
 
@@ -23,16 +22,16 @@ class Output:
         """Write to a path.
 
         Raises:
+            UsageError: As of ext4.
             FlattenError: A tool is not there.
         """
         self.path = out
-        self._size = options.size
         _, self._program = tools.find("qemu-img")
-        check_options(out, options)
+        self._inside = ext4.Output(out, options)
 
-    def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
+    def shape(self, image: Image) -> Shape:
         """Ask for what the file system can hold."""
-        return SHAPE
+        return self._inside.shape(image)
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
@@ -40,7 +39,7 @@ class Output:
         with target.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
             with target.scratch_directory(self.path) as folder:
                 raw = folder / "disk"
-                make_ext4(job, self.path, raw, self._size)
+                self._inside.make(job, raw)
                 how = ("convert", "-f", "raw", "-O", "qcow2", str(raw), str(name))
                 tools.run([self._program, *how], {})
             yield
