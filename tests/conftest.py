@@ -1,11 +1,11 @@
 """Profiles for hypothesis: few examples, always the same, or a long hunt. Data roots."""
 
 import os
-import subprocess
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from fixtures import FIXTURES, restored_root
 
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)  # images are large
 
@@ -27,9 +27,6 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-FIXTURES = Path(__file__).parents[2] / "shared" / "fixtures"
-
-
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Keep the indexes that commands keep out of the user's cache."""
@@ -48,13 +45,7 @@ def data_root(tmp_path_factory):
         if not archive.is_file():
             pytest.skip(f"needs the fixture {archive}")
         if name not in known:
-            folder = tmp_path_factory.mktemp(name)
-            subprocess.run(
-                ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner",
-                 "-xJf", archive, "-C", folder],
-                check=True,
-            )  # fmt: skip
-            (known[name],) = folder.iterdir()
+            known[name] = restored_root(name, tmp_path_factory.mktemp(name))
         return known[name]
 
     return unpack

@@ -18,17 +18,24 @@ needs_fixtures = pytest.mark.skipif(
 )
 
 
+def answer_rows(answer: str) -> dict[str, dict[str, Any]]:
+    """Return the rows of an answer by path, without what a GNU tar does not hold."""
+    lines = (FIXTURES / "expected" / f"{answer}.jsonl").read_text().splitlines()
+    rows = {row["path"]: row for row in map(json.loads, lines)}
+    for row in rows.values():
+        row.pop("mtime_ns", None)
+        row.pop("path_b64", None)
+    return rows
+
+
 def right(answer: str, got: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the right listing, in walk order, as far as a GNU tar can say it.
 
     The mtimes of directories that no layer lists are those that were ``got``.
     """
-    lines = (FIXTURES / "expected" / f"{answer}.jsonl").read_text().splitlines()
-    want = [json.loads(line) for line in lines]
+    want = answer_rows(answer).values()
     mtimes = {row["path"]: row["mtime"] for row in got}
     for row in want:
-        row.pop("mtime_ns", None)
-        row.pop("path_b64", None)
         if row.pop("implied", False):
             row["mtime"] = mtimes.get(row["path"])
     return sorted(

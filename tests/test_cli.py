@@ -11,14 +11,8 @@ from pathlib import Path
 import pytest
 
 from builders import archive, docker_archive, layers, member
+from command import FLATTEN, run
 from listing import contents
-
-FLATTEN = [sys.executable, "-m", "flatten"]
-
-
-def run(*args, **options):
-    options = {"capture_output": True, "text": True, "timeout": 60} | options
-    return subprocess.run([*FLATTEN, *map(str, args)], check=False, **options)
 
 
 @pytest.fixture

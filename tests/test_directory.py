@@ -13,16 +13,11 @@ import pytest
 
 import flatten
 from builders import docker_archive, layers, member, pax
+from command import FLATTEN, run
 from test_output import EVERYTHING, on_disk, root_only
 from test_xattrs import ACL
 
-FLATTEN = [sys.executable, "-m", "flatten"]
 NOBODY = 65_534
-
-
-def run(*args, **options):
-    options = {"capture_output": True, "text": True, "timeout": 60} | options
-    return subprocess.run([*FLATTEN, *map(str, args)], check=False, **options)
 
 
 @pytest.fixture

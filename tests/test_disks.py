@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,11 +15,11 @@ import pytest
 
 import flatten
 from builders import docker_archive, layers, member
+from command import FLATTEN, run
 from flatten.outputs.tools import PACKAGES
 from test_directory import needs_user, run_as_user, theirs  # noqa: F401 - a fixture
 from test_output import EVERYTHING, on_disk, root_only
 
-FLATTEN = [sys.executable, "-m", "flatten"]
 PLACES = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 TOOLS = {
     "squashfs": ("tar2sqfs",),
@@ -37,11 +36,6 @@ def need(*tools):
     for tool in tools:
         if shutil.which(tool, path=PLACES) is None:
             pytest.skip(f"needs {tool} ({PACKAGES.get(tool, tool)})")
-
-
-def run(*args, **options):
-    options = {"capture_output": True, "text": True, "timeout": 60} | options
-    return subprocess.run([*FLATTEN, *map(str, args)], check=False, **options)
 
 
 @pytest.fixture

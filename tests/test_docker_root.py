@@ -15,12 +15,12 @@ import pytest
 
 import flatten
 from builders import digest, docker_archive, docker_root, layers, member
+from fixtures import FIXTURES, answer_rows, right
 from flatten import FlattenError, FormatError, IntegrityError, SourceError, UsageError
 from flatten.sources import documents
 from listing import contents, listing
 
 REPOSITORY = Path(__file__).parents[1]
-FIXTURES = REPOSITORY.parent / "shared" / "fixtures"
 DRIVERS = {
     "overlay2": "tiny-docker20-overlay2",
     "vfs": "tiny-docker20-vfs",
@@ -43,26 +43,6 @@ def flat(tmp_path):
     return run
 
 
-def expected(name):
-    """Return an answer: the rows by path, without what a GNU tar does not hold."""
-    path = FIXTURES / "expected" / f"{name}.jsonl"
-    rows = {}
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
-        row.pop("mtime_ns", None)
-        row.pop("path_b64", None)
-        rows[row["path"]] = row
-    return rows
-
-
-def compare(out, answer):
-    got = {row["path"]: row for row in listing(out)}
-    for path, row in answer.items():
-        if row.pop("implied", False):
-            row["mtime"] = got[path]["mtime"]
-    assert got == answer
-
-
 # --- with tar-split's record
 
 
@@ -76,7 +56,8 @@ def test_every_driver_gives_the_tree_of_docker_save(flat, data_root, driver, ima
     out, warnings = flat(f"docker-root:{root}#fx/{image}:1")
 
     assert warnings == []
-    compare(out, expected(answer))
+    got = listing(out)
+    assert got == right(answer, got)
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -108,7 +89,8 @@ def test_a_btrfs_file_system_of_dockers(flat, data_root, tmp_path):
     try:
         root = next(path.parents[2] for path in point.glob("**/image/btrfs/imagedb"))
         out, _ = flat(f"{root}#fx/tiny-child:1")
-        compare(out, expected("canon-tbtr-tiny-child"))
+        got = listing(out)
+        assert got == right("canon-tbtr-tiny-child", got)
     finally:
         subprocess.run(["umount", point], check=True)
 
@@ -144,7 +126,8 @@ def test_without_the_record_it_is_what_the_kernel_shows(
 
     out, warnings = flat(f"{unrecorded(DRIVERS[driver])}#fx/{image}:1")
 
-    compare(out, expected(answer))
+    got = listing(out)
+    assert got == right(answer, got)
     assert len(warnings) == 1
     assert re.search(
         r"tar-split\.json\.gz' is not there .* nothing is ver", warnings[0]
@@ -159,8 +142,8 @@ def test_a_container_of_aufs_has_its_changes(flat, data_root):
     out, _ = flat(f"{root}#container:c-rw", with_init=True)
 
     got = {row["path"]: row for row in listing(out)}
-    want = expected("tiny-aufs-cas-rw")
-    canon = expected("canon-hand")
+    want = answer_rows("tiny-aufs-cas-rw")
+    canon = answer_rows("canon-hand")
     for path in ("opt/a", "opt/a/b", "var"):  # tar-split knows better than the disk
         want[path]["mtime"] = got[path]["mtime"] if path == "opt/a/b" else (
             canon[path]["mtime"]

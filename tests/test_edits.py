@@ -2,12 +2,12 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 
 import flatten
 from builders import docker_archive, layers, member
+from command import FLATTEN
 from flatten.added import parse_addition
 from flatten.edit import Edits
 from flatten.model import Span
@@ -15,7 +15,6 @@ from flatten.owners import parse_owner_map
 from flatten.plan import pieces
 from listing import contents, listing
 
-FLATTEN = [sys.executable, "-m", "flatten"]
 WORDS = (
     ["bin->usr/bin", "etc/", "etc/conf", "etc/ssl/", "etc/ssl/key", "usr/", "usr/bin/",
      "usr/bin/a", "usr/bin/b=usr/bin/a", "usr/share/", "usr/share/doc/",

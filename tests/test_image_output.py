@@ -3,7 +3,6 @@
 import hashlib
 import json
 import subprocess
-import sys
 import tarfile
 import zlib
 
@@ -11,10 +10,10 @@ import pytest
 
 import flatten
 from builders import archive, config, digest, docker_archive, layers, member, oci_files
+from command import FLATTEN
 from flatten.history import Point
 from test_output import EVERYTHING
 
-FLATTEN = [sys.executable, "-m", "flatten"]
 STEPS = [
     {"created_by": "base", "created": "2020-01-01T00:00:00Z"},
     {"created_by": "ENV A=1", "empty_layer": True},

@@ -5,14 +5,12 @@ import json
 import os
 import pty
 import subprocess
-import sys
 import termios
 
 import pytest
 
 from builders import docker_archive, layers, member
-
-FLATTEN = [sys.executable, "-m", "flatten"]
+from command import FLATTEN
 
 
 @pytest.fixture
