@@ -230,19 +230,18 @@ class Assembly:
         encoded = self._encoded_at(offset, number)
         more = self._encoded_at(stop, bisect_right(ends, stop)) - encoded
         source = memoryview(self._encoded.read(encoded, more))
-        done = taken = 0
-        while done < len(view):
-            start = starts[number] if number < len(starts) else stop
-            gap = min(start, stop) - offset - done
-            if gap > 0:
-                view[done : done + gap] = source[taken : taken + gap]
-                done += gap
-                taken += gap
+        at, taken, count = offset, 0, len(starts)
+        while at < stop:
+            start = starts[number] if number < count else stop
+            if at < start:
+                end = min(start, stop)
+                view[at - offset : end - offset] = source[taken : taken + end - at]
+                taken += end - at
             else:
-                count = min(ends[number], stop) - offset - done
-                content(number, offset + done - start, view[done : done + count])
-                done += count
+                end = min(ends[number], stop)
+                content(number, at - start, view[at - offset : end - offset])
                 number += 1
+            at = end
 
     def _encoded_at(self, offset: int, number: int) -> int:
         """Return how many encoded bytes come before ``offset``.
@@ -331,8 +330,8 @@ class Headers:
         assembly = self._assembly
         if assembly.in_content(offset):
             return assembly.read(offset, count)
-        out = bytearray(max(min(count, assembly.size() - offset), 0))
-        assembly.fill(offset, memoryview(out), _blank)
+        out = bytearray(b"\xff") * max(min(count, assembly.size() - offset), 0)
+        assembly.fill(offset, memoryview(out), _leave)
         return bytes(out)
 
     def size(self) -> int:
@@ -340,8 +339,8 @@ class Headers:
         return self._assembly.size()
 
 
-def _blank(_number: int, _skip: int, view: memoryview) -> None:
-    view[:] = b"\xff" * len(view)
+def _leave(_number: int, _skip: int, _view: memoryview) -> None:
+    """Leave a content as it is."""
 
 
 @dataclass(slots=True)
