@@ -198,8 +198,9 @@ def test_an_existing_outputs_mode_is_kept(image, tmp_path):
     assert out.stat().st_mode & 0o777 == 0o600
 
 
-def test_without_standard_output_it_says_so(image):
-    command = f"exec '{sys.executable}' -m flatten '{image}' >&-"
+@pytest.mark.parametrize("words", ["{}", "cat {} b", "report {} -o -"])
+def test_without_standard_output_it_says_so(image, words):
+    command = f"exec '{sys.executable}' -m flatten {words.format(image)} >&-"
     got = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
 
     assert got.returncode == 1

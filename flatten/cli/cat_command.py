@@ -8,6 +8,7 @@ from ..model import FILE
 from ..verify import checking
 from ..views.listing import lookup
 from . import options
+from .tables import print_bytes
 
 DESCRIPTION = f"""\
 Print the contents of files of the flattened tree. Symlinks are followed inside
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             check.start_rest()
             for inode in inodes:
                 for data in contents.read(inode):
-                    sys.stdout.buffer.write(data)
+                    print_bytes(data)
             sys.stdout.flush()
             check.finish()
     return 0

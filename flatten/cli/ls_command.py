@@ -1,7 +1,6 @@
 """``flatten ls IMAGE [PATH...]``: the flattened tree, as ``tar tv`` shows it."""
 
 import argparse
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -83,10 +82,10 @@ def _print_lines(
     """Print lines, each behind its row's layer, and the hash if there are any."""
     count = len(index.layers)
     numbers = [f"{number:{len(str(count))}} " for number in range(1, count + 1)]
-    layers, write = index.members.layers, sys.stdout.write
+    layers = index.members.layers
     for row, line in zip(rows, lines, strict=True):
         mark = "" if hashes is None else f"{hashes.get(row.inode, _NO_HASH)} "
-        write(f"{numbers[layers[row.inode]]}{mark}{line}\n")
+        print(f"{numbers[layers[row.inode]]}{mark}{line}")
 
 
 def _long(members: Members, rows: Iterable[Row]) -> Iterator[str]:

@@ -2,13 +2,19 @@
 
 import argparse
 import os
-import sys
 
 from .. import target
 from ..views.listing import Row
 from ..views.report import Report, document, main_directories, make_report
 from . import options
-from .tables import human, one_line, print_json, print_table, show_name
+from .tables import (
+    human,
+    one_line,
+    print_bytes,
+    print_json,
+    print_table,
+    show_name,
+)
 
 DESCRIPTION = f"""\
 Show what is in an image by layer, directory and file, and what of it is in
@@ -58,7 +64,7 @@ def _write_page(report: Report, output: str) -> None:
 
     page = make_page(report).encode("utf-8", "replace")
     if output == "-":
-        sys.stdout.buffer.write(page)
+        print_bytes(page)
         return
     with target.create(Path(output)) as descriptor:
         while page:

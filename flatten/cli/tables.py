@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
-from ..errors import shown
+from ..errors import FlattenError, shown
 
 
 def print_json(document: object) -> None:
@@ -18,6 +18,17 @@ def print_json(document: object) -> None:
 def print_json_line(document: object) -> None:
     """Print a JSON document on one line."""
     print(json.dumps(document, ensure_ascii=True))
+
+
+def print_bytes(data: bytes) -> None:
+    """Print bytes as they are.
+
+    Raises:
+        FlattenError: Standard output is closed.
+    """
+    if sys.stdout is None:
+        raise FlattenError("standard output: cannot write: Bad file descriptor")
+    sys.stdout.buffer.write(data)
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
