@@ -71,17 +71,9 @@ def export(
     """
     options = replace(options or Options(), **changes)
     output = outputs.choose(out, options)
-    reference = os.fspath(source)
     with (
         taking_turns(),
-        open_image(
-            reference,
-            platform=options.platform,
-            limits=options.limits,
-            store=options.store,
-            at=options.at,
-            with_init=options.with_init,
-        ) as image,
+        _open(os.fspath(source), options) as image,
         _checking(image, options.verify) as check,
     ):
         _refuse_itself(out, image)
@@ -110,6 +102,17 @@ def export(
         image.id,
         image.names,
         tuple(layer.diff_id for layer in image.layers),
+    )
+
+
+def _open(reference: str, options: Options) -> Image:
+    return open_image(
+        reference,
+        platform=options.platform,
+        limits=options.limits,
+        store=options.store,
+        at=options.at,
+        with_init=options.with_init,
     )
 
 

@@ -194,12 +194,7 @@ def posix_member(  # noqa: PLR0913 - the fields of a member
     shown = name
     if extra.sparse is not None:
         data_map = pax_sparse_map(extra.sparse, size)
-        records |= {
-            b"GNU.sparse.major": b"1",
-            b"GNU.sparse.minor": b"0",
-            b"GNU.sparse.name": name,
-            b"GNU.sparse.realsize": b"%d" % size,
-        }
+        records |= _sparse_records(name, size)
         size = len(data_map) + sum(length for _, length in extra.sparse)
         # Cut off rather than in a record: Python would take that for the name.
         shown = (b"GNUSparseFile.0/" + name.rpartition(b"/")[2])[:100]
@@ -220,6 +215,16 @@ def posix_member(  # noqa: PLR0913 - the fields of a member
                    target=target, magic=POSIX_MAGIC, device=device)  # fmt: skip
     ahead = pax_header(ordered, POSIX_MAGIC) if ordered else b""
     return ahead + block + data_map
+
+
+def _sparse_records(name: bytes, size: int) -> dict[bytes, bytes]:
+    """Return what says that a member is a sparse file, whose map starts its data."""
+    return {
+        b"GNU.sparse.major": b"1",
+        b"GNU.sparse.minor": b"0",
+        b"GNU.sparse.name": name,
+        b"GNU.sparse.realsize": b"%d" % size,
+    }
 
 
 def _format_time(seconds: int, nanoseconds: int) -> bytes:
