@@ -90,11 +90,7 @@ def read_header(
     mtime, nanoseconds = parse_number(block[136:148]), 0
     if b"mtime" in records:
         mtime, nanoseconds = tarball.parse_time(records[b"mtime"])
-    size = parse_number(block[124:136])
-    if b"size" in records:
-        size = parse_decimal(records[b"size"])
-    if not 0 <= size < MAX_NUMBER:
-        raise ValueError(f"a size of {size:,} bytes")
+    size = _size(block, records)
     data = offset + BLOCK_SIZE
     stored = size if kind == FILE or block[156] == ord("D") else 0
     sparse = found = None
@@ -123,6 +119,16 @@ def read_header(
         target if kind in (LINK, SYMLINK) else None,
         extra,
     )
+
+
+def _size(block: bytes, records: Records) -> int:
+    """Return the size that counts for a member."""
+    size = parse_number(block[124:136])
+    if b"size" in records:
+        size = parse_decimal(records[b"size"])
+    if not 0 <= size < MAX_NUMBER:
+        raise ValueError(f"a size of {size:,} bytes")
+    return size
 
 
 def _merged(defaults: Records, records: list[tuple[bytes, bytes]]) -> Records:

@@ -76,10 +76,7 @@ def entry(
         out["size"] = info.size
         stream = opened.extractfile(info)
         assert stream is not None, name
-        digest = hashlib.sha256()
-        while data := stream.read(1 << 20):
-            digest.update(data)
-        out["sha256"] = digest.hexdigest()
+        out["sha256"] = hashlib.file_digest(stream, "sha256").hexdigest()
     elif info.ischr() or info.isblk():
         out["rdev"] = f"{info.devmajor}:{info.devminor}"
     if xattrs:
