@@ -1,7 +1,8 @@
-"""Files below one directory of the host, opened without ever leaving it.
+"""What is below one directory of the host, reached without ever leaving it.
 
 Each component of a path is opened by itself, none through a symlink: those are read
 and followed here, as in a chroot. So what lies in a foreign disk leads nowhere else.
+What is written or removed is reached through no symlink at all.
 """
 
 import errno

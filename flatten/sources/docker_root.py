@@ -6,10 +6,9 @@ With ``userns-remap`` the root is a directory in the usual one, ``UID.GID``.
 Reference: moby daemon/daemon.go, ``setupRemappedRoot``, at v20.10.24.
 """
 
-import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from ..assembly import AssembledLayer
 from ..errors import FormatError
@@ -19,10 +18,8 @@ from .docker_store import Container, Store
 from .documents import Files
 from .drivers import DRIVERS
 from .folder import Folder
-from .root import Root, check_readable
+from .root import REMAPPED, Root, check_readable
 from .survey import StoredContainer, StoredLayer, Survey, joined
-
-_REMAPPED: Final = re.compile(r"[0-9]{1,9}\.[0-9]{1,9}")
 
 
 def detect(files: Files) -> bool:
@@ -116,7 +113,7 @@ def _find(folder: Folder) -> Folder | None:
     found = {
         path.parents[2].name
         for path in folder.path.glob("*/image/*/imagedb")
-        if _REMAPPED.fullmatch(path.parents[2].name)
+        if REMAPPED.fullmatch(path.parents[2].name)
     }
     return folder.below(found.pop()) if len(found) == 1 else None
 

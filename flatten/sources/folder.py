@@ -79,9 +79,18 @@ class Folder:
             raise FormatError(f"{quoted(name)} is {error}", where=where) from error
         except OSError as error:
             raise FlattenError(f"{where}: {path}: {error.strerror}") from error
-        status = os.fstat(descriptor)
-        file = File(descriptor, where, status.st_size)
-        if not stat.S_ISREG(status.st_mode):
-            file.close()
-            raise FormatError(f"{quoted(name)} is not a file", where=where)
-        return file
+        return regular_file(descriptor, name, where)
+
+
+def regular_file(descriptor: int, name: str, where: str) -> File:
+    """Return what was opened as bytes.
+
+    Raises:
+        FormatError: It is no regular file; it is closed then.
+    """
+    status = os.fstat(descriptor)
+    file = File(descriptor, where, status.st_size)
+    if not stat.S_ISREG(status.st_mode):
+        file.close()
+        raise FormatError(f"{quoted(name)} is not a file", where=where)
+    return file

@@ -6,7 +6,6 @@ may be mounted elsewhere, or come from a stranger.
 
 import os
 import re
-import stat
 from contextlib import ExitStack, closing
 from typing import Final
 
@@ -18,14 +17,16 @@ from ..streams import File, read_whole
 from ..tarball import normalise
 from ..tarsplit import assemble
 from .documents import Documents
-from .folder import Folder
+from .folder import Folder, regular_file
 
 ID: Final = re.compile(r"[0-9a-f]{64}")
 TREE_ID: Final = re.compile(r"[0-9a-f]{64}(-init)?")
 """What may become part of a path: names of images, layers, trees."""
 
+REMAPPED: Final = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
+"""What docker calls the root of a user namespace (``userns-remap``): its ids."""
+
 _LINE: Final = 1 << 12  # bytes of a file that holds an id
-_REMAPPED: Final = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 
 
 def check_readable(folder: Folder, *names: str) -> None:
@@ -70,7 +71,7 @@ class Root:
         except OSError as error:
             raise self._failed("", error) from error
         self.resources.callback(self.top.close)
-        found = _REMAPPED.fullmatch(folder.path.resolve().name)
+        found = REMAPPED.fullmatch(folder.path.resolve().name)
         self.owner = (int(found[1]), int(found[2])) if found else (0, 0)
 
     def __contains__(self, name: bytes) -> bool:
@@ -147,12 +148,7 @@ class Root:
             raise FormatError(f"{quoted(name)} is {error}", where=where) from error
         except OSError as error:
             raise self._failed(name, error) from error
-        status = os.fstat(descriptor)
-        file = File(descriptor, where, status.st_size)
-        if not stat.S_ISREG(status.st_mode):
-            file.close()
-            raise FormatError(f"{quoted(name)} is not a file", where=where)
-        return file
+        return regular_file(descriptor, name, where)
 
     def path(self, name: str) -> str:
         """Return a path for a message."""
