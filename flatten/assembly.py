@@ -24,6 +24,7 @@ from .spools import Pool, Spool
 
 MAX_TREES: Final = 1 << 16
 _UNKNOWN: Final = -1
+_LARGE: Final = 1 << 18  # bytes of a content whose file shows what can be shared
 _CRC_STEP: Final = 1 << 20
 
 _Content = Callable[[int, int, memoryview], None]
@@ -181,7 +182,7 @@ class Assembly:
     def sample(self) -> int | None:
         """Return a descriptor of the first large content's file."""
         for start, end in zip(self._starts, self._ends, strict=True):
-            if end - start >= CHUNK:
+            if end - start >= _LARGE:
                 found = self.extent(start)
                 return None if found is None else found[0]
         return None

@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 from .errors import FormatError
 from .model import LayerBytes
 
-CHUNK: Final = 1 << 18  # bytes of a plain chunk: in L2 while it is looked at
+CHUNK: Final = 1 << 20  # bytes of a plain chunk; threads take turns after each
 INPUT: Final = 1 << 17
 MAX_WINDOW: Final = 1 << 27  # of zstd and xz, as zstd(1) and containerd allow
 
