@@ -111,21 +111,16 @@ def _check_attributes(records: list[tuple[bytes, bytes]]) -> None:
             raise ValueError(f"{quoted(key)}: a record that some readers do not heed")
 
 
-def without_empty(records: Records) -> Records:
-    """Drop records of an empty value, which means none; an xattr may be empty."""
+def meant(records: Records) -> Records:
+    """Drop records that say nothing here, comments above all, and empty ones.
+
+    An empty value means that there is none; but an xattr may be empty.
+    """
     return {
         key: value
         for key, value in records.items()
-        if value or key.startswith(_KEPT_PREFIXES)
-    }
-
-
-def meant(records: Records) -> Records:
-    """Drop records that say nothing here, comments above all, and empty ones."""
-    return {
-        key: value
-        for key, value in without_empty(records).items()
-        if key in _READ or key.startswith(_READ_PREFIXES)
+        if (value and (key in _READ or key.startswith(_READ_PREFIXES)))
+        or key.startswith(_KEPT_PREFIXES)
     }
 
 

@@ -131,15 +131,7 @@ def plan_image(
             limit is passed.
     """
     options, shape = options or Options(), shape or Shape()
-    members = Members(limit=options.limits.members)
-    tree = Tree(members)
-    base = None if options.since is None else len(cut(image, options.since).layers)
-    before = Snapshot(tree)
-    for count, layer in enumerate(read_layers(image, members), 1):
-        tree.apply(layer)
-        if count == base:
-            before = Snapshot(tree)
-    tree.warnings[:0] = image.warnings
+    tree, before = _stack(image, options)
     if options.edits != NO_EDITS:
         _edit(tree, image, options)
     if shape.rooted:
@@ -156,7 +148,7 @@ def plan_image(
         posix=shape.posix,
         clamp_mtime=options.mtime,
         placement=placement,
-        entries=None if base is None else delta(before, tree),
+        entries=None if before is None else delta(before, tree),
     )
     if plan.size > options.limits.size:
         raise FormatError(
@@ -165,6 +157,23 @@ def plan_image(
             where=image.source,
         )
     return plan
+
+
+def _stack(image: Image, options: Options) -> tuple[Tree, Snapshot | None]:
+    """Read and apply all layers; return the tree, and its names at ``--from``.
+
+    What only stacking needs is gone with this frame: the paths of the last layer, above
+    all, which are as long again as those that planning makes.
+    """
+    tree = Tree(Members(limit=options.limits.members))
+    base = None if options.since is None else len(cut(image, options.since).layers)
+    before = None if base is None else Snapshot(tree)
+    for count, layer in enumerate(read_layers(image, tree.members), 1):
+        tree.apply(layer)
+        if count == base:
+            before = Snapshot(tree)
+    tree.warnings[:0] = image.warnings
+    return tree, before
 
 
 def _edit(tree: Tree, image: Image, options: Options) -> None:

@@ -382,7 +382,7 @@ def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
             size = members.stored(inode)
         patch = padding + head
         padding = ZEROS[: -size % BLOCK_SIZE]
-        mergeable = size < alone and len(head) <= data
+        mergeable = size < alone and len(head) <= data and len(head) + size <= MERGED
         if (
             mergeable
             and data - len(patch) == end

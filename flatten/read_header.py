@@ -19,7 +19,7 @@ What cannot be read raises ValueError; the reader of the stream knows where.
 from typing import Final, NamedTuple
 
 from . import tarball
-from .ahead import Ahead, Records, kept_records, without_empty
+from .ahead import Ahead, Records, kept_records, meant
 from .errors import quoted
 from .model import (
     BLOCK,
@@ -137,7 +137,7 @@ def _merged(defaults: Records, records: list[tuple[bytes, bytes]]) -> Records:
     for key in (b"path", b"linkpath", b"size"):
         if merged.get(key) == b"":  # none, or an empty one: readers differ
             raise ValueError(f"an empty PAX record {key.decode()!r}")
-    return without_empty(merged)
+    return meant(merged)
 
 
 def _check_plain(kind: int, size: int, records: Records) -> None:

@@ -107,9 +107,12 @@ class Tree:
             if names is not None:
                 found.append((names, victim))
         for names, victim in found:
-            for name in list(names) if victim is None else [victim]:
-                if name in names:
-                    self.remove(names, name)
+            if victim is None:
+                for inode in names.values():
+                    self._forget(inode)
+                names.clear()  # not one by one: that leaves the room to look through
+            elif victim in names:
+                self.remove(names, victim)
 
     def _replaced_symlinks(self, index: LayerIndex) -> Places:
         """Return the symlinks in whose places a layer puts directories.

@@ -34,7 +34,7 @@ _TIME_FIELD: Final = re.compile(
     rb" *[0-7]*(?:[ \0]*|\0.*)|\x80\0{3}[\0-\x7f].*|\xff{4}[\x80-\xff].*", re.DOTALL
 )
 """What Go takes for a time in a GNU header; what it does not, it reads as a prefix."""
-_LENGTH: Final = re.compile(rb"[0-9]{1,19}")
+_RECORD: Final = re.compile(rb"([0-9]{1,19}) ([^=\0]+)=")
 _DECIMAL: Final = re.compile(rb"0*([0-9]{1,19})")
 _TIME: Final = re.compile(rb"(-?)0*([0-9]{1,18})(?:\.([0-9]*))?")
 
@@ -186,25 +186,21 @@ def parse_records(body: bytes) -> list[tuple[bytes, bytes]]:
     [(b'path', b'ab')]
     """
     records: list[tuple[bytes, bytes]] = []
-    start = 0
-    while start < len(body):
-        space = body.find(b" ", start, start + 20)
-        digits = body[start:space]
-        if space < 0 or not _LENGTH.fullmatch(digits):
+    match, start, end = _RECORD.match, 0, len(body)
+    while start < end:
+        found = match(body, start)
+        if found is None:
             if not body[start:].strip(b"\0"):
                 break  # padded with NULs inside its size: GNU tar and Python allow it
             raise ValueError(
                 f"a PAX record that starts with {body[start : start + 20]!r}"
             )
-        stop = start + int(digits)
-        keyword, equals, value = body[space + 1 : stop - 1].partition(b"=")
-        if stop > len(body) or body[stop - 1 : stop] != b"\n" or stop <= space:
+        stop = start + int(found[1])
+        if not found.end() < stop <= end or body[stop - 1] != 0x0A:
             raise ValueError(
-                f"a PAX record of {int(digits):,} bytes does not end there"
+                f"a PAX record of {int(found[1]):,} bytes does not end there"
             )
-        if not equals or not keyword or b"\0" in keyword:
-            raise ValueError("a PAX record without a keyword")
-        records.append((keyword, value))
+        records.append((found[2], body[found.end() : stop - 1]))
         start = stop
     return records
 

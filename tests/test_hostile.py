@@ -97,6 +97,7 @@ def regions(count):
 
 
 BIG_CONFIG = json.dumps(config([layer("a")], history=["x" * 8_000_000])).encode()
+SMALL = {b"SCHILY.xattr.user.%d" % n: b"v" for n in range(12_000)}
 GLOBALS = pax({b"comment": b"c" * 1_000_000}, b"g")
 WAYS = "./" * 32_000 + "d"
 
@@ -110,6 +111,9 @@ CHEAP = {
     ),
     "records of 1 MiB that are not kept": lambda: docker_archive(
         [layer(*[member(f"{n}", records={b"comment": b"c" * 1_000_000}) for n in range(60)])]
+    ),
+    "xattrs of 1 MiB": lambda: docker_archive(
+        [layer(*[member(f"{n}", b"x", records=xattrs(900_000)) for n in range(20)])]
     ),
     "a name of 64 KiB": lambda: docker_archive([layer(member("n" * 65_536))]),
     "a directory of 64 KiB": lambda: docker_archive(
@@ -143,6 +147,14 @@ REFUSED = {
         lambda: docker_archive(
             [layer(*[member("x", records=xattrs(1_000_000))] * 140)]
         ),
+        "names, targets and records too large, all together",
+    ),
+    "thousands of xattrs for each of many members": (
+        lambda: docker_archive([layer(*[member("x", records=SMALL)] * 90)]),
+        "names, targets and records too large, all together",
+    ),
+    "millions of records that are not kept": (
+        lambda: docker_archive([layer(*[pax(b"5 a=\n" * 200_000) + member("x")] * 22)]),
         "names, targets and records too large, all together",
     ),
     "thousands of names of 64 KiB": (

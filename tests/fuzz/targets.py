@@ -13,7 +13,7 @@ from typing import Final
 
 import flatten
 from flatten import tarball
-from flatten.ahead import Ahead, kept_records, without_empty
+from flatten.ahead import Ahead, kept_records, meant
 from flatten.assembly import Assembly
 from flatten.bolt import Bucket, fnv64a, read_bolt
 from flatten.decompress import MAGIC, decompress, sniff
@@ -96,7 +96,7 @@ def header(data: bytes) -> None:
 def records(data: bytes) -> None:
     try:
         found = tarball.parse_records(data)
-        kept = kept_records(without_empty(dict(found)))
+        kept = kept_records(meant(dict(found)))
         for _, value in found:
             tarball.parse_time(value)
     except ValueError:
