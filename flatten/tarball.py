@@ -36,7 +36,7 @@ _TIME_FIELD: Final = re.compile(
 """What Go takes for a time in a GNU header; what it does not, it reads as a prefix."""
 _RECORD: Final = re.compile(rb"([0-9]{1,19}) ([^=\0]+)=")
 _DECIMAL: Final = re.compile(rb"0*([0-9]{1,19})")
-_TIME: Final = re.compile(rb"(-?)0*([0-9]{1,18})(?:\.([0-9]*))?")
+_TIME: Final = re.compile(rb"(-?)0*([0-9]{1,19})(?:\.([0-9]*))?")
 
 
 def padded(size: int) -> int:

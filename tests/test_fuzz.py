@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parent / "fuzz"))
 from seeds import seeds
 from targets import TARGETS
 
-from builders import block, member
+from builders import block, layer, member
 
 ROUNDS = 60  # mutations of each seed
 
@@ -22,6 +22,7 @@ FOUND = {
     "an outer archive that breaks behind a name": (
         "image", member("manifest.json", b"[]") + block(b"x", size=-512),
     ),
+    "an mtime of nineteen digits": ("layer", layer(member("x", mtime=-(1 << 62) + 1))),
 }  # fmt: skip
 
 
