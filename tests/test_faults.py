@@ -1,21 +1,17 @@
-"""What fails while it runs: disks, files, signals, memory, descriptors.
+"""What fails while it runs: disks, files, memory, descriptors.
 
 Each ends in the exit code that is documented, one line that says what it was, nothing
 under the output's name but what was there before, and no temporary file.
 """
 
-import fcntl
 import gzip
 import os
-import random
 import re
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -23,11 +19,8 @@ import zstandard
 
 import flatten
 from builders import docker_archive, layers, member, oci_files
-from flatten.target import MADE, SUFFIX
-from listing import contents
 
 FLATTEN = [sys.executable, "-m", "flatten"]
-MOMENTS = int(os.environ.get("FLATTEN_MOMENTS", "10"))  # of each signal
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
 needs_gcc = pytest.mark.skipif(
@@ -335,182 +328,6 @@ def test_an_output_that_is_the_image_or_in_it(tmp_path, args):
     assert before == sorted(
         (p, p.is_file() and p.read_bytes()) for p in tmp_path.rglob("*")
     )
-
-
-# --- signals
-
-
-def heeding():
-    """Return a new process to the defaults: what runs the tests may ignore signals."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_at_any_moment(image, folder, number):
-    """Before our own code runs, Python itself answers, with a traceback of its own."""
-    chance = random.Random(int(number))
-    took = timed(image, folder)
-    for _ in range(MOMENTS):
-        with subprocess.Popen(
-            [*FLATTEN, image, "-o", folder / "new.tar"],
-            stderr=subprocess.PIPE, preexec_fn=heeding,  # noqa: PLW1509 - no threads here
-        ) as process:  # fmt: skip
-            time.sleep(chance.uniform(0, 1.1 * took))
-            process.send_signal(number)
-            said = process.stderr.read()
-
-        names = sorted(path.name for path in folder.iterdir())
-        if process.returncode == 0:
-            assert names == ["new.tar", "old.tar"]
-            assert len(contents(folder / "new.tar")) == 60
-            (folder / "new.tar").unlink()
-        else:
-            assert names == ["old.tar"]
-            assert b"/flatten/" not in said, said
-            assert process.returncode in (128 + number, -number) or said
-
-
-def timed(image, folder):
-    """Return how many seconds a run takes."""
-    start = time.monotonic()
-    assert run(image, "-o", folder / "new.tar").returncode == 0
-    (folder / "new.tar").unlink()
-    return time.monotonic() - start
-
-
-def test_a_second_signal_does_not_stop_the_cleaning_up(image, folder):
-    for _ in range(MOMENTS):
-        with subprocess.Popen(
-            [*FLATTEN, image, "-o", folder / "new.tar.xz"],
-            stderr=subprocess.PIPE, preexec_fn=heeding,  # noqa: PLW1509 - no threads here
-        ) as process:  # fmt: skip
-            while len(list(folder.iterdir())) < 2:
-                time.sleep(0.001)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
-                process.send_signal(number)
-                time.sleep(0.001)
-            assert process.stderr.read() == b""
-
-        if process.returncode == 0:  # it was done before, on a busy machine
-            (folder / "new.tar.xz").unlink()
-        else:
-            assert process.returncode in (130, 143)
-        assert [path.name for path in folder.iterdir()] == ["old.tar"]
-
-
-HEEDED = """
-import os, signal, subprocess, threading, time
-from flatten.cli import signals
-
-signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)  # as a parent may
-signals.heed()
-program = subprocess.Popen(["sleep", "60"])
-threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), 15)).start()
-try:
-    program.wait()
-except signals.Stopped:
-    program.kill()
-    print("stopped")
-"""
-
-
-def test_a_signal_that_came_just_before_a_long_wait_ends_it():
-    """As one that another thread takes: Python knows of it, the wait goes on."""
-    got = subprocess.run(
-        [sys.executable, "-c", HEEDED], capture_output=True, text=True, timeout=30,
-        check=False,
-    )  # fmt: skip
-
-    assert (got.stdout, got.stderr) == ("stopped\n", "")
-
-
-def test_a_reader_that_leaves_at_any_moment(image):
-    chance = random.Random(13)
-    for _ in range(MOMENTS):
-        with subprocess.Popen(
-            [*FLATTEN, image], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
-            process.stdout.read(chance.randrange(12_000_000))
-            process.stdout.close()
-            assert process.stderr.read() == b""
-            assert process.wait(60) in (0, 141)
-
-
-def killed(image, out):
-    """Run until the temporary file is there, and kill it."""
-    with subprocess.Popen([*FLATTEN, image, "-o", out]) as process:
-        while not leftovers(out.parent):
-            time.sleep(0.001)
-        process.kill()
-
-
-def leftovers(folder):
-    return [path for path in folder.iterdir() if path.name.endswith(SUFFIX)]
-
-
-def test_what_a_killed_run_leaves_the_next_one_to_the_same_output_removes(
-    image, tmp_path
-):
-    (tmp_path / "slow").mkdir()
-    out = tmp_path / "slow" / "out.tar.xz"
-    for _ in range(3):
-        killed(image, out)
-    (left,) = leftovers(out.parent)
-    assert re.fullmatch(r"\.out\.tar\.xz\.[0-9a-f]{12}\.flatten-part", left.name)
-    assert not out.exists()
-
-    other, link = out.with_name("other.tar"), out.with_name("link")
-    assert run(image, "-o", other).returncode == 0
-    assert leftovers(out.parent) == [left]
-    link.symlink_to("out.tar.xz")
-    assert run(image, "-o", link, "--compress", "none").returncode == 0
-
-    assert leftovers(out.parent) == []
-
-
-def test_what_a_living_run_writes_is_not_removed(image, tmp_path):
-    out = tmp_path / "out.tar"
-    name = out.with_name(f".out.tar.{'0' * 12}{SUFFIX}")
-    made = name.with_suffix(MADE)
-    made.touch()
-    with name.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        assert run(image, "-o", out).returncode == 0
-
-        assert (leftovers(tmp_path), made.exists()) == ([name], True)
-    assert run(image, "-o", out).returncode == 0
-    assert sorted(tmp_path.iterdir()) == [out]
-
-
-def test_what_programs_made_for_a_killed_run_is_removed(image, tmp_path):
-    out = tmp_path / "out.tar"
-    for digit in "01":
-        out.with_name(f".out.tar.{digit * 12}{MADE}").mkdir()
-    (out.with_name(f".out.tar.{'0' * 12}{MADE}") / "file").touch()
-    out.with_name(f".out.tar.{'0' * 12}{SUFFIX}").touch()
-
-    assert run(image, "-o", out).returncode == 0
-
-    assert sorted(tmp_path.iterdir()) == [out]
-
-
-def test_what_looks_like_a_leftover_and_is_none_stays(image, tmp_path):
-    out = tmp_path / "out.tar"
-    for name in (
-        f".out.tar.{SUFFIX}",
-        f".out.tar.{'g' * 12}{SUFFIX}",
-        "out.tar.000000000000",
-    ):
-        (tmp_path / name).touch()
-    (tmp_path / f".out.tar.{'0' * 12}{SUFFIX}").symlink_to(tmp_path / "precious")
-    (tmp_path / f".out.tar.{'1' * 12}{SUFFIX}").mkdir()
-    os.mkfifo(tmp_path / f".out.tar.{'2' * 12}{SUFFIX}")
-    before = {path.name for path in tmp_path.iterdir()}
-
-    assert run(image, "-o", out).returncode == 0
-
-    assert {path.name for path in tmp_path.iterdir()} == before | {"out.tar"}
 
 
 # --- memory and descriptors

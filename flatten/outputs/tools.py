@@ -2,10 +2,12 @@
 
 import os
 import re
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import IO, Final
+from contextlib import contextmanager, suppress
+from typing import IO, Any, Final
 
 from ..errors import FlattenError, UsageError, quoted
 
@@ -23,6 +25,7 @@ PACKAGES: Final = {
 
 _MORE_PLACES: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in users' PATH
 _SHOWN: Final = 2000  # characters of what a program said
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def find(*names: str) -> tuple[str, str]:
@@ -79,13 +82,14 @@ def run(
     Raises:
         FlattenError: It failed; the message has what it said.
     """
-    done = subprocess.run(
-        argv, check=False, stdin=stdin or subprocess.DEVNULL, capture_output=True,
-        env=_environment(env),
-    )  # fmt: skip
-    if done.returncode:
-        raise failed(argv, done.returncode, done.stderr or done.stdout)
-    return done.stdout.decode("utf-8", "replace")
+    with _running(
+        argv, env, stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:  # fmt: skip
+        out, said = running.communicate()
+    if running.returncode:
+        raise failed(argv, running.returncode, said or out)
+    return out.decode("utf-8", "replace")
 
 
 @contextmanager
@@ -104,35 +108,70 @@ def fed(
     import tempfile  # noqa: PLC0415 - 10 ms
 
     with tempfile.TemporaryFile() as said:
-        running = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said,
-            env=_environment(env),
-        )  # fmt: skip
-        assert running.stdin is not None, "it is a pipe"
-        try:
-            yield running.stdin.fileno()
-        except BrokenPipeError:
-            pass  # it says why
-        except BaseException:
-            running.kill()
-            running.wait()
+        with _running(
+            argv, env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
+        ) as running:
+            assert running.stdin is not None, "it is a pipe"
+            with suppress(BrokenPipeError):  # it says why
+                yield running.stdin.fileno()
             running.stdin.close()
-            raise
-        code = _end(running, running.stdin)
+            code = running.wait()
         if code:
             said.seek(0)
             raise failed(argv, code, said.read(), hint)
 
 
-def _end(running: subprocess.Popen[bytes], pipe: IO[bytes]) -> int:
-    """Give a program its end of file and return its exit code."""
+@contextmanager
+def _running(
+    argv: Sequence[str | os.PathLike[str]], env: Mapping[str, str], **streams: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program, as a group of processes that is killed if the body fails.
+
+    So a signal to us ends also what it has started, as fakeroot does.
+    """
+    started: list[subprocess.Popen[bytes]] = []
     try:
-        pipe.close()
-        return running.wait()
+        with _signals_later():
+            started.append(subprocess.Popen(
+                argv, env={**os.environ, "LC_ALL": "C.UTF-8", **env}, process_group=0,
+                **streams,
+            ))  # fmt: skip
+        yield started[0]
     except BaseException:
-        running.kill()
-        running.wait()
+        for program in started:
+            with program:  # closes its pipes, and waits
+                if program.returncode is None:
+                    os.killpg(program.pid, signal.SIGKILL)
         raise
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Let the handlers of signals that come meanwhile run at the end.
+
+    They may run between any two instructions of the main thread: also between the start
+    of a program and the note of it, and nobody would end it. To block the signals would
+    not do, since other threads take them, and the program would inherit that.
+    """
+    came: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in _ENDING}
+    try:
+        for number, handler in before.items():
+            if callable(handler):
+                signal.signal(number, note)
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is note:
+                signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def failed(
@@ -146,7 +185,3 @@ def failed(
     how = f"was killed by signal {-code}" if code < 0 else f"failed (exit code {code})"
     name = os.path.basename(argv[0])
     return FlattenError(f"{name} {how}: {told or 'it said nothing'}{hint}")
-
-
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C.UTF-8", **more}
