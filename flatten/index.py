@@ -13,6 +13,7 @@ from .resolve import Tree
 from .rows import Rows
 
 WORTHWHILE: Final = 1 << 26  # bytes of layers to read in more than one process
+AHEAD: Final = 1 << 18  # members that each process reads ahead: 30 MB
 
 ReadLayers = Callable[[Image, Members], Iterator[LayerIndex]]
 
@@ -100,13 +101,18 @@ def _read_ahead(layers: dict[int, Layer], into: Members) -> dict[int, Rows]:
         return {}
     from .children import each  # noqa: PLC0415 - 4 ms, only where it pays
 
+    allowance = replace(into.allowance, left=into.allowance.left // 8)
+    left = min(AHEAD, into.limit)  # in each process its own
+
     def read(position: int) -> Rows | None:
+        nonlocal left
         layer = layers[position]
-        members = Members(limit=into.limit, allowance=replace(into.allowance))
+        members = Members(limit=left, allowance=allowance)
         try:
             index = read_layer(layer.open(), layer.name, position, members)
         except FlattenError:
             return None  # it is read again, after those before it
+        left -= len(members)
         return Rows.of(index, members)
 
     order = sorted(sizes, key=lambda position: -sizes[position])

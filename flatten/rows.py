@@ -8,6 +8,7 @@ from .errors import FormatError
 from .model import Allowance, Column, Extra, LayerIndex, Members, Owner, Removal
 
 _REGION: Final = 128  # bytes of memory for a region of a sparse map
+_RECORD: Final = 128  # of a PAX record, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,9 @@ class Rows:
             for target in self.targets.values():
                 allowance.take(len(target))
             for extra in self.extras.values():
-                records = sum(len(key) + len(value) for key, value in extra.records)
+                records = sum(
+                    _RECORD + len(key) + len(value) for key, value in extra.records
+                )
                 allowance.take(records + _REGION * len(extra.sparse or ()))
         except ValueError as error:
             raise FormatError(str(error), where=where) from error

@@ -41,7 +41,9 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for owner
 KINDS = ["file"] * 6 + ["dir"] * 5 + ["symlink"] * 4 + ["hardlink"] * 5 + [
     "whiteout"] * 4 + ["opaque"] * 2 + ["fifo", "chr"]  # fmt: skip
 PLAIN = [
-    replace(entry, xattrs=())
+    replace(
+        entry, mode=entry.mode & 0o7777, xattrs=()
+    )  # to Python other bits are kinds
     for entry in METADATA
     if entry.mtime >= 0 or entry.mtime == int(entry.mtime)  # -1.5 is -0.5 to bsdtar
 ]
