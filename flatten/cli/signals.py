@@ -10,6 +10,7 @@ begins to wait in between, that may be minutes later. So a thread sends the sign
 more, which ends the waiting.
 """
 
+import _thread
 import os
 import signal
 import threading
@@ -39,7 +40,8 @@ def heed() -> None:
     os.set_blocking(note, False)
     signal.set_wakeup_fd(note, warn_on_full_buffer=False)
     with suppress(RuntimeError):  # no thread: it works nearly always without
-        threading.Thread(target=_send_again, args=(noted,), daemon=True).start()
+        # Not threading's, whose start waits for one that has no memory to begin.
+        _thread.start_new_thread(_send_again, (noted,))
 
 
 def _send_again(noted: int) -> None:
