@@ -14,18 +14,50 @@ import os
 import pickle
 import signal
 import sys
+import threading
 import warnings
 from array import array
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from typing import Final, Generic, NoReturn, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from .errors import FlattenError
 
 _MOST: Final = 4  # the kernel writes to one file for one process at a time
 _LOOK: Final = 0.2  # seconds between looks after the parent
 
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 T = TypeVar("T")
+
+
+@contextmanager
+def signals_later() -> Iterator[None]:
+    """Let the handlers of signals that come meanwhile run at the end.
+
+    They may run between any two instructions of the main thread: also between the start
+    of a process and the note of it, and nobody would end it. To block the signals would
+    not do, since other threads take them, and the process would inherit that.
+    """
+    came: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in _STOPPING}
+    try:
+        for number, handler in before.items():
+            if callable(handler):
+                signal.signal(number, note)
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is note:
+                signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def processes() -> int:
@@ -54,8 +86,9 @@ def together(works: Sequence[Callable[[], T]]) -> list[T]:
         results += [child.result() for child in children[:started]]
         return results + [work() for work in works[len(results) :]]
     finally:
-        for child in children:
-            child.stop()
+        with signals_later():
+            for child in children:
+                child.stop()
 
 
 def each(keys: Iterable[int], do: Callable[[int], T]) -> dict[int, T]:
@@ -97,23 +130,20 @@ class _Child(Generic[T]):
     def start(self, work: Callable[[], T]) -> None:
         """Start the process.
 
-        Signals wait meanwhile: their handlers are the parent's, who cleans up.
-
         Raises:
             OSError: There can be no more processes.
         """
         self._answer, answer = os.pipe()
         parent = os.getpid()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            with warnings.catch_warnings():  # of threads: see what a child may touch
+            with signals_later(), warnings.catch_warnings():
+                # Of threads: see above what a child may touch.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._pid = os.fork()
-            if not self._pid:
-                _serve(work, answer, parent, mask)
+                if not self._pid:
+                    _serve(work, answer, parent)
         finally:
             os.close(answer)
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def result(self) -> T:
         """Wait for the work to be done; return what it returned, raise what it raised.
@@ -144,22 +174,16 @@ class _Child(Generic[T]):
                 os.waitpid(self._pid, 0)
 
 
-def _serve(
-    work: Callable[[], object],
-    answer: int,
-    parent: int,
-    mask: set[int | signal.Signals],
-) -> NoReturn:
+def _serve(work: Callable[[], object], answer: int, parent: int) -> NoReturn:
     """Be the child: work, answer, end."""
     try:
         gc.disable()  # it would touch, and so copy, all that there is
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _STOPPING:  # the parent cleans up, not a copy of it
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGALRM, lambda *_: _end_without(parent))
         signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask - {signal.SIGALRM})
         try:
             result = True, work()
         except BaseException as error:  # the parent raises it

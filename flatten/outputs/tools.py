@@ -4,11 +4,11 @@ import os
 import re
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Final
 
+from ..children import signals_later
 from ..errors import FlattenError, UsageError, quoted
 
 PACKAGES: Final = {
@@ -25,7 +25,6 @@ PACKAGES: Final = {
 
 _MORE_PLACES: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in users' PATH
 _SHOWN: Final = 2000  # characters of what a program said
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def find(*names: str) -> tuple[str, str]:
@@ -131,7 +130,7 @@ def _running(
     """
     started: list[subprocess.Popen[bytes]] = []
     try:
-        with _signals_later():
+        with signals_later():
             started.append(subprocess.Popen(
                 argv, env={**os.environ, "LC_ALL": "C.UTF-8", **env}, process_group=0,
                 **streams,
@@ -143,35 +142,6 @@ def _running(
                 if program.returncode is None:
                     os.killpg(program.pid, signal.SIGKILL)
         raise
-
-
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """Let the handlers of signals that come meanwhile run at the end.
-
-    They may run between any two instructions of the main thread: also between the start
-    of a program and the note of it, and nobody would end it. To block the signals would
-    not do, since other threads take them, and the program would inherit that.
-    """
-    came: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        came.append(number)
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in _ENDING}
-    try:
-        for number, handler in before.items():
-            if callable(handler):
-                signal.signal(number, note)
-        yield
-    finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is note:
-                signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
 
 
 def failed(
