@@ -193,7 +193,8 @@ def parse_records(body: bytes) -> list[tuple[bytes, bytes]]:
             if not body[start:].strip(b"\0"):
                 break  # padded with NULs inside its size: GNU tar and Python allow it
             raise ValueError(
-                f"a PAX record that starts with {body[start : start + 20]!r}"
+                f"a PAX record that starts with {body[start : start + 20]!r}, "
+                "without a length or without a keyword"
             )
         stop = start + int(found[1])
         if not found.end() < stop <= end or body[stop - 1] != 0x0A:
