@@ -1,10 +1,11 @@
-"""Profiles for hypothesis: few examples, always the same, or a long hunt. Data roots."""
+"""Profiles for hypothesis: few examples, always the same, or a long hunt. Data roots, an image."""
 
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from builders import docker_archive, layers, member
 from fixtures import FIXTURES, restored_root
 
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)  # images are large
@@ -49,3 +50,21 @@ def data_root(tmp_path_factory):
         return known[name]
 
     return unpack
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """Return an image of 12 MB, in two layers: writing it takes a while."""
+    path = tmp_path_factory.mktemp("image") / "image.tar"
+    words = [member(f"{n}", os.urandom(200_000)) for n in range(60)]
+    path.write_bytes(docker_archive(layers(words[::2], words[1::2])))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a directory for the output, with one that was there before."""
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "old.tar").write_text("precious")
+    return path

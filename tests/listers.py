@@ -11,8 +11,9 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 Entry = tuple[bytes, str, int]
 Listing = list[Entry] | None
@@ -93,9 +94,14 @@ def _python(path: Path) -> Listing:
 
 def go(paths: Sequence[Path], program: Path) -> list[Listing]:
     """Read with Go's archive/tar, in a program that ``go_program`` builds."""
+    return [_go(found) for found in go_documents(paths, program)]
+
+
+def go_documents(paths: Iterable[Path], program: Path) -> list[dict[str, Any]]:
+    """Return what that program says of each archive."""
     names = b"".join(os.fsencode(path) + b"\n" for path in paths)
     done = subprocess.run([program], input=names, capture_output=True, check=True)
-    return [_go(json.loads(line)) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def _go(found: dict[str, object]) -> Listing:

@@ -9,7 +9,6 @@ no tree of.
 
 import base64
 import hashlib
-import json
 import os
 import resource
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flatten.ahead import kept_records
-from listers import KINDS
+from listers import KINDS, go_documents
 from listing import disk_listing
 from oracle import Entry, Refused, flattened, records
 
@@ -62,9 +61,7 @@ def said(size: int, sha256: str) -> bytes:
 
 def go(paths: Iterable[Path], program: Path) -> list[Reading]:
     """Read with Go's archive/tar, in the program that ``listers.go_program`` builds."""
-    names = b"".join(os.fsencode(path) + b"\n" for path in paths)
-    done = subprocess.run([program], input=names, capture_output=True, check=True)
-    return [_go(json.loads(line)) for line in done.stdout.splitlines()]
+    return [_go(found) for found in go_documents(paths, program)]
 
 
 def _go(found: dict[str, Any]) -> Reading:

@@ -13,6 +13,7 @@ import pytest
 
 import flatten
 from builders import docker_archive, layer, layers, member
+from command import FLATTEN
 from flatten import outputs
 from flatten.children import each, together
 from flatten.errors import FlattenError, FormatError
@@ -238,7 +239,7 @@ def test_signals_end_all_processes(image, tmp_path):
     for moment in range(12):
         out = tmp_path / "out.tar"
         with subprocess.Popen(
-            [sys.executable, "-m", "flatten", image, "-o", out], env=env,
+            [*FLATTEN, image, "-o", out], env=env,
             stderr=subprocess.PIPE, start_new_session=True, text=True,
         ) as process:  # fmt: skip
             time.sleep(0.1 + moment / 20)

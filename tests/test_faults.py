@@ -10,7 +10,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 
@@ -19,36 +18,12 @@ import zstandard
 
 import flatten
 from builders import docker_archive, layers, member, oci_files
-
-FLATTEN = [sys.executable, "-m", "flatten"]
+from command import FLATTEN, run
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
 needs_gcc = pytest.mark.skipif(
     shutil.which("gcc") is None, reason="needs gcc, for a library whose calls fail"
 )
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    """Return an image of 12 MB, in two layers."""
-    path = tmp_path_factory.mktemp("faults") / "image.tar"
-    words = [member(f"{n}", os.urandom(200_000)) for n in range(60)]
-    path.write_bytes(docker_archive(layers(words[::2], words[1::2])))
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Return a directory for the output, with one that was there before."""
-    path = tmp_path / "out"
-    path.mkdir()
-    (path / "old.tar").write_text("precious")
-    return path
-
-
-def run(*args, **options):
-    options = {"capture_output": True, "text": True, "timeout": 60} | options
-    return subprocess.run([*FLATTEN, *map(str, args)], check=False, **options)
 
 
 def assert_failed(got, code, said, folder):

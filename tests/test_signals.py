@@ -16,31 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from builders import docker_archive, layers, member
+from command import FLATTEN, run
 from flatten.target import MADE, SUFFIX
 from listing import contents
-from test_faults import FLATTEN, run
 
 MOMENTS = int(os.environ.get("FLATTEN_MOMENTS", "6"))
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    """Return an image of 12 MB, in two layers."""
-    path = tmp_path_factory.mktemp("signals") / "image.tar"
-    words = [member(f"{n}", os.urandom(200_000)) for n in range(60)]
-    path.write_bytes(docker_archive(layers(words[::2], words[1::2])))
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Return a directory for the output, with one that was there before."""
-    path = tmp_path / "out"
-    path.mkdir()
-    (path / "old.tar").write_text("precious")
-    return path
 
 
 def heeding():

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from builders import docker_archive, docker_root, layers, member, oci_files
-from test_faults import FLATTEN
+from command import FLATTEN
 
 pytestmark = [
     pytest.mark.engines,
