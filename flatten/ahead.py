@@ -26,8 +26,9 @@ MAX_GLOBAL: Final = 1 << 16  # bytes of PAX records for all members
 
 LABEL: Final = ord("V")
 GLOBAL: Final = ord("g")
+RECORDS: Final = b"xXg"
 LIMITS: Final = {
-    **dict.fromkeys(b"xXg", MAX_RECORDS),
+    **dict.fromkeys(RECORDS, MAX_RECORDS),
     **dict.fromkeys(b"LK", MAX_NAME + BLOCK_SIZE),
     LABEL: 1 << 62,
 }

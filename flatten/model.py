@@ -56,6 +56,11 @@ class Extra:
     device: tuple[int, int] = (0, 0)
     nanoseconds: int = 0
 
+    def memory(self) -> int:
+        """Return the bytes that the records and regions take, three objects each."""
+        texts = sum(len(key) + len(value) for key, value in self.records)
+        return texts + 128 * (len(self.records) + len(self.sparse or ()))
+
 
 NO_EXTRA: Final = Extra()
 

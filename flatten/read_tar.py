@@ -43,10 +43,7 @@ READ_ONE: Final = 1 << 11  # after a jump over data: a header, and what describe
 
 MAX_KNOWN: Final = 1 << 15  # texts whose meaning is remembered; 100 bytes each
 
-_REGION: Final = 128  # bytes of memory for a region of a sparse map: three objects
-_RECORDS: Final = b"xXg"
 _PARSED: Final = 32  # for a record, kept or not: 4 million take ten seconds
-_RECORD: Final = 128  # and for a record, beside its texts: three objects, too
 _TOC: Final = b"stargz.index.json"
 _ESTARGZ: Final = frozenset((_TOC, b".prefetch.landmark", b".no.prefetch.landmark"))
 """What eStargz adds to a layer: its table of contents, which comes last, and marks.
@@ -216,7 +213,7 @@ class TarReader:
         if flag in ahead.LIMITS:
             size = parse_number(block[124:136])
             body = self._body(flag, size, around)
-            if flag in _RECORDS:  # each ends a line; tools do not write over 16
+            if flag in ahead.RECORDS:  # each ends a line; tools do not write over 16
                 into.allowance.take(_PARSED * body.count(b"\n"))
             if flag == ahead.GLOBAL:
                 self._defaults = ahead.global_records(self._defaults, body[:size])
@@ -319,9 +316,7 @@ def _odd_path(name: bytes) -> bytes:
 def _memory(fields: Fields) -> int:
     """Return the bytes that a member takes beside the columns, about."""
     extra = fields.extra or NO_EXTRA
-    texts = sum(_RECORD + len(key) + len(value) for key, value in extra.records)
-    regions = _REGION * len(extra.sparse or ())
-    return len(fields.name) + len(fields.target or b"") + texts + regions
+    return len(fields.name) + len(fields.target or b"") + extra.memory()
 
 
 def _target(kind: int, target: bytes) -> bytes:

@@ -2,13 +2,9 @@
 
 from array import array
 from dataclasses import dataclass
-from typing import Final
 
 from .errors import FormatError
 from .model import Allowance, Column, Extra, LayerIndex, Members, Owner, Removal
-
-_REGION: Final = 128  # bytes of memory for a region of a sparse map
-_RECORD: Final = 128  # of a PAX record, likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +84,6 @@ class Rows:
             for target in self.targets.values():
                 allowance.take(len(target))
             for extra in self.extras.values():
-                records = sum(
-                    _RECORD + len(key) + len(value) for key, value in extra.records
-                )
-                allowance.take(records + _REGION * len(extra.sparse or ()))
+                allowance.take(extra.memory())
         except ValueError as error:
             raise FormatError(str(error), where=where) from error
