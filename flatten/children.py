@@ -14,50 +14,19 @@ import os
 import pickle
 import signal
 import sys
-import threading
 import warnings
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Final, Generic, NoReturn, TypeVar
 
 from .errors import FlattenError
+from .interrupts import STOPPING, signals_later
 
 _MOST: Final = 4  # the kernel writes to one file for one process at a time
 _LOOK: Final = 0.2  # seconds between looks after the parent
 
-_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 T = TypeVar("T")
-
-
-@contextmanager
-def signals_later() -> Iterator[None]:
-    """Let the handlers of signals that come meanwhile run at the end.
-
-    They may run between any two instructions of the main thread: also between the start
-    of a process and the note of it, and nobody would end it. To block the signals would
-    not do, since other threads take them, and the process would inherit that.
-    """
-    came: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        came.append(number)
-
-    before: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in _STOPPING}
-    try:
-        for number, handler in before.items():
-            if callable(handler):
-                signal.signal(number, note)
-        yield
-    finally:
-        for number, handler in before.items():
-            if signal.getsignal(number) is note:
-                signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
 
 
 def processes() -> int:
@@ -75,15 +44,15 @@ def together(works: Sequence[Callable[[], T]]) -> list[T]:
         BaseException: What the first work that failed has raised.
     """
     children: list[_Child[T]] = []
-    started = 0
     try:
-        with suppress(OSError):
+        try:
             for work in works[1:]:
                 children.append(_Child())
                 children[-1].start(work)
-                started += 1
+        except OSError:
+            children.pop().stop()
         results = [works[0]()]
-        results += [child.result() for child in children[:started]]
+        results += [child.result() for child in children]
         return results + [work() for work in works[len(results) :]]
     finally:
         with signals_later():
@@ -178,7 +147,7 @@ def _serve(work: Callable[[], object], answer: int, parent: int) -> NoReturn:
     """Be the child: work, answer, end."""
     try:
         gc.disable()  # it would touch, and so copy, all that there is
-        for number in _STOPPING:  # the parent cleans up, not a copy of it
+        for number in STOPPING:  # the parent cleans up, not a copy of it
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)

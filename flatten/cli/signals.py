@@ -19,7 +19,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import Final, NoReturn
 
-STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from ..interrupts import STOPPING
+
 AGAIN: Final = 0.1  # seconds until a signal that had no effect is sent again
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO, Any, Final
 
-from ..children import signals_later
 from ..errors import FlattenError, UsageError, quoted
+from ..interrupts import signals_later
 
 PACKAGES: Final = {
     "debugfs": "e2fsprogs",
