@@ -14,7 +14,6 @@ take no memory, so gigabytes of them do not either.
 """
 
 import os
-import queue
 import sys
 import threading
 from bisect import bisect_right
@@ -30,6 +29,7 @@ from .model import LayerBytes
 from .streams import File, fill
 
 _ZERO_CHUNK: Final = bytes(CHUNK)
+RATIO_COUNTS_FROM: Final = 1 << 30
 SWITCH: Final = 0.0005  # seconds; Python's own default is ten times as long
 
 
@@ -214,12 +214,11 @@ class Spool:
             raise self._error
 
 
-RATIO_COUNTS_FROM: Final = 1 << 30
-
-
 @contextmanager
 def _made_ahead(chunks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
     """Yield an iterator over the same, made by a thread, up to 8 chunks ahead."""
+    import queue  # noqa: PLC0415 - 1 ms, only where a layer is inflated
+
     made: queue.Queue[bytes | BaseException | None] = queue.Queue(8)
     stopped = threading.Event()
 
