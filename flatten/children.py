@@ -70,7 +70,10 @@ def each(keys: Iterable[int], do: Callable[[int], T]) -> dict[int, T]:
         do: Does it for one key.
     """
     queue = array("H", keys)
-    taking, giving = os.pipe()
+    try:
+        taking, giving = os.pipe()
+    except OSError:  # there are no more descriptors
+        return {key: do(key) for key in queue}
     os.write(giving, queue)  # at most half of what a pipe holds
     os.close(giving)
 

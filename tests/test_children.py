@@ -109,9 +109,18 @@ print(together([os.getpid, os.getpid]) == 2 * [os.getpid()])
 """
 
 
-def test_where_there_can_be_no_child_all_is_done_here():
+FEW = """
+import os, resource
+from flatten.children import each
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+print(each([4, 2], lambda key: os.getpid()) == {4: os.getpid(), 2: os.getpid()})
+"""
+
+
+@pytest.mark.parametrize("program", [ALONE, FEW], ids=["processes", "descriptors"])
+def test_where_there_can_be_no_child_all_is_done_here(program):
     done = subprocess.run(
-        [sys.executable, "-c", ALONE], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout == "True\n"
 
