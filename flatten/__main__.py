@@ -1,5 +1,8 @@
 """``python -m flatten``."""
 
-from .cli import script
+try:
+    from .cli import script
+except KeyboardInterrupt:  # nothing heeds signals yet
+    raise SystemExit(130) from None
 
 script()

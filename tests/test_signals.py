@@ -63,6 +63,29 @@ def test_a_signal_at_any_moment(image, folder, number):
             assert process.returncode in (128 + number, -number) or said
 
 
+NAMING = """
+import os, signal, sys
+from flatten import cli
+class Slow:
+    def __set_name__(self, *_):
+        os.kill(os.getpid(), signal.SIGTERM)
+def run(arguments):
+    class Loads:
+        here = Slow()
+cli._run = run
+sys.exit(cli.main([]))
+"""
+
+
+def test_a_signal_while_a_class_is_made():
+    """Python before 3.12 says RuntimeError then, as of modules that load."""
+    done = subprocess.run(
+        [sys.executable, "-c", NAMING], capture_output=True, check=False,
+        preexec_fn=heeding,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, b"")
+
+
 def timed(image, out, slash=""):
     """Return how many seconds a run takes."""
     start = time.monotonic()

@@ -32,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _answer(_with_named_stdin(argv))
         except signals.Stopped as stopped:
             return 128 + int(stopped.args[0])
+        except RuntimeError as error:  # as of __set_name__ in a class that loads, 3.11
+            if isinstance(error.__cause__, signals.Stopped):
+                return 128 + int(error.__cause__.args[0])
+            raise
     except KeyboardInterrupt:  # before signals were heeded
         return INTERRUPTED
 
