@@ -11,9 +11,11 @@ a second path to the same number.
 """
 
 from array import array
-from collections.abc import Callable, Iterator, MutableSequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import takewhile
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self
 
@@ -93,6 +95,20 @@ Owner = tuple[int, int, int]
 """Mode (0 to 0o7777), uid, gid: few combinations in an image, so they are shared."""
 
 
+def drop_items(column: Any, first: int, gone: Sequence[int]) -> None:
+    """Drop some of the items of a list or array from ``first`` on, in place.
+
+    What is left between two of them is moved at once: as a rule few are dropped.
+    """
+    tail = column[first:]
+    del column[first:]
+    start = 0
+    for row in gone:
+        column.extend(tail[start : row - first])
+        start = row - first + 1
+    column.extend(tail[start:])
+
+
 @dataclass(slots=True)
 class Members:
     """The members of all layers of an image, a column a field.
@@ -153,20 +169,17 @@ class Members:
             what = f"more than {self.limit:,} {self.limited}"
             raise FormatError(what, where=where, offset=offset)
 
-    def drop(self, first: int, taken: set[int]) -> None:
-        """Drop some of the rows from ``first`` on, which have no layer yet."""
-        left = [row for row in range(first, len(self)) if row not in taken]
+    def drop(self, first: int, gone: Sequence[int]) -> None:
+        """Drop rows, in order, of those from ``first`` on, which have no layer yet."""
         for column in (self.kinds, self.owners, self.sizes, self.data, self.mtimes):
-            kept = [column[row] for row in left]
-            del column[first:]
-            column.extend(kept)
+            drop_items(column, first, gone)
         rares: tuple[dict[int, Any], ...] = (self.targets, self.extras)
         for rare in rares:
-            for row in taken:
-                rare.pop(row, None)
-            moved = [(to, rare.pop(row)) for to, row in enumerate(left, first)
-                     if row in rare]  # fmt: skip
-            rare.update(moved)
+            rows = list(takewhile(lambda row: row >= gone[0], reversed(rare)))
+            for row in reversed(rows):
+                value, before = rare.pop(row), bisect_left(gone, row)
+                if gone[before : before + 1] != [row]:
+                    rare[row - before] = value
 
     def repeat(self, first: int, count: int, layer: int) -> int:
         """Append rows once more, for another layer; return how far they were moved."""

@@ -16,6 +16,7 @@ xXgLKV     no members, but about them (``ahead``)
 """
 
 import re
+import struct
 import zlib
 from typing import Final, NoReturn
 
@@ -33,6 +34,7 @@ from .model import (
     LayerIndex,
     Members,
     Removal,
+    drop_items,
 )
 from .read_header import MAX_NUMBER, Fields, parse_owner, read_header
 from .tarball import BLOCK_SIZE, ZEROS, parse_number
@@ -41,7 +43,13 @@ NEAR: Final = 1 << 13  # how far the next header may be, to read more of them at
 READ_AHEAD: Final = 1 << 16
 READ_ONE: Final = 1 << 11  # after a jump over data: a header, and what describes it
 
+_FIELDS: Final = struct.Struct("100x24s12s12s8sB")
+"""Mode, uid and gid; size; mtime; checksum; typeflag."""
+
 MAX_KNOWN: Final = 1 << 15  # texts whose meaning is remembered; 100 bytes each
+_SUMS: Final[dict[bytes, int]] = {}
+_NUMBERS: Final[dict[bytes, int]] = {}
+"""What texts in headers mean: a checksum that of its ASCII block, less 1; a number."""
 
 _PARSED: Final = 32  # for a record, kept or not: 4 million take ten seconds
 _TOC: Final = b"stargz.index.json"
@@ -66,6 +74,7 @@ class TarReader:
     Attributes:
         where: The stream's name in messages.
         paths: Of the members read so far.
+        hidden: Rows whose paths have ``.wh.`` in them.
         ended: An end-of-archive block was seen.
     """
 
@@ -73,6 +82,7 @@ class TarReader:
         """Prepare to read from the start of ``source``."""
         self.where = where
         self.paths: list[bytes] = []
+        self.hidden: list[int] = []
         self.ended = False
         self._source = source
         self._offset = 0  # of the header that is being read
@@ -101,48 +111,52 @@ class TarReader:
         Few texts stand in the numeric fields, so what they mean is remembered: of the
         checksum in an ASCII block the low half of its Adler-32, which is 1 + the sum of
         its bytes, and for one text always the same (bench/micro/headers.py).
+
+        Names of marks begin with a dot, so they are among those that are looked at.
         """
         read, adler32, paths = self._source.read, zlib.adler32, self.paths
         kinds, owners, sizes = into.kinds, into.owners, into.sizes
         places, mtimes = into.data, into.mtimes
         only_path = _ONLY_PATH.fullmatch
-        sums: dict[bytes, int] = {}
-        numbers: dict[bytes, int] = {}
+        fields, sums, numbers = _FIELDS.unpack_from, _SUMS, _NUMBERS
         known: dict[bytes, int] = {}
         long: bytes | None = None  # the next member's path, if that is all that is said
         special = False  # more than that is said
-        buffer, base = b"", 0  # what was read last, and where it begins
+        buffer, base, end = b"", 0, 0  # what was read last, where it begins, its length
         offset = reached = 0  # of the next header; the end of the last data
         while True:
             at = offset - base
-            block = buffer[at : at + BLOCK_SIZE]
-            if len(block) < BLOCK_SIZE:
+            if at + BLOCK_SIZE > end:
                 into.check_limit(0, where=self.where, offset=offset)
-                near = at - len(buffer) < NEAR
+                near = at - end < NEAR
                 buffer, base = read(offset, READ_AHEAD if near else READ_ONE), offset
-                at, block = 0, buffer[:BLOCK_SIZE]
+                at, end = 0, len(buffer)
+                if end < BLOCK_SIZE:
+                    self._offset = offset
+                    self._check_end(buffer, reached, described=long is not None)
+                    return
+            block = buffer[at : at + BLOCK_SIZE]
+            owner_text, size_text, mtime_text, checksum, flag = fields(block)
             self._offset = offset
             total = adler32(block) & 0xFFFF
-            if total != sums.get(block[148:156]) or not block.isascii():
-                if block == ZEROS or len(block) < BLOCK_SIZE:
-                    if long is not None:
-                        self._ahead = Ahead()
-                    self._check_end(block, reached)
+            if total != sums.get(checksum) or not block.isascii():
+                if block == ZEROS:
+                    self._check_end(block, reached, described=long is not None)
                     return
                 if wrong := tarball.checksum_error(block):
                     raise ValueError(wrong)
-                if block.isascii() and len(sums) < MAX_KNOWN:
-                    sums[block[148:156]] = total
-
-            flag = block[156]
+                if block.isascii():
+                    _remember(checksum, total, sums)
             if flag == _PAX and long is None and not special:
-                count = max(parse_number(block[124:136]), 0)
+                count = numbers.get(size_text, -1)
+                if count < 0:
+                    count = _number(size_text, _SIZE)
                 body = buffer[at + BLOCK_SIZE : at + BLOCK_SIZE + count]
                 found = only_path(body)
                 if found is not None and int(found[1]) == count:
                     long = found[2]
                     reached = offset + BLOCK_SIZE + count
-                    offset += BLOCK_SIZE + (count + 511 & -512)
+                    offset = reached + 511 & -512
                     continue
             if special or flag not in _PLAIN:
                 if long is not None:
@@ -151,23 +165,23 @@ class TarReader:
                 reached, offset = self._read_odd(block, around, into)
                 special = self._ahead is not None or bool(self._defaults)
                 continue
-            size = numbers.get(block[124:136])
+            size = numbers.get(size_text)
             if size is None:
-                size = _number(block[124:136], numbers, _SIZE)
-            mtime = numbers.get(block[136:148])
+                size = _number(size_text, _SIZE)
+            mtime = numbers.get(mtime_text)
             if mtime is None:
-                mtime = _number(block[136:148], numbers, _MTIME)
-            owner = known.get(block[100:124])
+                mtime = _number(mtime_text, _MTIME)
+            owner = known.get(owner_text)
             if owner is None:
-                owner = known[block[100:124]] = into.owner(parse_owner(block, {}))
+                owner = known[owner_text] = into.owner(parse_owner(block, {}))
             if long is not None:
                 into.allowance.take(len(long))
                 name, long = long, None
             elif block[345]:
                 name = tarball.parse_name(block)
             else:
-                end = block.find(0, 0, 100)
-                name = block[:end] if end >= 0 else block[:100]
+                nul = block.find(0, 0, 100)
+                name = block[:nul] if nul >= 0 else block[:100]
             # Most names are a path already; "find" takes half the time of "in".
             if (
                 name
@@ -178,7 +192,7 @@ class TarReader:
             ):
                 paths.append(name[:-1] if name[-1] == 0x2F else name)
             else:
-                paths.append(_path(name))
+                self._add_path(name, len(kinds))
             if flag != FILE:
                 if size and flag == SYMLINK:  # GNU tar skips data, others do not
                     raise ValueError(f"a symlink with {size:,} bytes of data")
@@ -193,10 +207,11 @@ class TarReader:
             kinds.append(flag)
             owners.append(owner)
             sizes.append(size)
-            places.append(offset + BLOCK_SIZE)
+            offset += BLOCK_SIZE
+            places.append(offset)
             mtimes.append(mtime)
-            reached = offset + BLOCK_SIZE + size
-            offset += BLOCK_SIZE + (size + 511 & -512)
+            reached = offset + size
+            offset = reached + 511 & -512
 
     def _read_odd(self, block: bytes, around: bytes, into: Members) -> tuple[int, int]:
         """Read a header that is not plain, or that others say much of.
@@ -236,22 +251,35 @@ class TarReader:
             into.targets[row] = _target(fields.kind, fields.target)
         if fields.extra is not None:
             into.extras[row] = fields.extra
-        self.paths.append(_path(fields.name))
+        self._add_path(fields.name, row)
         into.kinds.append(fields.kind)
         into.owners.append(into.owner(fields.owner))
         into.sizes.append(fields.size)
         into.data.append(fields.data)
         into.mtimes.append(_in_range(fields.mtime, _MTIME))
 
-    def _check_end(self, block: bytes, reached: int) -> None:
-        """Check that the archive may end here: zeros, or the end of the stream."""
+    def _add_path(self, name: bytes, row: int) -> None:
+        """Append the path that a row's name means."""
+        path = _path(name)
+        self.paths.append(path)
+        if path.find(b".wh.") >= 0:
+            self.hidden.append(row)
+
+    def _check_end(self, block: bytes, reached: int, *, described: bool) -> None:
+        """Check that the archive may end here: zeros, or the end of the stream.
+
+        Args:
+            block: Zeros, or what there is of a block at the end of the stream.
+            reached: Where the last data ends.
+            described: There was a path for a next member.
+        """
         size = self._source.size()
         if reached > size:
             raise ValueError(
                 f"truncated: the last member reaches byte {reached:,}, "
                 f"the stream has {size:,}"
             )
-        if self._ahead is not None and not block:
+        if (described or self._ahead is not None) and not block:
             raise ValueError("truncated: a header that describes the next, and no next")
         if block.strip(b"\0"):
             raise ValueError(f"truncated: {len(block)} bytes of a header")
@@ -278,12 +306,18 @@ class TarReader:
         return body
 
 
-def _number(text: bytes, known: dict[bytes, int], what: str) -> int:
+def _number(text: bytes, what: str) -> int:
     """Read a numeric field, and remember what it means."""
     number = _in_range(parse_number(text), what)
-    if len(known) < MAX_KNOWN:
-        known[text] = number
+    _remember(text, number, _NUMBERS)
     return number
+
+
+def _remember(text: bytes, number: int, known: dict[bytes, int]) -> None:
+    """Remember what a text means; when there are too many, forget them all."""
+    if len(known) >= MAX_KNOWN:
+        known.clear()
+    known[text] = number
 
 
 def _in_range(number: int, what: str) -> int:
@@ -361,10 +395,8 @@ def _take_marks(reader: TarReader, index: LayerIndex, into: Members) -> None:
     """Take out what is no member: whiteouts, which become removals, and eStargz's."""
     taken: set[int] = set()
     aside: set[bytes] = set()
-    for row, path in enumerate(index.paths, index.first):
-        if path.find(b".wh.") < 0:
-            continue
-        offset = into.data[row] - BLOCK_SIZE
+    for row in reader.hidden:
+        path, offset = index.paths[row - index.first], into.data[row] - BLOCK_SIZE
         try:
             meaning, victim = whiteout.classify(path)
         except ValueError as error:
@@ -377,9 +409,9 @@ def _take_marks(reader: TarReader, index: LayerIndex, into: Members) -> None:
             taken.add(row)
     taken |= _added_by_estargz(index)
     if taken:
-        rows = enumerate(index.paths, index.first)
-        index.paths = [path for row, path in rows if row not in taken]
-        into.drop(index.first, taken)
+        gone = sorted(taken)
+        into.drop(index.first, gone)
+        drop_items(index.paths, 0, [row - index.first for row in gone])
     if aside:
         rows = enumerate(index.paths, index.first)
         index.aside = {row for row, path in rows if path in aside}
