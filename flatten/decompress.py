@@ -159,6 +159,8 @@ def _zstd(source: LayerBytes, where: str) -> Iterator[bytes]:
             try:
                 plain = stream.read(CHUNK)
             except zstandard.ZstdError as error:
+                if "not enough memory" in str(error):  # that is no fault of the data
+                    raise MemoryError(str(error)) from error
                 at = reader.offset
                 what = f"broken zstd data: {error}"
                 raise FormatError(what, where=where, offset=at) from error
