@@ -187,6 +187,9 @@ class Assembly:
                 return None if found is None else found[0]
         return None
 
+    def release(self, offset: int, count: int) -> None:
+        """Do nothing: the files are not ours."""
+
     def close(self) -> None:
         """Close what ``extent`` has opened; a second time does nothing."""
         _, descriptor = self._held
@@ -365,7 +368,7 @@ class AssembledLayer:
     place: Place | None = None
     _assembly: Assembly | None = field(default=None, repr=False)
 
-    def open(self) -> Assembly:
+    def open(self, *, hashed: bool = False) -> Assembly:  # noqa: ARG002 - of Layer
         """Return the layer's bytes; they are put together at the first call."""
         if self._assembly is None:
             self._assembly = self.build()

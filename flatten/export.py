@@ -86,7 +86,10 @@ def export(
         if check is not None:
             check.start_rest()
         with bar(plan.size, options.progress) as advance:
-            job = Job(image, plan, shape, options.sync, options.settle, advance)
+            job = Job(
+                image, plan, shape, sync=options.sync, settle=options.settle,
+                advance=advance, again=options.list_out is not None,
+            )  # fmt: skip
             with output.writing(job):
                 if check is not None:
                     check.finish()

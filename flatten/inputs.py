@@ -64,10 +64,14 @@ def _chunks(descriptor: int, named: str) -> Iterable[bytes]:
             return
 
 
-def plain(source: LayerBytes, pool: Pool, where: str) -> LayerBytes:
+def plain(
+    source: LayerBytes, pool: Pool, where: str, *, hashed: bool = False
+) -> LayerBytes:
     """Return bytes as they are, or what they inflate to when they are compressed."""
     kind = compression(source)
-    return source if kind is None else pool.inflate(source, kind, where)
+    if kind is None:
+        return source
+    return pool.inflate(source, kind, where, hashed=hashed)
 
 
 def compression(source: LayerBytes) -> str | None:

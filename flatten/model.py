@@ -278,6 +278,9 @@ class LayerBytes(HeaderBytes, Protocol):
     def sample(self) -> int | None:
         """Return a descriptor of such a file, to ask what its file system can do."""
 
+    def release(self, offset: int, count: int) -> None:
+        """Give back the memory that bytes are in, if it is ours: nobody reads them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -318,8 +321,12 @@ class Layer(Protocol):
     def blob(self) -> LayerBytes:
         """Return the layer's bytes as they are stored, maybe compressed."""
 
-    def open(self) -> LayerBytes:
-        """Return the layer's uncompressed bytes; opened once, however often asked."""
+    def open(self, *, hashed: bool = False) -> LayerBytes:
+        """Return the layer's uncompressed bytes; opened once, however often asked.
+
+        Args:
+            hashed: If that inflates them, hash them as they come.
+        """
 
     def headers(self) -> HeaderBytes:
         """Return the bytes for reading headers: contents may be anything in them."""

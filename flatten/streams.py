@@ -80,6 +80,9 @@ class File:
         """Return the descriptor."""
         return self.descriptor
 
+    def release(self, offset: int, count: int) -> None:
+        """Do nothing: the file is not ours."""
+
     def _short(self, offset: int) -> FormatError:
         return FormatError("the file ends too soon", where=self.where, offset=offset)
 
@@ -146,6 +149,9 @@ class Window:
     def sample(self) -> int | None:
         """Return the descriptor behind the window."""
         return self._source.sample()
+
+    def release(self, offset: int, count: int) -> None:
+        """Do nothing: an archive may be read again."""
 
 
 def read_whole(source: LayerBytes, limit: int, where: str) -> bytes:

@@ -15,11 +15,12 @@ from typing import Final
 
 from .errors import FlattenError, IntegrityError
 from .model import Layer, LayerBytes
-from .spools import taking_turns
+from .spools import Spool, taking_turns
 
 STEP: Final = 1 << 22  # 2 ms of SHA-256
 
 _Task = tuple[Layer, str, Callable[[], LayerBytes]]  # digest, what has it
+_Made = tuple[Layer, str, Spool]  # digest, what makes it
 
 
 class DigestCheck:
@@ -31,36 +32,43 @@ class DigestCheck:
     def __init__(self, layers: Iterable[Layer]) -> None:
         """Note what is to be hashed, and start with what is not compressed.
 
-        Inflating goes first: the tree waits for it, and hashing can go on while the
-        output is written. With fewer layers to inflate than processors, hashing follows
-        it at once. The largest come first, so that the threads end together.
+        What is inflated is hashed as it comes, and compressed bytes when the tree no
+        longer waits for inflating. The largest come first, so that the threads end
+        together.
         """
         self._processors = len(os.sched_getaffinity(0))
+        self._made: list[_Made] = []
         self._now: deque[_Task] = deque()
         self._later: deque[_Task] = deque()
         known: set[tuple[int, str | None, str | None]] = set()
         for layer in layers:
-            promise = id(layer.open()), layer.diff_id, layer.digest
+            opened = layer.open(hashed=layer.diff_id is not None)
+            promise = id(opened), layer.diff_id, layer.digest
             if promise in known:  # a layer that is listed again
                 continue
             known.add(promise)
-            inflated = layer.open() is not layer.blob()
             if layer.diff_id is not None:
-                tasks = self._later if inflated else self._now
-                tasks.append((layer, layer.diff_id, layer.open))
+                if isinstance(opened, Spool) and opened.hashed:
+                    self._made.append((layer, layer.diff_id, opened))
+                else:
+                    self._now.append((layer, layer.diff_id, layer.open))
+            inflated = opened is not layer.blob()
             if layer.digest is not None and (inflated or layer.digest != layer.diff_id):
                 self._later.append((layer, layer.digest, layer.blob))
-        if len({id(task[0]) for task in self._later}) < self._processors:
-            self._now += self._later
-            self._later.clear()
         self._error: BaseException | None = None
         self._stopped = False
         self._threads: list[threading.Thread] = []
         self._start(self._now)
 
     def start_rest(self) -> None:
-        """Start hashing what was inflated."""
+        """Start hashing what was inflated, and check what that made.
+
+        Raises:
+            FlattenError: As ``finish``.
+        """
         self._start(self._later)
+        for layer, promised, spool in self._made:
+            self._compare(layer, promised, spool.digest())
 
     def finish(self) -> None:
         """Wait for all digests.
@@ -110,8 +118,13 @@ class DigestCheck:
         while not self._stopped and (data := source.read(offset, STEP)):
             digest.update(data)
             offset += len(data)
-        found = f"sha256:{digest.hexdigest()}"
-        if found != promised and not self._stopped:
+        if not self._stopped:
+            self._compare(layer, promised, digest.hexdigest())
+
+    @staticmethod
+    def _compare(layer: Layer, promised: str, digest: str) -> None:
+        found = f"sha256:{digest}"
+        if found != promised:
             blame = layer.blame()
             raise IntegrityError(
                 f"{layer.name}: its digest is {found}, the image promises {promised}"

@@ -20,13 +20,14 @@ Advance = Callable[[int], object]
 _KernelCopy = Callable[[int, int, int, int], int]
 
 
-def write_tar(
+def write_tar(  # noqa: PLR0913 - the rare ones by keyword
     pieces: Iterable[Piece],
     layers: Sequence[LayerBytes],
     out: Sink,
     advance: Advance | None = None,
     *,
     share: int = 0,
+    spent: bool = False,
 ) -> int:
     """Write all pieces in order.
 
@@ -37,6 +38,7 @@ def write_tar(
         advance: Called with the number of bytes, each time some are written.
         share: Block size of the file system, to share contents instead of copying
             them where they are in place; 0 copies.
+        spent: Nobody reads the layers after this: memory they are in is given back.
 
     Returns:
         The number of bytes written.
@@ -45,7 +47,7 @@ def write_tar(
         FormatError: A layer has fewer bytes than when it was indexed.
         FlattenError: Writing failed; BrokenPipeError passes as it is.
     """
-    writer = _Writer(out, advance, share)
+    writer = _Writer(out, advance, share, spent)
     for piece in pieces:
         if isinstance(piece, bytes):
             writer.put(piece)
@@ -60,13 +62,16 @@ def write_tar(
 class _Writer:
     """What takes the bytes, behind a buffer."""
 
-    def __init__(self, out: Sink, advance: Advance | None, share: int) -> None:
+    def __init__(
+        self, out: Sink, advance: Advance | None, share: int, spent: bool
+    ) -> None:
         self.written = 0
         self._out = out
         self._advance = advance
         self._view = memoryview(bytearray(MERGED))
         self._fill = 0
         self._share = share
+        self._spent = spent
         self._descriptor = out.descriptor()
         self._copies: dict[int, list[_KernelCopy]] = {}  # that work, by source
 
@@ -85,6 +90,8 @@ class _Writer:
         start = self._room(span.length)
         view = self._view
         layer.readinto(span.offset, view[start : start + span.length])
+        if self._spent:
+            layer.release(span.offset, span.length)
         for position, patch in span.patches:
             at = start + position
             view[at : at + len(patch)] = patch
@@ -103,6 +110,8 @@ class _Writer:
                 self._write(self._view[:done])
             else:
                 self._count(done)
+            if self._spent:
+                layer.release(offset, done)
             offset += done
 
     def flush(self) -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from flatten.target import reserve
+from flatten.space import reserve
 
 PAIRS = 5
 

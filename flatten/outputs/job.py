@@ -37,6 +37,7 @@ class Job:
         plan: What there is to write.
         shape: What the output asked for.
         sync: Wait until files are on the disk before they get their names.
+        again: Contents are read again afterwards.
         settle: Called when all is right, before the output gets its name.
         advance: Called with the number of bytes, each time some are written.
         notes: What the user should know afterwards, a sentence each; outputs add.
@@ -46,6 +47,7 @@ class Job:
     plan: Plan
     shape: Shape
     sync: bool = True
+    again: bool = False
     settle: Callable[[], object] = nothing
     advance: Callable[[int], object] | None = None
     notes: list[str] = field(default_factory=list)
@@ -54,6 +56,11 @@ class Job:
         """Return the layers' bytes, by position."""
         image = self.image
         return [layer.open() for layer in (*image.layers, *image.added)]
+
+    def spent(self) -> bool:
+        """Say whether all contents are read just once: nothing else needs them."""
+        layers = self.layers()
+        return not self.again and len({*map(id, layers)}) == len(layers)
 
 
 class Output(Protocol):

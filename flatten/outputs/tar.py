@@ -15,6 +15,7 @@ from ..model import Image, Section
 from ..options import Options
 from ..plan import pieces, sections
 from ..reflink import sharing_block
+from ..space import reserve
 from ..write_tar import Advance, write_tar
 from .job import Job, Shape
 
@@ -50,7 +51,7 @@ class Output:
         ):
             if self._spec is None and self.path is not None:
                 if not job.shape.share:
-                    target.reserve(descriptor, job.plan.size, name)
+                    reserve(descriptor, job.plan.size, name)
                 _write_plain(job, sink, descriptor, name)
             else:
                 _write(job, sink, advance=job.advance)
@@ -72,7 +73,8 @@ def _write(
 ) -> None:
     """Write a section of the tar, or all of it."""
     part = pieces(job.plan, section)
-    write_tar(part, job.layers(), sink, advance, share=job.shape.share)
+    share, spent = job.shape.share, job.spent()
+    write_tar(part, job.layers(), sink, advance, share=share, spent=spent)
 
 
 def _write_plain(job: Job, sink: Sink, descriptor: int, name: str) -> None:

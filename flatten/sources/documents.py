@@ -95,12 +95,13 @@ class BlobLayer:
             self._blob = self.opener()
         return self._blob
 
-    def open(self) -> LayerBytes:
+    def open(self, *, hashed: bool = False) -> LayerBytes:
         """Return the uncompressed bytes; inflating begins at the first call."""
         if self.same is not None:
-            return self.same.open()
+            return self.same.open(hashed=hashed)
         if self._opened is None:
-            self._opened = plain(self.blob(), self.pool, self.name)
+            blob = self.blob()
+            self._opened = plain(blob, self.pool, self.name, hashed=hashed)
         return self._opened
 
     def headers(self) -> HeaderBytes:

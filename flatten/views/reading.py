@@ -38,8 +38,8 @@ def read_layers(
     """Read the headers of one layer after the other, oldest first."""
     known = [cache.find(layer.diff_id) if cache else None for layer in image.layers]
     new = [layer for layer, found in zip(image.layers, known, strict=True) if not found]
-    for layer in new:
-        layer.open()  # all begin to inflate
+    for layer in new:  # all begin to inflate
+        layer.open(hashed=cache is not None and cache.keeps)
     kept = [layer for layer in new if cache and cache.keeps and _may_be_kept(layer)]
     packed = []
     with checking(kept) as check:

@@ -1,0 +1,53 @@
+"""Room in a file, asked for and given back a stretch at a time.
+
+Reference: ioctl_xfs_fsgetxattr(2)'s family, FS_IOC_RESVSP and FS_IOC_UNRESVSP, which
+Linux answers for every file system that has fallocate(2); Python has no fallocate, and
+posix_fallocate(3) writes all blocks where the file system has none.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+from contextlib import suppress
+from typing import Final
+
+from .errors import FlattenError
+
+_RESERVE: Final = 0x40305828  # FS_IOC_RESVSP
+_GIVE_BACK: Final = 0x4030582B  # FS_IOC_UNRESVSP64, of Linux 5.6 and on
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_SPACE: Final = struct.Struct("@hhqqiI4i")  # struct space_resv, of linux/falloc.h
+
+
+def reserve(descriptor: int, size: int, name: str) -> None:
+    """Ask the file system for all the room that a new file will take.
+
+    Finding it at once is cheaper than block by block as it is written: on ext4 a copy
+    of 3 GB takes a third less time (bench/micro/reserve.py). The file's size does not
+    change. Where the file system cannot do that, nothing is done.
+
+    Raises:
+        FlattenError: There is not enough room.
+    """
+    try:
+        _ask(_RESERVE, descriptor, 0, size)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise FlattenError(f"{name}: cannot write: {error.strerror}") from error
+
+
+def give_back(descriptor: int, start: int, size: int) -> None:
+    """Free the pages of a file in memory that are wholly in a stretch.
+
+    Where the kernel cannot do that, nothing is done.
+    """
+    first, behind = -(-start // _PAGE) * _PAGE, (start + size) // _PAGE * _PAGE
+    if first < behind:
+        with suppress(OSError):
+            _ask(_GIVE_BACK, descriptor, first, behind - first)
+
+
+def _ask(request: int, descriptor: int, start: int, size: int) -> None:
+    space = _SPACE.pack(0, os.SEEK_SET, start, size, 0, 0, 0, 0, 0, 0)
+    fcntl.ioctl(descriptor, request, space)

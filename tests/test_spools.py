@@ -1,0 +1,111 @@
+"""What is inflated once and kept: its digest, and the memory that is given back."""
+
+import gzip
+import hashlib
+import json
+import os
+from functools import partial
+
+import pytest
+import xxhash
+
+import flatten
+from builders import config, docker_archive, layers, member, oci_files
+from flatten.limits import Limits
+from flatten.spools import Pool
+
+NOISE = os.urandom(1 << 22)
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Bytes:
+    """A source of bytes, in memory."""
+
+    where = "bytes"
+
+    def __init__(self, data):
+        self.data = data
+
+    def read(self, offset, count):
+        return self.data[offset : offset + count]
+
+    def size(self):
+        return len(self.data)
+
+
+@pytest.fixture
+def pool():
+    pool = Pool(Limits())
+    yield pool
+    pool.close()
+
+
+def in_memory(spool):
+    """Return how many bytes the file that a spool is in takes."""
+    return os.fstat(spool.extent(0)[0]).st_blocks * 512
+
+
+def test_what_is_inflated_is_hashed_as_it_comes(pool):
+    spool = pool.inflate(Bytes(gzip.compress(NOISE)), "gzip", "layer", hashed=True)
+
+    assert spool.hashed
+    assert spool.digest() == hashlib.sha256(NOISE).hexdigest()
+
+
+def test_whole_pages_are_given_back_and_nothing_around_them(pool):
+    spool = pool.inflate(Bytes(gzip.compress(NOISE)), "gzip", "layer")
+    size = spool.size()
+    before = in_memory(spool)
+
+    start, stop = PAGE + 1, size - PAGE - 1
+    spool.release(start, stop - start)
+
+    assert before >= size
+    assert in_memory(spool) == before - size + 4 * PAGE
+    assert spool.read(0, start) == NOISE[:start]
+    assert spool.read(stop, size) == NOISE[stop:]
+
+
+def test_less_than_a_page_is_kept(pool):
+    spool = pool.inflate(Bytes(gzip.compress(NOISE)), "gzip", "layer")
+    spool.size()
+
+    for start, count in ((1, PAGE), (0, PAGE - 1), (PAGE - 1, PAGE + 1 - 1), (0, 0)):
+        spool.release(start, count)
+
+    assert spool.read(0, len(NOISE)) == NOISE
+
+
+def test_the_list_is_of_contents_that_were_written_before(tmp_path):
+    tars = layers([member("small", NOISE[:9000]), member("large", NOISE)])
+    packed = [gzip.compress(tar) for tar in tars]
+    (tmp_path / "image.tar").write_bytes(
+        docker_archive(packed, config_document=config(tars))
+    )
+
+    flatten.export(
+        tmp_path / "image.tar", tmp_path / "o.tar", list_out=tmp_path / "list"
+    )
+
+    rows = map(json.loads, (tmp_path / "list").read_text().splitlines())
+    assert {row["xxh3"] for row in rows if row["type"] == "file"} == {
+        xxhash.xxh3_128_hexdigest(data) for data in (NOISE[:9000], NOISE)
+    }
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_layer_that_is_listed_again_may_be_read_again(tmp_path, verify):
+    """The link keeps the first one's content, the path has the second one's."""
+    base, link = layers([member("x", NOISE)], ["y=x"])
+    tars = [base, link, base]
+    for name, data in oci_files(tars, pack=partial(gzip.compress, mtime=0)).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    flatten.export(f"oci:{tmp_path}", tmp_path.with_suffix(".tar"), verify=verify)
+    plain = tmp_path / "plain.tar"
+    plain.write_bytes(docker_archive(tars))
+    flatten.export(plain, tmp_path.with_suffix(".plain"), verify=verify)
+
+    got = tmp_path.with_suffix(".tar").read_bytes()
+    assert got.count(NOISE) == 2
+    assert got == tmp_path.with_suffix(".plain").read_bytes()
