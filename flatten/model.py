@@ -389,6 +389,8 @@ class Image:
 
 
 MARK: Final = 1024
+CODED: Final = 1
+LINKED: Final = 2
 
 
 @dataclass(slots=True)
@@ -402,7 +404,8 @@ class Plan:
         links: By position in ``paths``: the first name of the same inode, for
             each later name. All others are written whole.
         posix: POSIX headers (pax) instead of GNU ones.
-        odd: By position, 1 where the header is not just one plain block.
+        odd: By position: ``CODED`` where the header is not just one plain block, and
+            ``LINKED`` where it is one, but not only the member's own.
         pads: By position, how many blocks of name stand before a member, so that its
             content can be shared with the layer's file.
         alone: From this size on a content is a piece of its own.

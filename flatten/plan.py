@@ -9,6 +9,7 @@ output and in their layer become one span, with our headers patched over theirs,
 that copying is a few large reads whatever the number of members.
 """
 
+import struct
 import zlib
 from array import array
 from bisect import bisect_left
@@ -21,10 +22,12 @@ from typing import Final
 from . import write_header
 from .errors import FormatError, quoted
 from .model import (
+    CODED,
     DIRECTORY,
     FIFO,
     FILE,
     LINK,
+    LINKED,
     MARK,
     MAX_NAME,
     MERGED,
@@ -40,13 +43,14 @@ from .model import (
     Span,
 )
 from .resolve import Names, Tree
-from .tarball import BLOCK_SIZE, ZEROS, padded
+from .tarball import BLOCK_SIZE, ZEROS, padded, remember
 from .write_header import RECORD_SIZE
 
 BODY: Final = 1 << 17  # contents from this size on are copied alone, by the kernel
 SHARED: Final = 1 << 16  # and from this one on when they can be shared
 
 _GNU_REST: Final = write_header.header(b"", FILE)[257:]  # what follows the target
+_START: Final = struct.Struct("100s24s12s12s")  # all that comes before the checksum
 _BUSYBOX_BLOCKS: Final = 8  # of name; its tar reads at most 4,095 bytes
 _OCTAL_LIMIT: Final = 8**11  # sizes and mtimes from here on are base-256
 
@@ -195,10 +199,12 @@ def _measure(plan: Plan, placement: Placement | None) -> None:
             or size >= _OCTAL_LIMIT
             or not 0 <= mtimes[inode] < _OCTAL_LIMIT
         ):
-            odd[position] = 1
+            odd[position] = CODED
             total += len(_head(plan, position, path, inode))
             total += 0 if position in links else padded(members.stored(inode))
         else:
+            if position in links:
+                odd[position] = LINKED
             if placement is not None and size >= SHARED:
                 total += _place(plan, placement, position, total)
             elif len(path) > 100:
@@ -228,6 +234,7 @@ def _place(plan: Plan, placement: Placement, position: int, at: int) -> int:
     if blocks > _BUSYBOX_BLOCKS:
         return unpadded
     plan.pads[position] = blocks
+    plan.odd[position] = LINKED
     return BLOCK_SIZE * (1 + blocks)
 
 
@@ -264,47 +271,56 @@ def _long_header(size: int) -> bytes:
     return write_header.header(write_header.LONG_LINK, ord("L"), size=size)
 
 
-def _encoder(plan: Plan) -> Callable[[int, int, bytes], bytes]:
-    """Return what encodes a plain member's blocks: of a position, inode and path.
+_Encode = Callable[[bytes, int, int, tuple[bytes, int]], bytes]
 
-    The parts are the name; mode, uid and gid; size and mtime; the checksum; the rest,
-    from the typeflag on. Most members share most of them. The checksum is made of the
-    parts' sums; the low half of Adler-32 is 1 + the sum of so few bytes.
+
+def _encoder(plan: Plan) -> _Encode:
+    """Return what encodes a plain member's blocks: of a path, an inode, size and rest.
+
+    The parts are the name; mode, uid and gid; size; mtime; the checksum; the rest, from
+    the typeflag on. Most members share most of them. The checksum is made of the parts'
+    sums; the low half of Adler-32 is 1 + the sum of so few bytes.
     """
-    members, links, pads = plan.members, plan.links, plan.pads
-    kinds, sizes, mtimes = members.kinds, members.sizes, members.mtimes
-    owners, targets = members.owners, members.targets
+    members = plan.members
+    owners, mtimes = members.owners, members.mtimes
     owner_fields = [write_header.owner_fields(owner) for owner in members.owner_table]
-    rests = {kind: _rest(kind, b"") for kind in (FILE, DIRECTORY, FIFO)}
-    times: dict[int, bytes] = {}
+    numbers: dict[int, bytes] = {}
     checksums: dict[int, bytes] = {}
-    adler32 = zlib.adler32
+    adler32, pack = zlib.adler32, _START.pack
 
-    def encode(position: int, inode: int, path: bytes) -> bytes:
-        kind, size, mtime = kinds[inode], sizes[inode], mtimes[inode]
-        if position in links:
-            size = 0
-            rest, total = _rest(LINK, links[position])
-        elif kind in rests:
-            rest, total = rests[kind]
-        else:
-            rest, total = _rest(kind, targets[inode])
-        time = times.get(mtime)
-        if time is None:
-            time = times[mtime] = b"%011o\0" % mtime
-        name = path if len(path) <= 100 else path[:100]
-        name = name.ljust(100, b"\0")
-        start = name + owner_fields[owners[inode]] + b"%011o\0" % size + time
+    def number(value: int) -> bytes:
+        text = b"%011o\0" % value
+        remember(value, text, numbers)
+        return text
+
+    def encode(path: bytes, inode: int, size: int, rest: tuple[bytes, int]) -> bytes:
+        mtime = mtimes[inode]
+        start = pack(
+            path,
+            owner_fields[owners[inode]],
+            numbers.get(size) or number(size),
+            numbers.get(mtime) or number(mtime),
+        )
+        behind, total = rest
         total += adler32(start) & 0xFFFF
         checksum = checksums.get(total)
         if checksum is None:
             checksum = checksums[total] = b"%06o\0 " % total
-        head = start + checksum + rest
-        if position in pads:
-            return _long_name(path, pads[position]) + head
+        head = start + checksum + behind
         return head if len(path) <= 100 else _long_name(path) + head
 
     return encode
+
+
+def _odd_head(plan: Plan, encode: _Encode, position: int, odd: int) -> bytes:
+    """Return a member's blocks where they are not those of a plain one."""
+    path, inode = plan.paths[position], plan.inodes[position]
+    if odd == CODED:
+        return _head(plan, position, path, inode)
+    if position in plan.links:
+        return encode(path, inode, 0, _rest(LINK, plan.links[position]))
+    head = encode(path[:100], inode, plan.members.sizes[inode], _rest(FILE, b""))
+    return _long_name(path, plan.pads[position]) + head
 
 
 def _rest(kind: int, target: bytes) -> tuple[bytes, int]:
@@ -362,10 +378,11 @@ def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
     between the contents; where they are, a GNU long name is over docker's PAX path.
     """
     members = plan.members
-    sizes, layers, offsets, extras = (
-        members.sizes, members.layers, members.data, members.extras,
+    kinds, sizes, layers, offsets = (
+        members.kinds, members.sizes, members.layers, members.data,
     )  # fmt: skip
-    links, alone, encode = plan.links, plan.alone, _encoder(plan)
+    alone, encode = plan.alone, _encoder(plan)
+    rests = {kind: _rest(kind, b"") for kind in (FILE, DIRECTORY, FIFO)}
     patches: list[tuple[int, bytes]] = []
     layer = begin = end = NO_SOURCE
     padding = b""  # owed after the content before
@@ -374,12 +391,15 @@ def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
     )
     for position, path, inode, odd in rows:
         data, size, source = offsets[inode], sizes[inode], layers[inode]
-        head = (_head(plan, position, path, inode) if odd
-                else encode(position, inode, path))  # fmt: skip
-        if position in links:
-            data, size = NO_SOURCE, 0
-        elif inode in extras:
-            size = members.stored(inode)
+        if not odd:
+            rest = rests.get(kinds[inode]) or _rest(
+                kinds[inode], members.targets[inode]
+            )
+            head = encode(path, inode, size, rest)
+        else:
+            head = _odd_head(plan, encode, position, odd)
+            size = 0 if position in plan.links else members.stored(inode)
+            data = NO_SOURCE if position in plan.links else data
         patch = padding + head
         padding = ZEROS[: -size % BLOCK_SIZE]
         mergeable = size < alone and len(head) <= data and len(head) + size <= MERGED

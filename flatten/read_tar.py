@@ -37,7 +37,7 @@ from .model import (
     drop_items,
 )
 from .read_header import MAX_NUMBER, Fields, parse_owner, read_header
-from .tarball import BLOCK_SIZE, ZEROS, parse_number
+from .tarball import BLOCK_SIZE, ZEROS, parse_number, remember
 
 NEAR: Final = 1 << 13  # how far the next header may be, to read more of them at once
 READ_AHEAD: Final = 1 << 16
@@ -46,7 +46,6 @@ READ_ONE: Final = 1 << 11  # after a jump over data: a header, and what describe
 _FIELDS: Final = struct.Struct("100x24s12s12s8sB")
 """Mode, uid and gid; size; mtime; checksum; typeflag."""
 
-MAX_KNOWN: Final = 1 << 15  # texts whose meaning is remembered; 100 bytes each
 _SUMS: Final[dict[bytes, int]] = {}
 _NUMBERS: Final[dict[bytes, int]] = {}
 """What texts in headers mean: a checksum that of its ASCII block, less 1; a number."""
@@ -146,7 +145,7 @@ class TarReader:
                 if wrong := tarball.checksum_error(block):
                     raise ValueError(wrong)
                 if block.isascii():
-                    _remember(checksum, total, sums)
+                    remember(checksum, total, sums)
             if flag == _PAX and long is None and not special:
                 count = numbers.get(size_text, -1)
                 if count < 0:
@@ -309,15 +308,8 @@ class TarReader:
 def _number(text: bytes, what: str) -> int:
     """Read a numeric field, and remember what it means."""
     number = _in_range(parse_number(text), what)
-    _remember(text, number, _NUMBERS)
+    remember(text, number, _NUMBERS)
     return number
-
-
-def _remember(text: bytes, number: int, known: dict[bytes, int]) -> None:
-    """Remember what a text means; when there are too many, forget them all."""
-    if len(known) >= MAX_KNOWN:
-        known.clear()
-    known[text] = number
 
 
 def _in_range(number: int, what: str) -> int:

@@ -19,14 +19,18 @@ Header"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
 import re
 import zlib
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from .model import SparseMap
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 BLOCK_SIZE: Final = 512
 ZEROS: Final = bytes(BLOCK_SIZE)
 
 MAX_SPARSE_REGIONS: Final = 1 << 18  # Go's archive/tar stops at 2**20 (CVE-2025-58183)
+MAX_KNOWN: Final = 1 << 15  # entries of some 100 bytes
 MAX_RECORDS: Final = 1 << 20  # bytes of PAX records for one member, as Go, libarchive
 
 _OCTAL: Final = re.compile(rb" *([0-7]+)(?:[ \0].*)?|[ \x000]*", re.DOTALL)
@@ -37,6 +41,16 @@ _TIME_FIELD: Final = re.compile(
 _RECORD: Final = re.compile(rb"([0-9]{1,19}) ([^=\0]+)=")
 _DECIMAL: Final = re.compile(rb"0*([0-9]{1,19})")
 _TIME: Final = re.compile(rb"(-?)0*([0-9]{1,19})(?:\.([0-9]*))?")
+
+
+def remember(key: _Key, value: _Value, known: dict[_Key, _Value]) -> None:
+    """Remember what a field means or how it is written; if that is too much, forget.
+
+    Images say few different things in many headers.
+    """
+    if len(known) >= MAX_KNOWN:
+        known.clear()
+    known[key] = value
 
 
 def padded(size: int) -> int:
