@@ -9,10 +9,14 @@ import errno
 import fcntl
 import os
 import struct
+import threading
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .errors import FlattenError
+
+if TYPE_CHECKING:
+    from queue import SimpleQueue
 
 _RESERVE: Final = 0x40305828  # FS_IOC_RESVSP
 _GIVE_BACK: Final = 0x4030582B  # FS_IOC_UNRESVSP64, of Linux 5.6 and on
@@ -46,6 +50,42 @@ def give_back(descriptor: int, start: int, size: int) -> None:
     if first < behind:
         with suppress(OSError):
             _ask(_GIVE_BACK, descriptor, first, behind - first)
+
+
+class Freeing:
+    """A thread that gives back stretches of files in memory, one after the other.
+
+    Freeing pages takes half as long as copying them. The thread is started in the
+    process that has the first one to give back, so forking before that is safe.
+    """
+
+    def __init__(self) -> None:
+        """Start no thread yet."""
+        self._todo: SimpleQueue[tuple[int, int, int] | None] | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def give_back(self, descriptor: int, start: int, size: int) -> None:
+        """Free what ``give_back`` frees, soon; the descriptor must stay open."""
+        if self._todo is None:
+            from queue import SimpleQueue  # noqa: PLC0415 - 2 ms, seldom needed
+
+            self._todo = SimpleQueue()
+            with suppress(
+                RuntimeError
+            ):  # no more threads: all stays until it is closed
+                self._thread.start()
+        self._todo.put((descriptor, start, size))
+
+    def finish(self) -> None:
+        """Wait until all is given back."""
+        if self._todo is not None and self._thread.is_alive():
+            self._todo.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        assert self._todo is not None, "it is made before the thread"
+        while (stretch := self._todo.get()) is not None:
+            give_back(*stretch)
 
 
 def _ask(request: int, descriptor: int, start: int, size: int) -> None:

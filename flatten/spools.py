@@ -32,7 +32,7 @@ from .decompress import CHUNK, decompress
 from .errors import FlattenError, FormatError
 from .limits import Limits, free_memory
 from .model import LayerBytes
-from .space import give_back
+from .space import Freeing
 from .streams import File, fill
 
 _ZERO_CHUNK: Final = bytes(CHUNK)
@@ -224,7 +224,7 @@ class Spool:
         return
 
     def release(self, offset: int, count: int) -> None:
-        """Give back the pages of memory that lie within the bytes.
+        """Give back the pages of memory that lie within the bytes, soon.
 
         The pages that come next, of the output, are then the same ones.
         """
@@ -232,7 +232,7 @@ class Spool:
             descriptor, start, length = self._extent(offset)
             length = min(length, count)
             if descriptor == self._memory.descriptor:
-                give_back(descriptor, start, length)
+                self._pool.freeing.give_back(descriptor, start, length)
             offset, count = offset + length, count - length
 
     def _extent(self, offset: int) -> _Extent:
@@ -303,12 +303,14 @@ class Pool:
     Attributes:
         limits: What may not be passed.
         files: The open files of the source.
+        freeing: Frees memory that is needed no more.
     """
 
     def __init__(self, limits: Limits) -> None:
         """Start no thread yet."""
         self.limits = limits
         self.files: list[File] = []
+        self.freeing = Freeing()
         self._budget = free_memory() // 4 if limits.memory is None else limits.memory
         self._total = 0
         self._memories: list[_Store] = []
@@ -428,6 +430,7 @@ class Pool:
             threads = list(self._threads)
         for thread in threads:
             thread.join()
+        self.freeing.finish()
         for store in (*self._memories, *filter(None, [self._scratch])):
             os.close(store.descriptor)
         self._memories, self._scratch = [], None

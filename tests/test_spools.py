@@ -59,6 +59,7 @@ def test_whole_pages_are_given_back_and_nothing_around_them(pool):
 
     start, stop = PAGE + 1, size - PAGE - 1
     spool.release(start, stop - start)
+    pool.freeing.finish()
 
     assert before >= size
     assert in_memory(spool) == before - size + 4 * PAGE
@@ -72,6 +73,7 @@ def test_less_than_a_page_is_kept(pool):
 
     for start, count in ((1, PAGE), (0, PAGE - 1), (PAGE - 1, PAGE + 1 - 1), (0, 0)):
         spool.release(start, count)
+    pool.freeing.finish()
 
     assert spool.read(0, len(NOISE)) == NOISE
 
