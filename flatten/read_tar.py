@@ -147,9 +147,11 @@ class TarReader:
                 if block.isascii():
                     remember(checksum, total, sums)
             if flag == _PAX and long is None and not special:
-                count = numbers.get(size_text, -1)
-                if count < 0:
-                    count = _number(size_text, _SIZE)
+                count = numbers.get(size_text)
+                if count is None:
+                    count = parse_number(size_text)
+                    if 0 <= count < READ_ONE:
+                        remember(size_text, count, numbers)
                 body = buffer[at + BLOCK_SIZE : at + BLOCK_SIZE + count]
                 found = only_path(body)
                 if found is not None and int(found[1]) == count:
