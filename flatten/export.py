@@ -89,6 +89,7 @@ def export(
             job = Job(
                 image, plan, shape, sync=options.sync, settle=options.settle,
                 advance=advance, again=options.list_out is not None,
+                checked=check is not None,
             )  # fmt: skip
             with output.writing(job):
                 if check is not None:

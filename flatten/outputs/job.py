@@ -38,6 +38,7 @@ class Job:
         shape: What the output asked for.
         sync: Wait until files are on the disk before they get their names.
         again: Contents are read again afterwards.
+        checked: Layers are being hashed meanwhile.
         settle: Called when all is right, before the output gets its name.
         advance: Called with the number of bytes, each time some are written.
         notes: What the user should know afterwards, a sentence each; outputs add.
@@ -48,6 +49,7 @@ class Job:
     shape: Shape
     sync: bool = True
     again: bool = False
+    checked: bool = False
     settle: Callable[[], object] = nothing
     advance: Callable[[int], object] | None = None
     notes: list[str] = field(default_factory=list)
@@ -56,6 +58,11 @@ class Job:
         """Return the layers' bytes, by position."""
         image = self.image
         return [layer.open() for layer in (*image.layers, *image.added)]
+
+    def alone(self) -> bool:
+        """Say whether no thread works beside the writing: hashes, or frees memory."""
+        layers = self.image.layers
+        return not self.checked and all(each.open() is each.blob() for each in layers)
 
     def spent(self) -> bool:
         """Say whether all contents are read just once: nothing else needs them."""
