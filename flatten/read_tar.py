@@ -154,7 +154,7 @@ class TarReader:
                         remember(size_text, count, numbers)
                 body = buffer[at + BLOCK_SIZE : at + BLOCK_SIZE + count]
                 found = only_path(body)
-                if found is not None and int(found[1]) == count:
+                if found is not None and int(found[1]) == count == len(body):
                     long = found[2]
                     reached = offset + BLOCK_SIZE + count
                     offset = reached + 511 & -512

@@ -413,3 +413,14 @@ def test_the_data_of_members_is_not_read():
     read_layer(source, "layer", 0, Members())
 
     assert source.was_read < 600_000
+
+
+def test_a_path_of_more_than_is_read_at_once_is_read_whole():
+    """The first 1,536 bytes of the record, all that is there at first, end a line."""
+    name = b"a" * (1536 - len(b"2000 path=") - 1) + b"\n" + b"b" * 463
+    assert pax({b"path": name})[512:].index(b"\n") == 1535
+    tar = layer(member("big", bytes(200_000)), pax({b"path": name}) + block(b"short"))
+
+    found, _ = index(tar)
+
+    assert found.paths == [b"big", name]
