@@ -86,10 +86,11 @@ def export(
         if check is not None:
             check.start_rest()
         with bar(plan.size, options.progress) as advance:
+            rereads = check is not None and check.rereads
             job = Job(
                 image, plan, shape, sync=options.sync, settle=options.settle,
-                advance=advance, again=options.list_out is not None,
-                checked=check is not None,
+                advance=advance, checked=check is not None,
+                again=rereads or options.list_out is not None,
             )  # fmt: skip
             with output.writing(job):
                 if check is not None:

@@ -170,7 +170,10 @@ class Members:
             raise FormatError(what, where=where, offset=offset)
 
     def drop(self, first: int, gone: Sequence[int]) -> None:
-        """Drop rows, in order, of those from ``first`` on, which have no layer yet."""
+        """Drop rows, in order, of those from ``first`` on, which have no layer yet.
+
+        Their targets and extras are the last that were entered, in order too.
+        """
         for column in (self.kinds, self.owners, self.sizes, self.data, self.mtimes):
             drop_items(column, first, gone)
         rares: tuple[dict[int, Any], ...] = (self.targets, self.extras)
@@ -390,7 +393,7 @@ class Image:
 
 MARK: Final = 1024
 CODED: Final = 1
-LINKED: Final = 2
+VARIED: Final = 2
 
 
 @dataclass(slots=True)
@@ -404,8 +407,8 @@ class Plan:
         links: By position in ``paths``: the first name of the same inode, for
             each later name. All others are written whole.
         posix: POSIX headers (pax) instead of GNU ones.
-        odd: By position: ``CODED`` where the header is not just one plain block, and
-            ``LINKED`` where it is one, but not only the member's own.
+        odd: By position, 0 for most: ``CODED`` where the header is not one plain block,
+            ``VARIED`` where it is one, but of a later name, or behind a padded name.
         pads: By position, how many blocks of name stand before a member, so that its
             content can be shared with the layer's file.
         alone: From this size on a content is a piece of its own.

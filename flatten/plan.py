@@ -27,12 +27,12 @@ from .model import (
     FIFO,
     FILE,
     LINK,
-    LINKED,
     MARK,
     MAX_NAME,
     MERGED,
     NO_EXTRA,
     NO_SOURCE,
+    VARIED,
     Allowance,
     Column,
     Extra,
@@ -204,7 +204,7 @@ def _measure(plan: Plan, placement: Placement | None) -> None:
             total += 0 if position in links else padded(members.stored(inode))
         else:
             if position in links:
-                odd[position] = LINKED
+                odd[position] = VARIED
             if placement is not None and size >= SHARED:
                 total += _place(plan, placement, position, total)
             elif len(path) > 100:
@@ -234,7 +234,7 @@ def _place(plan: Plan, placement: Placement, position: int, at: int) -> int:
     if blocks > _BUSYBOX_BLOCKS:
         return unpadded
     plan.pads[position] = blocks
-    plan.odd[position] = LINKED
+    plan.odd[position] = VARIED
     return BLOCK_SIZE * (1 + blocks)
 
 

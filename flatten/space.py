@@ -1,8 +1,8 @@
 """Room in a file, asked for and given back a stretch at a time.
 
-Reference: ioctl_xfs_fsgetxattr(2)'s family, FS_IOC_RESVSP and FS_IOC_UNRESVSP, which
-Linux answers for every file system that has fallocate(2); Python has no fallocate, and
-posix_fallocate(3) writes all blocks where the file system has none.
+Reference: xfsctl(3), XFS_IOC_RESVSP64 and XFS_IOC_UNRESVSP64, which Linux answers for
+every file system that has fallocate(2); Python has no fallocate, and posix_fallocate(3)
+writes all blocks where the file system has none.
 """
 
 import errno
@@ -62,7 +62,8 @@ class Freeing:
     def __init__(self) -> None:
         """Start no thread yet."""
         self._todo: SimpleQueue[tuple[int, int, int] | None] | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread: threading.Thread | None = None
+        self._stopped = False
 
     def give_back(self, descriptor: int, start: int, size: int) -> None:
         """Free what ``give_back`` frees, soon; the descriptor must stay open."""
@@ -70,6 +71,7 @@ class Freeing:
             from queue import SimpleQueue  # noqa: PLC0415 - 2 ms, seldom needed
 
             self._todo = SimpleQueue()
+            self._thread = threading.Thread(target=self._run, daemon=True)
             with suppress(
                 RuntimeError
             ):  # no more threads: all stays until it is closed
@@ -78,14 +80,21 @@ class Freeing:
 
     def finish(self) -> None:
         """Wait until all is given back."""
-        if self._todo is not None and self._thread.is_alive():
+        if self._todo is not None and self._thread is not None:
             self._todo.put(None)
-            self._thread.join()
+            with suppress(RuntimeError):  # it could not be started
+                self._thread.join()
+
+    def stop(self) -> None:
+        """Leave the rest to those who close the files."""
+        self._stopped = True
+        self.finish()
 
     def _run(self) -> None:
         assert self._todo is not None, "it is made before the thread"
         while (stretch := self._todo.get()) is not None:
-            give_back(*stretch)
+            if not self._stopped:
+                give_back(*stretch)
 
 
 def _ask(request: int, descriptor: int, start: int, size: int) -> None:

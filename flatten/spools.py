@@ -13,9 +13,9 @@ more than that, a scratch file on a disk as much, and the disk's time. Chunks of
 take no memory, so gigabytes of them do not either.
 
 Each chunk is hashed as it comes, while the processor's cache holds it: reading all of
-it again for that took 0.5 s for 3 GB. And what has been written is given back at once,
-so that the output takes the same pages: untouched ones cost a virtual machine 0.4 to
-1 s a gigabyte more, and no thread need free them all at the end.
+it again for that took 0.5 s for 3 GB. And long contents that are written are given back
+at once, so that the output takes the same pages: untouched ones cost a virtual machine
+0.4 to 1 s a gigabyte more, and no thread need free them all at the end.
 """
 
 import hashlib
@@ -24,8 +24,8 @@ import sys
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Final
 
 from .decompress import CHUNK, decompress
@@ -136,8 +136,6 @@ class Spool:
         """
         assert self._hash is not None, "only asked where it is hashed"
         self._wait(1 << 62)
-        if self._error is not None:
-            raise self._error
         return self._hash.hexdigest()
 
     def _continues(self, place: tuple[int, int]) -> bool:
@@ -430,7 +428,7 @@ class Pool:
             threads = list(self._threads)
         for thread in threads:
             thread.join()
-        self.freeing.finish()
+        self.freeing.stop()
         for store in (*self._memories, *filter(None, [self._scratch])):
             os.close(store.descriptor)
         self._memories, self._scratch = [], None
@@ -445,7 +443,7 @@ class Pool:
                     where=where,
                 )
 
-    def _hashed(self, spool: Spool, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _hashed(self, spool: Spool, chunks: Iterator[bytes]) -> Generator[bytes]:
         """Hash and pass on chunks; in more threads from when a processor is idle.
 
         A sole layer is then inflated by one, hashed by one and kept by one: measured
@@ -454,10 +452,10 @@ class Pool:
         for chunk in spool.hashing(chunks):
             yield chunk
             if self._has_spare():
-                with (
-                    _made_ahead(chunks) as made,
-                    _made_ahead(spool.hashing(made)) as rest,
-                ):
+                with ExitStack() as threads:
+                    rest = threads.enter_context(_made_ahead(chunks))
+                    if spool.hashed:
+                        rest = threads.enter_context(_made_ahead(spool.hashing(rest)))
                     yield from rest
 
     def _has_spare(self) -> bool:
@@ -475,7 +473,8 @@ class Pool:
                 spool, source, kind = self._todo.popleft()
             try:
                 plain = decompress(source, kind, spool.where)
-                self.fill(spool, self._hashed(spool, plain), source.size())
+                with closing(self._hashed(spool, plain)) as chunks:
+                    self.fill(spool, chunks, source.size())
             except FlattenError as error:
                 spool.finish(error)
             except BaseException as error:

@@ -1,8 +1,9 @@
-"""Digests against what the image promised, in threads beside the copying.
+"""Digests against what the image promised.
 
-hashlib and pread release the interpreter's lock, so hashing costs a processor that
-is free, not the one that copies. Bytes are read in large steps: a thread waits for
-the lock after each, for up to the switch interval.
+What is inflated is hashed as it comes (``spools``); all else is read in threads beside
+the copying. hashlib and pread release the interpreter's lock, so that costs a processor
+that is free, not the one that copies. A thread waits for the lock after each step, for
+up to the switch interval.
 """
 
 import hashlib
@@ -24,9 +25,12 @@ _Made = tuple[Layer, str, Spool]  # digest, what makes it
 
 
 class DigestCheck:
-    """Layers being hashed in threads.
+    """Layers being hashed.
 
     ``finish`` must be reached before the output counts as right.
+
+    Attributes:
+        rereads: Inflated layers are read for it, as they were not hashed as they came.
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
@@ -38,6 +42,7 @@ class DigestCheck:
         """
         self._processors = len(os.sched_getaffinity(0))
         self._made: list[_Made] = []
+        self.rereads = False
         self._now: deque[_Task] = deque()
         self._later: deque[_Task] = deque()
         known: set[tuple[int, str | None, str | None]] = set()
@@ -47,12 +52,13 @@ class DigestCheck:
             if promise in known:  # a layer that is listed again
                 continue
             known.add(promise)
+            inflated = opened is not layer.blob()
             if layer.diff_id is not None:
                 if isinstance(opened, Spool) and opened.hashed:
                     self._made.append((layer, layer.diff_id, opened))
                 else:
                     self._now.append((layer, layer.diff_id, layer.open))
-            inflated = opened is not layer.blob()
+                    self.rereads |= inflated
             if layer.digest is not None and (inflated or layer.digest != layer.diff_id):
                 self._later.append((layer, layer.digest, layer.blob))
         self._error: BaseException | None = None
@@ -67,8 +73,7 @@ class DigestCheck:
             FlattenError: As ``finish``.
         """
         self._start(self._later)
-        for layer, promised, spool in self._made:
-            self._compare(layer, promised, spool.digest())
+        self._compare_made()
 
     def finish(self) -> None:
         """Wait for all digests.
@@ -77,6 +82,7 @@ class DigestCheck:
             IntegrityError: One is not what was promised.
             FlattenError: A layer could not be read.
         """
+        self._compare_made()
         for thread in self._threads:
             thread.join()
         if isinstance(self._error, FlattenError):
@@ -120,6 +126,11 @@ class DigestCheck:
             offset += len(data)
         if not self._stopped:
             self._compare(layer, promised, digest.hexdigest())
+
+    def _compare_made(self) -> None:
+        while self._made:
+            layer, promised, spool = self._made.pop()
+            self._compare(layer, promised, spool.digest())
 
     @staticmethod
     def _compare(layer: Layer, promised: str, digest: str) -> None:

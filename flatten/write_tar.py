@@ -6,6 +6,7 @@ kernel. Bench: bench/README.md.
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -38,7 +39,7 @@ def write_tar(  # noqa: PLR0913 - the rare ones by keyword
         advance: Called with the number of bytes, each time some are written.
         share: Block size of the file system, to share contents instead of copying
             them where they are in place; 0 copies.
-        spent: Nobody reads the layers after this: memory they are in is given back.
+        spent: Contents are read just once: memory that long ones are in is given back.
 
     Returns:
         The number of bytes written.
@@ -71,8 +72,8 @@ class _Writer:
         self._view = memoryview(bytearray(MERGED))
         self._fill = 0
         self._share = share
-        self._spent = spent
         self._descriptor = out.descriptor()
+        self._spent = spent and _takes_copies(self._descriptor)
         self._copies: dict[int, list[_KernelCopy]] = {}  # that work, by source
 
     def put(self, data: bytes) -> None:
@@ -90,8 +91,6 @@ class _Writer:
         start = self._room(span.length)
         view = self._view
         layer.readinto(span.offset, view[start : start + span.length])
-        if self._spent:
-            layer.release(span.offset, span.length)
         for position, patch in span.patches:
             at = start + position
             view[at : at + len(patch)] = patch
@@ -110,7 +109,7 @@ class _Writer:
                 self._write(self._view[:done])
             else:
                 self._count(done)
-            if self._spent:
+            if self._spent:  # it is one member's content; short spans hold other bytes
                 layer.release(offset, done)
             offset += done
 
@@ -167,6 +166,16 @@ class _Writer:
             except OSError:
                 copies.pop(0)
         return 0
+
+
+def _takes_copies(descriptor: int | None) -> bool:
+    """Say whether bytes are copied to the output at once.
+
+    Pipes and sockets are given the pages themselves, which readers find later.
+
+    Reference: sendfile(2), "NOTES".
+    """
+    return descriptor is None or stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 
 def _copy_file_range(source: int, out: int, count: int, offset: int) -> int:

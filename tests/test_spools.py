@@ -1,16 +1,22 @@
 """What is inflated once and kept: its digest, and the memory that is given back."""
 
+import filecmp
 import gzip
 import hashlib
 import json
 import os
+import subprocess
+import threading
+import time
 from functools import partial
+from random import Random
 
 import pytest
 import xxhash
 
 import flatten
-from builders import config, docker_archive, layers, member, oci_files
+from builders import config, docker_archive, layer, layers, member, oci_files
+from command import FLATTEN
 from flatten.limits import Limits
 from flatten.spools import Pool
 
@@ -93,6 +99,82 @@ def test_the_list_is_of_contents_that_were_written_before(tmp_path):
     assert {row["xxh3"] for row in rows if row["type"] == "file"} == {
         xxhash.xxh3_128_hexdigest(data) for data in (NOISE[:9000], NOISE)
     }
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Return the same image with plain and with compressed layers.
+
+    Archive order is not the output's, names in prefixes take one block where ours take
+    three, and contents are of all sizes: what lies between two contents of a stretch may
+    be a third one.
+    """
+    folder = tmp_path_factory.mktemp("mixed")
+    random = Random(5)
+    tars = []
+    for position in range(3):
+        names = [f"{n:03}" + "x" * random.choice((0, 60)) for n in range(position, 90)]
+        random.shuffle(names)
+        tars.append(layer(*(
+            member(name[:100], NOISE[: random.choice((0, 512, 9000, 140_000))],
+                   tail=b"p" * 110 if random.random() < 0.3 else b"")
+            for name in names
+        )))  # fmt: skip
+    (folder / "plain.tar").write_bytes(docker_archive(tars))
+    packed = docker_archive([*map(gzip.compress, tars)], config_document=config(tars))
+    (folder / "gzip.tar").write_bytes(packed)
+    return folder
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_what_is_given_back_is_of_no_other_member(mixed, monkeypatch, processes):
+    flatten.export(mixed / "plain.tar", mixed / "plain.out")
+    monkeypatch.setattr("flatten.outputs.tar.WORTHWHILE", 0 if processes > 1 else 1000)
+    monkeypatch.setattr("flatten.outputs.tar.SMALL", 1 << 40)
+    monkeypatch.setattr("flatten.plan.MARK", 1)
+    monkeypatch.setattr("flatten.children.processes", lambda: processes)
+
+    flatten.export(mixed / "gzip.tar", mixed / "gzip.out")
+
+    assert filecmp.cmp(mixed / "plain.out", mixed / "gzip.out", shallow=False)
+
+
+def test_a_pipe_keeps_what_it_was_given(mixed):
+    flatten.export(mixed / "plain.tar", mixed / "plain.out")
+    command = [*FLATTEN, str(mixed / "gzip.tar"), "-o", "-"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        time.sleep(1)
+        got = process.stdout.read()
+
+    assert got == (mixed / "plain.out").read_bytes()
+
+
+def test_a_limit_that_is_passed_leaves_no_thread(tmp_path):
+    tars = [layer(member("x", NOISE))]
+    image = tmp_path / "image.tar"
+    image.write_bytes(
+        docker_archive([*map(gzip.compress, tars)], config_document=config(tars))
+    )
+    before = threading.active_count()
+
+    with pytest.raises(flatten.FlattenError, match="--max-size"):
+        flatten.export(image, tmp_path / "o.tar", limits=Limits(size=3 << 20))
+
+    assert threading.active_count() == before
+
+
+def test_a_long_layer_with_another_digest_is_refused(tmp_path):
+    tars = [layer(member("x", NOISE))]
+    other = config([layer(member("x", NOISE[:-1] + b"!"))])
+    image = tmp_path / "image.tar"
+    image.write_bytes(
+        docker_archive([*map(gzip.compress, tars)], config_document=other)
+    )
+
+    with pytest.raises(flatten.IntegrityError, match="the image promises"):
+        flatten.export(image, tmp_path / "o.tar")
+
+    assert list(tmp_path.iterdir()) == [image]
 
 
 @pytest.mark.parametrize("verify", [True, False])
