@@ -13,9 +13,9 @@ more than that, a scratch file on a disk as much, and the disk's time. Chunks of
 take no memory, so gigabytes of them do not either.
 
 Each chunk is hashed as it comes, while the processor's cache holds it: reading all of
-it again for that took 0.5 s for 3 GB. And long contents that are written are given back
-at once, so that the output takes the same pages: untouched ones cost a virtual machine
-0.4 to 1 s a gigabyte more, and no thread need free them all at the end.
+it again for that took 0.5 s for 3 GB. And what has been written is given back at once,
+so that the output takes the same pages: untouched ones cost a virtual machine 0.4 to
+1 s a gigabyte more, and no thread need free them all at the end.
 """
 
 import hashlib

@@ -7,14 +7,16 @@ kernel. Bench: bench/README.md.
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from .compress import Sink
 from .model import MERGED, LayerBytes, Piece, Span
 from .reflink import clone
+from .tarball import BLOCK_SIZE
 
 LONG: Final = 1 << 17  # spans from this length on are copied by the kernel
+WORTHWHILE: Final = 1 << 14  # bytes of memory to give back
 STEP: Final = 1 << 24  # bytes a system call, so that progress moves
 
 Advance = Callable[[int], object]
@@ -39,7 +41,7 @@ def write_tar(  # noqa: PLR0913 - the rare ones by keyword
         advance: Called with the number of bytes, each time some are written.
         share: Block size of the file system, to share contents instead of copying
             them where they are in place; 0 copies.
-        spent: Contents are read just once: memory that long ones are in is given back.
+        spent: Contents are read just once: the memory that they are in is given back.
 
     Returns:
         The number of bytes written.
@@ -94,6 +96,9 @@ class _Writer:
         for position, patch in span.patches:
             at = start + position
             view[at : at + len(patch)] = patch
+        if self._spent:
+            for begin, end in _own(span):
+                layer.release(span.offset + begin, end - begin)
 
     def copy(self, layer: LayerBytes, span: Span) -> None:
         """Write a long span as it is."""
@@ -109,7 +114,7 @@ class _Writer:
                 self._write(self._view[:done])
             else:
                 self._count(done)
-            if self._spent:  # it is one member's content; short spans hold other bytes
+            if self._spent:
                 layer.release(offset, done)
             offset += done
 
@@ -166,6 +171,22 @@ class _Writer:
             except OSError:
                 copies.pop(0)
         return 0
+
+
+def _own(span: Span) -> Iterator[tuple[int, int]]:
+    """Yield the long stretches of a span that are surely of its own members.
+
+    The block before a content is its header. Under what more we write there may be
+    anything, contents of others too.
+    """
+    begin = 0
+    for position, patch in span.patches:
+        if len(patch) >= 2 * BLOCK_SIZE:  # more than a header, and padding before it
+            if position - begin >= WORTHWHILE:
+                yield begin, position
+            begin = position + len(patch) - BLOCK_SIZE
+    if span.length - begin >= WORTHWHILE:
+        yield begin, span.length
 
 
 def _takes_copies(descriptor: int | None) -> bool:

@@ -116,7 +116,7 @@ def mixed(tmp_path_factory):
         names = [f"{n:03}" + "x" * random.choice((0, 60)) for n in range(position, 90)]
         random.shuffle(names)
         tars.append(layer(*(
-            member(name[:100], NOISE[: random.choice((0, 512, 9000, 140_000))],
+            member(name[:100], NOISE[: random.choice((0, 512, 9000, 20_000, 140_000))],
                    tail=b"p" * 110 if random.random() < 0.3 else b"")
             for name in names
         )))  # fmt: skip
