@@ -30,6 +30,19 @@ ZEROS = bytes(512)
 END = bytes(1024)
 
 
+class Bytes:
+    """Bytes in memory, read at offsets as those of a file."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def read(self, offset: int, count: int) -> bytes:
+        return self.data[offset : offset + count]
+
+    def size(self) -> int:
+        return len(self.data)
+
+
 def number(value: int, width: int) -> bytes:
     """Write a header's number: octal, or base-256 where that is too narrow."""
     if 0 <= value < 8 ** (width - 1):

@@ -8,18 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bolts import PAGE, bolt, branch, leaf, meta, pages
+from builders import Bytes
 from flatten import FlattenError, FormatError
 from flatten.bolt import Bucket, read_bolt
-
-
-class Bytes:
-    """A file in memory, read at offsets."""
-
-    def __init__(self, data):
-        self.data = data
-
-    def read(self, offset, count):
-        return self.data[offset : offset + count]
 
 
 def everything(bucket: Bucket):

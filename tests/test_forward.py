@@ -6,23 +6,12 @@ import random
 
 import pytest
 
-from builders import END, layer, member, pax
+from builders import END, Bytes, layer, member, pax
 from flatten import FormatError
 from flatten.forward import Forward, forward
 from flatten.limits import Limits
 from flatten.model import Members
 from flatten.read_tar import read_layer
-
-
-class Bytes:
-    def __init__(self, data):
-        self.data = data
-
-    def read(self, offset, count):
-        return self.data[offset : offset + count]
-
-    def size(self):
-        return len(self.data)
 
 
 def chunks(data, size):

@@ -15,28 +15,13 @@ import pytest
 import xxhash
 
 import flatten
-from builders import config, docker_archive, layer, layers, member, oci_files
+from builders import Bytes, config, docker_archive, layer, layers, member, oci_files
 from command import FLATTEN
 from flatten.limits import Limits
 from flatten.spools import Pool
 
 NOISE = os.urandom(1 << 22)
 PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-class Bytes:
-    """A source of bytes, in memory."""
-
-    where = "bytes"
-
-    def __init__(self, data):
-        self.data = data
-
-    def read(self, offset, count):
-        return self.data[offset : offset + count]
-
-    def size(self):
-        return len(self.data)
 
 
 @pytest.fixture
