@@ -128,8 +128,8 @@ class DigestCheck:
             self._compare(layer, promised, digest.hexdigest())
 
     def _compare_made(self) -> None:
-        while self._made:
-            layer, promised, spool = self._made.pop()
+        made, self._made = self._made, []
+        for layer, promised, spool in made:
             self._compare(layer, promised, spool.digest())
 
     @staticmethod

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ..model import Image, LayerBytes, Plan
 from ..options import nothing
+from ..spools import Spool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,7 @@ class Job:
 
     def alone(self) -> bool:
         """Say whether no thread works beside the writing: hashes, or frees memory."""
-        layers = self.image.layers
-        return not self.checked and all(each.open() is each.blob() for each in layers)
+        return not (self.checked or any(isinstance(x, Spool) for x in self.layers()))
 
     def spent(self) -> bool:
         """Say whether all contents are read just once: nothing else needs them."""
