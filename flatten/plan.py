@@ -398,8 +398,8 @@ def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
             head = encode(path, inode, size, rest)
         else:
             head = _odd_head(plan, encode, position, odd)
-            size = 0 if position in plan.links else members.stored(inode)
-            data = NO_SOURCE if position in plan.links else data
+            linked = position in plan.links
+            data, size = (NO_SOURCE, 0) if linked else (data, members.stored(inode))
         patch = padding + head
         padding = ZEROS[: -size % BLOCK_SIZE]
         mergeable = size < alone and len(head) <= data and len(head) + size <= MERGED
