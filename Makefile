@@ -4,6 +4,7 @@
 # make check-engines  what needs docker, podman, qemu, a browser, FUSE, or some minutes
 # make fuzz    thousands of random images and headers, against the naive model and against
 #              real extraction; 200 moments for each signal; an hour
+# make dist    build, check and try the sdist and the wheel; make image: an image of flatten
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -58,6 +59,27 @@ bench: $(VENV)/.installed
 
 bench-full: $(VENV)/.installed
 	$(BIN)/python bench/run.py --full --rivals
+
+# Releases: docs/releasing.md.
+RELEASE_TOOLS := build check-wheel-contents twine
+SUITE ?= bookworm
+.PHONY: dist image
+
+$(VENV)/.release-tools: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check $(RELEASE_TOOLS)
+	@touch $@
+
+dist: $(VENV)/.release-tools
+	rm -rf build/release dist
+	$(BIN)/python tools/stage.py build/release
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+	  $(BIN)/python -m build --outdir dist build/release
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/python tools/try_dist.py dist/*.whl dist/*.tar.gz
+
+image: dist
+	$(BIN)/python tools/own_image.py dist/*.whl dist/flatten-image.tar --suite $(SUITE)
 
 fix: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

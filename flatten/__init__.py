@@ -22,7 +22,7 @@ try:
 except KeyboardInterrupt:  # the command has hardly started: no traceback for that
     raise SystemExit(130) from None
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Edits",
