@@ -4,7 +4,7 @@
 # make check-engines  what needs docker, podman, qemu, a browser, FUSE, or some minutes
 # make fuzz    thousands of random images and headers, against the naive model and against
 #              real extraction; 200 moments for each signal; an hour
-# make dist    build, check and try the sdist and the wheel; make image: an image of flatten
+# make dist    build, check and try the sdist and the wheel
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -60,10 +60,8 @@ bench: $(VENV)/.installed
 bench-full: $(VENV)/.installed
 	$(BIN)/python bench/run.py --full --rivals
 
-# Releases: docs/releasing.md.
 RELEASE_TOOLS := build check-wheel-contents twine
-SUITE ?= bookworm
-.PHONY: dist image
+.PHONY: dist
 
 $(VENV)/.release-tools: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check $(RELEASE_TOOLS)
@@ -77,9 +75,6 @@ dist: $(VENV)/.release-tools
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
 	$(BIN)/python tools/try_dist.py dist/*.whl dist/*.tar.gz
-
-image: dist
-	$(BIN)/python tools/own_image.py dist/*.whl dist/flatten-image.tar --suite $(SUITE)
 
 fix: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

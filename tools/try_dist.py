@@ -42,8 +42,13 @@ def try_out(path: Path, scratch: Path) -> None:
     prefix = scratch / "venv"
     venv.create(prefix, with_pip=True)
     python, flatten = prefix / "bin/python", prefix / "bin/flatten"
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, path.resolve()], check=True)
+    subprocess.run(
+        [
+            python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+            path.resolve(),
+        ],
+        check=True,
+    )  # fmt: skip
     for name in GENERATED:
         if not (prefix / name).stat().st_size:
             raise SystemExit(f"{path}: {name} is empty")
