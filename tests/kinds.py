@@ -6,7 +6,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import builders
 from builders import archive, config, docker_archive, oci_files
-from flatten.cli import main
+from flatten.cli.main import main
 from stores import (
     chain_of,
     containerd_image,

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from flatten.ahead import kept_records
+from flatten.tar.extended import kept_records
 from listers import KINDS, go_documents
 from listing import disk_listing
 from oracle import Entry, Refused, flattened, records

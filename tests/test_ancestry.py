@@ -8,10 +8,9 @@ import pytest
 import flatten
 from builders import archive, config, digest, layers
 from fixtures import needs_fixtures
-from flatten.ancestry import ancestors, common, derived, match
-from flatten.cli import match_command
-from flatten.model import Image
-from flatten.sources import open_family
+from flatten.sources.open import open_family
+from flatten.tar.members import Image
+from flatten.views.ancestry import ancestors, common, derived, match
 from kinds import docker, history, run
 
 
@@ -289,10 +288,10 @@ def test_every_step_that_docker_built_is_found_again(data_root):
         got = {}
         for image in built:
             step = image.config["history"][-1]["created_by"].removeprefix("/bin/sh -c ")
-            args = match_command.argparse.Namespace(settings=None, exec=None, cmd=step)
+            args = match.argparse.Namespace(settings=None, exec=None, cmd=step)
             parent = known[image.parent]
             found = match(
-                parent, match_command._settings(args, parent.config["config"]), images
+                parent, match._settings(args, parent.config["config"]), images
             )
             got[image.id] = found and (found.image.id, found.how)
 
@@ -309,8 +308,8 @@ def test_the_config_of_a_step_is_what_docker_stored(data_root):
         (child,) = (image for image in images if "fx/tiny-child:1" in image.names)
         parent = known[child.parent]
         while parent.parent:  # the last one is the base, to which FROM added a PATH
-            step = flatten.history.Point(step=len(parent.config["history"]))
-            got = flatten.history.cut(child, step).config
+            step = flatten.image.history.Point(step=len(parent.config["history"]))
+            got = flatten.image.history.cut(child, step).config
             same = ("history", "rootfs", "created", "os", "architecture")
             assert {key: got[key] for key in same} == {
                 key: parent.config[key] for key in same

@@ -12,16 +12,16 @@ import pytest
 
 from builders import layer, member, naive_crc64, split, split_lines
 from flatten import FlattenError, FormatError, IntegrityError
-from flatten.assembly import AssembledLayer, Headers
-from flatten.beneath import MAX_OPEN, Beneath
-from flatten.crc64 import crc64
-from flatten.inputs import open_file
-from flatten.limits import Limits
-from flatten.model import Image, Members
-from flatten.read_tar import read_layer
-from flatten.spools import Pool
-from flatten.tarsplit import assemble
-from flatten.verify import checking
+from flatten.host.beneath import MAX_OPEN, Beneath
+from flatten.host.inputs import open_file
+from flatten.host.limits import Limits
+from flatten.host.spools import Pool
+from flatten.image.assembly import AssembledLayer, Headers
+from flatten.image.crc64 import crc64
+from flatten.image.tarsplit import assemble
+from flatten.image.verify import checking
+from flatten.tar.members import Image, Members
+from flatten.tar.reader import read_layer
 from test_headers import sparse_gnu, sparse_pax
 
 BIG = os.urandom(300_000)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bolts import PAGE, bolt, branch, leaf, meta, pages
 from builders import Bytes
 from flatten import FlattenError, FormatError
-from flatten.bolt import Bucket, read_bolt
+from flatten.sources.engines.bolt import Bucket, read_bolt
 
 
 def everything(bucket: Bucket):
@@ -235,7 +235,7 @@ def test_a_file_that_never_holds_still():
 
 
 def test_pages_have_a_limit(monkeypatch):
-    monkeypatch.setattr("flatten.bolt.MAX_READ", 4 * PAGE)
+    monkeypatch.setattr("flatten.sources.engines.bolt.MAX_READ", 4 * PAGE)
 
     with pytest.raises(FormatError, match="over 2,048 bytes of pages"):
         read(bolt({b"%02d" % n: b"" for n in range(30)}))

@@ -14,14 +14,15 @@ import pytest
 import flatten
 from builders import docker_archive, layer, layers, member
 from command import FLATTEN
-from flatten import outputs
-from flatten.children import each, together
 from flatten.errors import FlattenError, FormatError
 from flatten.export import plan_image
-from flatten.limits import Limits
+from flatten.host.limits import Limits
+from flatten.host.processes import each, together
 from flatten.options import Options
-from flatten.plan import pieces, sections
-from flatten.sources import open_image
+from flatten.outputs.choose import choose
+from flatten.outputs.job import Job
+from flatten.plan.make import pieces, sections
+from flatten.sources.open import open_image
 
 MANY = 21_000
 
@@ -154,8 +155,8 @@ def name_of(n):
 @pytest.fixture
 def split(monkeypatch):
     """Read layers of any size in three processes, and write in as many."""
-    monkeypatch.setattr("flatten.index.WORTHWHILE", 0)
-    monkeypatch.setattr("flatten.children.processes", lambda: 3)
+    monkeypatch.setattr("flatten.image.read.WORTHWHILE", 0)
+    monkeypatch.setattr("flatten.host.processes.processes", lambda: 3)
 
 
 @pytest.mark.usefixtures("split")
@@ -164,7 +165,7 @@ def test_the_tar_does_not_depend_on_the_processes(image, tmp_path, options):
     out, alone = tmp_path / "out.tar", tmp_path / "alone.tar"
     flatten.export(image, out, **options)
     with pytest.MonkeyPatch.context() as patch, alone.open("wb") as file:
-        patch.setattr("flatten.index.WORTHWHILE", 1 << 62)
+        patch.setattr("flatten.image.read.WORTHWHILE", 1 << 62)
         flatten.export(image, file.fileno(), **options)
     assert out.stat().st_size > 10_000_000
     assert filecmp.cmp(out, alone, shallow=False)
@@ -201,7 +202,7 @@ def test_the_first_broken_layer_is_named(tars, tmp_path):
     messages = []
     for least in (0, 1 << 62):
         with pytest.MonkeyPatch.context() as patch, open_image(str(image)) as opened:
-            patch.setattr("flatten.index.WORTHWHILE", least)
+            patch.setattr("flatten.image.read.WORTHWHILE", least)
             with pytest.raises(FormatError) as caught:
                 plan_image(opened)
         messages.append(str(caught.value))
@@ -223,9 +224,9 @@ def test_a_content_that_is_gone_is_an_error(image, tmp_path):
     copy.write_bytes(image.read_bytes())
     with open_image(str(copy)) as opened:
         plan = plan_image(opened)
-        output = outputs.choose(tmp_path / "out.tar", Options())
+        output = choose(tmp_path / "out.tar", Options())
         os.truncate(copy, 1 << 20)
-        job = outputs.Job(opened, plan, output.shape(opened))
+        job = Job(opened, plan, output.shape(opened))
         with pytest.raises(FormatError, match="ends too soon"), output.writing(job):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["image.tar"]

@@ -269,7 +269,7 @@ def test_a_signal_leaves_nothing_behind(large, tmp_path, number, code):
 def test_what_is_ignored_stays_ignored_as_under_nohup():
     code = (
         "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
-        "from flatten.cli import main; main(['no/such/image']);"
+        "from flatten.cli.main import main; main(['no/such/image']);"
         "print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
     )
     got = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
@@ -310,7 +310,7 @@ def test_the_bar_is_for_terminals_and_whoever_asks(image):
 
 def test_slow_imports_come_late(image):
     code = (
-        "import sys; from flatten.cli import main; code = main(sys.argv[1:]);"
+        "import sys; from flatten.cli.main import main; code = main(sys.argv[1:]);"
         "slow = {'tqdm', 'zstandard', 'xxhash', 'isal', 'lzma'};"
         "print(slow & set(sys.modules)); sys.exit(code)"
     )

@@ -12,7 +12,7 @@ import flatten
 from bolts import bolt
 from builders import descriptor, digest, docker_root, layers
 from fixtures import needs_fixtures, restored_root, right, unpacked_save
-from flatten.cli import main
+from flatten.cli.main import main
 from listing import contents, listing
 from stores import (
     CONTENT,

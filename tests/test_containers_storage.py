@@ -12,7 +12,7 @@ import pytest
 import flatten
 from builders import digest, layer, layers, member
 from fixtures import needs_fixtures, restored_root, right, unpacked_save
-from flatten.sources.user_namespace import granted
+from flatten.sources.engines.user_namespace import granted
 from listing import contents, listing
 from stores import TREES, append, layer_ids, podman_image
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import flatten
 from builders import docker_archive, layer, layers, member
-from flatten.history import Point
+from flatten.image.history import Point
 from listing import listing
 from test_random import images, repaired, tar_member
 

@@ -11,7 +11,7 @@ import pytest
 
 import flatten
 from builders import archive, config, digest, docker_archive, layers, member
-from flatten.history import Point
+from flatten.image.history import Point
 from kinds import history
 from listing import disk_listing
 from test_engines import call, docker, need, podman, rows  # noqa: F401 - fixtures

@@ -16,7 +16,7 @@ import pytest
 import flatten
 from builders import docker_archive, layers, member
 from command import FLATTEN, run
-from flatten.outputs.tools import PACKAGES
+from flatten.outputs.disks.tools import PACKAGES
 from test_directory import needs_user, run_as_user, theirs  # noqa: F401 - a fixture
 from test_output import EVERYTHING, on_disk, root_only
 

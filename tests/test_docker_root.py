@@ -500,7 +500,7 @@ def test_an_image_without_layers(tmp_path, flat):
 
 AS_NOBODY = """
 import os, sys
-from flatten.cli import main
+from flatten.cli.main import main
 main([sys.argv[1], "-q", "-o", "/dev/null"])  # imports what nobody may not read
 os.setgroups([])
 os.setgid(65534)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flatten.cli import commands
+from flatten.cli import registry
 from listing import contents
 
 ROOT = Path(__file__).parents[1]
@@ -38,8 +38,8 @@ def test_the_readmes_commands_are_understood():
 
     assert len(shown) >= 5
     for command in shown:
-        name, arguments = commands.split(shlex.split(command))
-        commands.build_parser(name).parse_args(arguments)
+        name, arguments = registry.split(shlex.split(command))
+        registry.build_parser(name).parse_args(arguments)
 
 
 def test_the_demo_image_has_the_tree_it_is_made_for(image):
@@ -58,8 +58,8 @@ def test_the_demo_image_has_the_tree_it_is_made_for(image):
 
 def actions():
     """Yield the actions of all commands' parsers."""
-    for name in (commands.MAIN, *commands.COMMANDS):
-        yield from commands.build_parser(name)._actions
+    for name in (registry.MAIN, *registry.COMMANDS):
+        yield from registry.build_parser(name)._actions
 
 
 def test_every_option_is_in_a_parser_and_in_the_docs():
@@ -77,20 +77,20 @@ def test_every_option_has_help():
         assert action.help is not argparse.SUPPRESS
 
 
-@pytest.mark.parametrize("name", commands.COMMANDS)
+@pytest.mark.parametrize("name", registry.COMMANDS)
 def test_every_command_is_in_the_docs(name):
     assert f"\n## flatten {name} " in (ROOT / "docs" / "cli.md").read_text()
 
 
 def test_the_main_help_lists_every_command_once():
-    listed = [name for names in commands.HEADINGS.values() for name in names]
+    listed = [name for names in registry.HEADINGS.values() for name in names]
 
-    assert sorted(listed) == sorted(commands.COMMANDS)
+    assert sorted(listed) == sorted(registry.COMMANDS)
 
 
-@pytest.mark.parametrize("name", [commands.MAIN, *commands.COMMANDS])
+@pytest.mark.parametrize("name", [registry.MAIN, *registry.COMMANDS])
 def test_help_fits_80_columns(name):
-    help_ = commands.build_parser(name).format_help()
+    help_ = registry.build_parser(name).format_help()
 
     assert max(map(len, help_.splitlines())) <= 80
 

@@ -8,11 +8,11 @@ import pytest
 import flatten
 from builders import docker_archive, layers, member
 from command import FLATTEN
-from flatten.added import parse_addition
-from flatten.edit import Edits
-from flatten.model import Span
-from flatten.owners import parse_owner_map
-from flatten.plan import pieces
+from flatten.image.added import parse_addition
+from flatten.plan.make import pieces
+from flatten.tar.members import Span
+from flatten.tree.edit import Edits
+from flatten.tree.owners import parse_owner_map
 from listing import contents, listing
 
 WORDS = (

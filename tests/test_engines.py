@@ -11,7 +11,7 @@ import pytest
 
 import flatten
 from builders import config, docker_archive
-from flatten.history import Point
+from flatten.image.history import Point
 from listing import listing
 from test_headers import sparse_gnu
 from test_image_output import SETTINGS, STEPS

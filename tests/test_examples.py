@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from builders import archive, docker_archive, layers, member, oci_files
-from flatten.cli import commands
+from flatten.cli import registry
 from listing import contents
 from test_disks import need
 from test_output import root_only
@@ -148,8 +148,8 @@ def test_the_commands_in_pipelines_are_understood():
     assert len(shown) >= 10
     for command in shown:
         words = shlex.split(command.partition(" | ")[0], comments=True)
-        name, arguments = commands.split(words)
-        commands.build_parser(name).parse_args(arguments)
+        name, arguments = registry.split(words)
+        registry.build_parser(name).parse_args(arguments)
 
 
 def test_the_bazel_rule_is_starlark():

@@ -9,7 +9,7 @@ import pytest
 
 import flatten
 from fixtures import FIXTURES, needs_fixtures, right
-from flatten.sources import open_images
+from flatten.sources.open import open_images
 from listing import listing
 
 pytestmark = needs_fixtures

@@ -8,10 +8,10 @@ import pytest
 
 from builders import END, Bytes, layer, member, pax
 from flatten import FormatError
-from flatten.forward import Forward, forward
-from flatten.limits import Limits
-from flatten.model import Members
-from flatten.read_tar import read_layer
+from flatten.host.forward import Forward, forward
+from flatten.host.limits import Limits
+from flatten.tar.members import Members
+from flatten.tar.reader import read_layer
 
 
 def chunks(data, size):

@@ -6,8 +6,8 @@ import pytest
 
 import flatten
 from builders import layers
-from flatten.history import Point, cut, read_history
-from flatten.instructions import config_after
+from flatten.image.history import Point, cut, read_history
+from flatten.image.instructions import config_after
 from kinds import KINDS, docker, history, run
 from listing import contents
 

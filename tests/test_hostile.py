@@ -25,12 +25,12 @@ from builders import (
     oci_files,
     pax,
 )
-from flatten.inputs import open_file
-from flatten.limits import Limits
-from flatten.model import Allowance, Members
+from flatten.host.inputs import open_file
+from flatten.host.limits import Limits
+from flatten.host.spools import Pool
 from flatten.sources.archive import Archive
 from flatten.sources.documents import read_json
-from flatten.spools import Pool
+from flatten.tar.members import Allowance, Members
 from test_headers import index, sparse_gnu
 
 MEMORY = 500 << 20  # of addresses, which is 300 MiB in use: stacks and libraries too

@@ -11,7 +11,7 @@ import pytest
 import flatten
 from builders import archive, config, digest, docker_archive, layers, member, oci_files
 from command import FLATTEN
-from flatten.history import Point
+from flatten.image.history import Point
 from test_output import EVERYTHING
 
 STEPS = [

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 
 import flatten
 from builders import config, digest, docker_archive, layer, layers, member
-from flatten.index_cache import MAGIC, IndexCache, default_folder, pack
-from flatten.limits import Limits
-from flatten.model import Members
-from flatten.read_tar import read_layer
-from flatten.rows import Rows
+from flatten.host.limits import Limits
+from flatten.image.columns import Rows
+from flatten.tar.members import Members
+from flatten.tar.reader import read_layer
+from flatten.views.index_cache import MAGIC, IndexCache, default_folder, pack
 from flatten.views.reading import read_index
 from kinds import KINDS, docker, oci, run
 from test_random import images, repaired, tar_member

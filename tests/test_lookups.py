@@ -17,8 +17,8 @@ from builders import (
     member,
 )
 from fixtures import needs_fixtures, restored_root
-from flatten.limits import Limits
-from flatten.sources import open_source
+from flatten.host.limits import Limits
+from flatten.sources.open import open_source
 from flatten.views.which import which
 from kinds import ARCHIVES, KINDS, ROOTS, history, run
 from stores import append, chain_of, layer_ids, podman_image, unpack

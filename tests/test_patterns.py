@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from flatten.errors import UsageError
-from flatten.patterns import Patterns
+from flatten.tree.patterns import Patterns
 
 PATHS = (
     "a", "a.pyc", "b/a", "b/a.pyc", "b/c/a", "b/c/d.pyc", "doc", "doc/x", "usr/doc",

@@ -11,11 +11,11 @@ import pytest
 
 import flatten
 from builders import docker_archive, layers, member
-from flatten import plan as plans
-from flatten.model import Members
-from flatten.outputs import Shape
-from flatten.read_tar import read_layer
-from flatten.resolve import Tree
+from flatten.outputs.choose import Shape
+from flatten.plan import make as plans
+from flatten.tar.members import Members
+from flatten.tar.reader import read_layer
+from flatten.tree.tree import Tree
 from listing import listing, open_tar
 from test_output import promised
 
@@ -191,8 +191,8 @@ def test_sections_that_several_processes_write_share_as_well(mounted, monkeypatc
     before = used(mounted)
 
     monkeypatch.setattr("flatten.outputs.tar.WORTHWHILE", 0)
-    monkeypatch.setattr("flatten.plan.MARK", 1)
-    monkeypatch.setattr("flatten.children.processes", lambda: 4)
+    monkeypatch.setattr("flatten.plan.make.MARK", 1)
+    monkeypatch.setattr("flatten.host.processes.processes", lambda: 4)
     flatten.export(mounted / "image.tar", mounted / "out.tar", reflink="always")
 
     assert used(mounted) - before < 4 << 20

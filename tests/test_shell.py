@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from flatten.cli import commands
+from flatten.cli import registry
 from flatten.cli.described import describe
 from kinds import run
 
@@ -52,7 +52,7 @@ def place(tmp_path):
 
 def test_bash_completes(place):
     assert bash("flatten", "his", cwd=place) == ["history"]
-    assert set(bash("flatten", "", cwd=place)) == {"app.tar", *commands.COMMANDS}
+    assert set(bash("flatten", "", cwd=place)) == {"app.tar", *registry.COMMANDS}
     assert bash("flatten", "history", "ap", cwd=place) == ["app.tar"]
     assert bash("flatten", "app.tar", "--forma") == ["--format"]
     assert bash("flatten", "app.tar", "--format", "") == ["gnu", "pax"]
@@ -114,7 +114,7 @@ def test_the_manual_has_every_command_and_option():
         assert not command.name or f".SS flatten {command.name}\n" in text
         for option in command.options():
             assert all(f"\\fB{name}\\fR" in text for name in option.names), option
-    assert text.count("\n.SS ") == len(commands.COMMANDS)
+    assert text.count("\n.SS ") == len(registry.COMMANDS)
 
 
 @pytest.mark.skipif(not shutil.which("groff"), reason="needs groff")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from command import FLATTEN, run
-from flatten.target import MADE, SUFFIX
+from flatten.outputs.atomic import MADE, SUFFIX
 from listing import contents
 
 MOMENTS = int(os.environ.get("FLATTEN_MOMENTS", "6"))
@@ -65,7 +65,7 @@ def test_a_signal_at_any_moment(image, folder, number):
 
 NAMING = """
 import os, signal, sys
-from flatten import cli
+from flatten.cli import main as cli
 class Slow:
     def __set_name__(self, *_):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -17,8 +17,8 @@ import xxhash
 import flatten
 from builders import Bytes, config, docker_archive, layer, layers, member, oci_files
 from command import FLATTEN
-from flatten.limits import Limits
-from flatten.spools import Pool
+from flatten.host.limits import Limits
+from flatten.host.spools import Pool
 
 NOISE = os.urandom(1 << 22)
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -116,8 +116,8 @@ def test_what_is_given_back_is_of_no_other_member(mixed, monkeypatch, processes)
     flatten.export(mixed / "plain.tar", mixed / "plain.out")
     monkeypatch.setattr("flatten.outputs.tar.WORTHWHILE", 0 if processes > 1 else 1000)
     monkeypatch.setattr("flatten.outputs.tar.SMALL", 1 << 40)
-    monkeypatch.setattr("flatten.plan.MARK", 1)
-    monkeypatch.setattr("flatten.children.processes", lambda: processes)
+    monkeypatch.setattr("flatten.plan.make.MARK", 1)
+    monkeypatch.setattr("flatten.host.processes.processes", lambda: processes)
 
     flatten.export(mixed / "gzip.tar", mixed / "gzip.out")
 

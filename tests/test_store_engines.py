@@ -18,7 +18,7 @@ import pytest
 
 import flatten
 from builders import docker_archive, layers, member
-from flatten.sources import open_source
+from flatten.sources.open import open_source
 from listing import contents, listing
 
 pytestmark = [

@@ -4,7 +4,7 @@ import pytest
 
 import flatten
 from builders import docker_archive, layer, member
-from flatten.strict import SETUID
+from flatten.plan.strict import SETUID
 
 CAPABILITY = {b"SCHILY.xattr.security.capability": b"\1\0\0\2"}
 

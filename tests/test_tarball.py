@@ -3,7 +3,7 @@
 import pytest
 
 from builders import block, record
-from flatten import tarball
+from flatten.tar import wire
 
 NUMBERS = {
     "octal with a NUL": (b"0000644\0", 0o644),
@@ -24,7 +24,7 @@ NUMBERS = {
 
 @pytest.mark.parametrize(("field", "want"), NUMBERS.values(), ids=NUMBERS)
 def test_parse_number(field, want):
-    got = tarball.parse_number(field)
+    got = wire.parse_number(field)
 
     assert got == want
 
@@ -45,7 +45,7 @@ NO_NUMBERS = {
 @pytest.mark.parametrize("field", NO_NUMBERS.values(), ids=NO_NUMBERS)
 def test_parse_number_refuses(field):
     with pytest.raises(ValueError, match=r"not a number|not octal"):
-        tarball.parse_number(field)
+        wire.parse_number(field)
 
 
 @pytest.mark.parametrize("width", [8, 12])
@@ -53,10 +53,10 @@ def test_parse_number_refuses(field):
     "value", [0, 1, 8**7 - 1, 8**7, 8**11 - 1, 8**11, -1, -(2**31), 2**55]
 )
 def test_numbers_come_back(value, width):
-    field = tarball.format_number(value, width)
+    field = wire.format_number(value, width)
 
     assert len(field) == width
-    assert tarball.parse_number(field) == value
+    assert wire.parse_number(field) == value
 
 
 CHECKSUMS = {
@@ -73,7 +73,7 @@ def test_checksum_spellings(write, name):
     head = block(name, checksum=b" " * 8)
     head = head[:148] + write(sum(head)) + head[156:]
 
-    assert tarball.checksum_error(head) == ""
+    assert wire.checksum_error(head) == ""
 
 
 def test_checksum_of_signed_bytes():
@@ -81,18 +81,18 @@ def test_checksum_of_signed_bytes():
     signed = sum(byte - 256 if byte > 127 else byte for byte in head)
     head = head[:148] + b"%06o\0 " % signed + head[156:]
 
-    assert tarball.checksum_error(head) == ""
+    assert wire.checksum_error(head) == ""
 
 
 def test_checksum_is_exact_where_adler_wraps():
     """The sum of a block passes 65521, the modulus of the quick test."""
     head = block(b"\xff" * 100, b"x", target=b"\xff" * 100, tail=b"\xff" * 167)
     assert sum(head) > 65521
-    assert tarball.checksum_error(head) == ""
+    assert wire.checksum_error(head) == ""
 
     total = sum(head[:148]) + sum(head[156:]) + 256
     wrong = head[:148] + b"%06o\0 " % (total + 1) + head[156:]
-    assert "checksum" in tarball.checksum_error(wrong)
+    assert "checksum" in wire.checksum_error(wrong)
 
 
 @pytest.mark.parametrize("name", [b"name", b"\xff" * 100])
@@ -102,23 +102,21 @@ def test_checksum_that_is_off_by_the_modulus_of_adler(name):
 
     wrong = head[:148] + b"%06o\0 " % (total + 65521) + head[156:]
 
-    assert "checksum" in tarball.checksum_error(wrong)
+    assert "checksum" in wire.checksum_error(wrong)
 
 
 @pytest.mark.parametrize("field", [b"888888\0 ", b"0123489\0", b"      \0 "])
 def test_a_checksum_that_is_not_octal(field):
     head = block(b"name")
 
-    assert "header checksum is" in tarball.checksum_error(
-        head[:148] + field + head[156:]
-    )
+    assert "header checksum is" in wire.checksum_error(head[:148] + field + head[156:])
 
 
 def test_checksum_error_shows_both_sums():
     head = block(b"name")
     wrong = head[:148] + b"012345\0 " + head[156:]
 
-    got = tarball.checksum_error(wrong)
+    got = wire.checksum_error(wrong)
 
     assert got.startswith("header checksum is '012345', its bytes sum to 0o")
 
@@ -140,10 +138,10 @@ RECORDS = {
 
 @pytest.mark.parametrize(("body", "want"), RECORDS.values(), ids=RECORDS)
 def test_parse_records(body, want):
-    got = tarball.parse_records(body)
+    got = wire.parse_records(body)
 
     assert got == want
-    assert tarball.format_records(got) == body.rstrip(b"\0")
+    assert wire.format_records(got) == body.rstrip(b"\0")
 
 
 NO_RECORDS = {
@@ -166,7 +164,7 @@ NO_RECORDS = {
 @pytest.mark.parametrize("body", NO_RECORDS.values(), ids=NO_RECORDS)
 def test_parse_records_refuses(body):
     with pytest.raises(ValueError, match="a PAX record"):
-        tarball.parse_records(body)
+        wire.parse_records(body)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +172,7 @@ def test_parse_records_refuses(body):
 )
 def test_parse_time_refuses(value):
     with pytest.raises(ValueError, match="not a time"):
-        tarball.parse_time(value)
+        wire.parse_time(value)
 
 
 MAPS = {
@@ -192,7 +190,7 @@ MAPS = {
 
 @pytest.mark.parametrize(("regions", "size", "stored", "want"), MAPS.values(), ids=MAPS)
 def test_sparse_map(regions, size, stored, want):
-    got = tarball.sparse_map(regions, size, stored)
+    got = wire.sparse_map(regions, size, stored)
 
     assert got == want
 
@@ -211,4 +209,4 @@ NO_MAPS = {
 @pytest.mark.parametrize(("regions", "size", "stored"), NO_MAPS.values(), ids=NO_MAPS)
 def test_sparse_map_refuses(regions, size, stored):
     with pytest.raises(ValueError, match="sparse region"):
-        tarball.sparse_map(regions, size, stored)
+        wire.sparse_map(regions, size, stored)

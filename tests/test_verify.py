@@ -10,8 +10,8 @@ import xxhash
 
 import flatten
 from builders import docker_archive, layers, member
-from flatten.cli import main
-from flatten.compare import differences, read_list
+from flatten.cli.main import main
+from flatten.views.differences import differences, read_list
 from test_output import EVERYTHING, root_only
 
 Done = namedtuple("Done", "returncode stdout stderr")

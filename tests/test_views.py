@@ -7,10 +7,10 @@ import sys
 
 import pytest
 import xxhash
+from flatten.cli.registry.ls import _permissions
 
 import flatten
 from builders import MTIME, archive, config, docker_archive, layer, layers, member
-from flatten.cli.ls_command import _permissions
 from kinds import KINDS, docker, history, run
 
 WORDS = (

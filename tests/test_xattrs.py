@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from flatten.xattrs import from_records, parse_acl
+from flatten.tar.xattrs import from_records, parse_acl
 
 ACL = (
     b"user::rw-,user:lisa:r--:1000,group::r--,mask::r--,other::---",

@@ -19,7 +19,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Final, NoReturn
 
-from ..interrupts import STOPPING
+from ..host.signals import STOPPING
 
 AGAIN: Final = 0.1  # seconds until a signal that had no effect is sent again
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..beneath import remove_tree
 from ..errors import FlattenError, UsageError, quoted
-from ..model import Image
+from ..host.beneath import remove_tree
 from ..options import Options
-from ..write_dir import write_directory
+from ..tar.members import Image
 from .job import Job, Shape
+from .write_dir import write_directory
 
 PART = ".part"
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ..model import Image, LayerBytes, Plan
+from ..host.spools import Spool
 from ..options import nothing
-from ..spools import Spool
+from ..tar.members import Image, LayerBytes, Plan
 
 
 @dataclass(frozen=True, slots=True)

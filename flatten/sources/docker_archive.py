@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import FormatError, quoted, shown
-from ..model import Image
+from ..tar.members import Image
 from .archive import Archive
 from .choice import Entry, Platform, config_platform
 from .documents import (

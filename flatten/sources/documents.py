@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from ..errors import FormatError, IntegrityError, quoted
-from ..forward import forward
-from ..inputs import plain
-from ..model import HeaderBytes, LayerBytes, Place
-from ..spools import Pool
+from ..host.forward import forward
+from ..host.inputs import plain
+from ..host.spools import Pool
+from ..tar.members import HeaderBytes, LayerBytes, Place
 
 MAX_DOCUMENT: Final = 1 << 23  # bytes of a JSON document; registries stop at 4 MiB
 MAX_VALUES: Final = 1 << 18  # lists and objects in it: 3 bytes each, 64 once parsed

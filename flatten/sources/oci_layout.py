@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..errors import FormatError, quoted
-from ..model import Image, Layer, LayerBytes
+from ..tar.members import Image, Layer, LayerBytes
 from .choice import Entry, Platform, config_platform
 from .documents import DIGEST, BlobLayer, Files, diff_ids, read_json
 from .folder import Folder

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ..errors import FormatError
-from ..model import NO_EXTRA, Image, LayerBytes, Members
+from ..tar.members import NO_EXTRA, Image, LayerBytes, Members
 
 AHEAD: Final = 1 << 20  # read at once: most files are small and follow each other
 _ZEROS: Final = bytes(AHEAD)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..history import History, read_history
-from ..model import Image, LayerIndex, Members
+from ..image.history import History, read_history
+from ..tar.members import Image, LayerIndex, Members
 
 
 def list_steps(

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import FlattenError
-from ..history import read_history
-from ..model import Image, Layer
-from ..sources import Opened
+from ..image.history import read_history
 from ..sources.documents import chain_ids
+from ..sources.open import Opened
+from ..tar.members import Image, Layer
 
 
 def list_images(opened: Opened) -> list[dict[str, Any]]:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import SourceError, quoted
-from ..model import Image
-from ..sources import Opened
-from ..sources.survey import StoredContainer, Survey
+from ..sources.engines.survey import StoredContainer, Survey
+from ..sources.open import Opened
+from ..tar.members import Image
 from .stored import layer_chains
 
 _LONG: Final = 64  # digits of an id that is a digest, or as good as one

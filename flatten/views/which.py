@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import FlattenError, UsageError, quoted
-from ..limits import Limits
-from ..listing import describe
-from ..model import (
+from ..host.limits import Limits
+from ..sources.open import Opened
+from ..tar.members import (  # fmt: skip
     FILE,
     LINK,
     SYMLINK,
@@ -22,11 +22,11 @@ from ..model import (
     LayerIndex,
     Members,
     Removal,
-)  # fmt: skip
-from ..read_tar import read_layer
-from ..resolve import Tree
-from ..sources import Opened
-from ..tarball import normalise
+)
+from ..tar.reader import read_layer
+from ..tar.wire import normalise
+from ..tree.tree import Tree
+from .describe import describe
 from .stored import layer_chains
 
 MAX_WAYS: Final = 1000
