@@ -15,9 +15,10 @@ try:
     from .export import Exported, export, plan_image
     from .host.limits import Limits
     from .image.history import Point
+    from .image.image import Image, Layer
     from .options import Options
+    from .plan.plan import Plan
     from .sources.open import open_image
-    from .tar.members import Image, Layer, Plan
     from .tree.edit import Edits
 except KeyboardInterrupt:  # the command has hardly started: no traceback for that
     raise SystemExit(130) from None

@@ -10,6 +10,7 @@ from typing import Any
 from .errors import FormatError, UsageError, quoted
 from .host.spools import taking_turns
 from .image.history import cut
+from .image.image import Image
 from .image.read import read_layers
 from .image.verify import DigestCheck, checking
 from .options import Options
@@ -17,9 +18,10 @@ from .outputs.choose import choose
 from .outputs.job import Job, Shape
 from .outputs.progress import bar
 from .plan.make import Placement, make_plan
+from .plan.plan import Plan
 from .plan.strict import check_strict
 from .sources.open import open_image
-from .tar.members import Image, Members, Plan
+from .tar.members import Members
 from .tree.delta import Snapshot, delta
 from .tree.edit import NO_EDITS, change_names, ensure_root, limit_times, map_owners
 from .tree.tree import Tree

@@ -8,8 +8,8 @@ import pytest
 import flatten
 from builders import archive, config, digest, layers
 from fixtures import needs_fixtures
+from flatten.image.image import Image
 from flatten.sources.open import open_family
-from flatten.tar.members import Image
 from flatten.views.ancestry import ancestors, common, derived, match
 from kinds import docker, history, run
 

@@ -18,10 +18,11 @@ from flatten.host.limits import Limits
 from flatten.host.spools import Pool
 from flatten.image.assembly import AssembledLayer, Headers
 from flatten.image.crc64 import crc64
+from flatten.image.image import Image
 from flatten.image.tarsplit import assemble
 from flatten.image.verify import checking
-from flatten.tar.members import Image, Members
-from flatten.tar.reader import read_layer
+from flatten.tar.layer import read_layer
+from flatten.tar.members import Members
 from test_headers import sparse_gnu, sparse_pax
 
 BIG = os.urandom(300_000)

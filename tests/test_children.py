@@ -21,7 +21,7 @@ from flatten.host.processes import each, together
 from flatten.options import Options
 from flatten.outputs.choose import choose
 from flatten.outputs.job import Job
-from flatten.plan.make import pieces, sections
+from flatten.plan.pieces import pieces, sections
 from flatten.sources.open import open_image
 
 MANY = 21_000
@@ -80,7 +80,7 @@ def test_no_child_outlives_an_error(tmp_path):
 
 ORPHAN = """
 import os, sys, time
-from flatten.children import together
+from flatten.host.processes import together
 def wait():
     print(os.getpid(), flush=True)
     while True: pass
@@ -102,7 +102,7 @@ def test_children_end_with_a_parent_that_is_killed():
 
 ALONE = """
 import os, resource
-from flatten.children import together
+from flatten.host.processes import together
 if os.geteuid() == 0:
     os.setgroups([]), os.setgid(65533), os.setuid(65533)
 resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
@@ -112,7 +112,7 @@ print(together([os.getpid, os.getpid]) == 2 * [os.getpid()])
 
 FEW = """
 import os, resource
-from flatten.children import each
+from flatten.host.processes import each
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
 print(each([4, 2], lambda key: os.getpid()) == {4: os.getpid(), 2: os.getpid()})
 """

@@ -136,11 +136,11 @@ def test_a_damaged_archive_is_malformed_not_unknown(flat, pack):
 
 def test_what_ends_a_thread_is_not_lost(flat, monkeypatch, tmp_path):
     """Neither a digest that nobody checked, nor a reader that waits for ever."""
-    monkeypatch.setattr(flatten.verify, "STEP", None)
+    monkeypatch.setattr(flatten.image.verify, "STEP", None)
     with pytest.raises(flatten.FlattenError, match="cannot check digests"):
         flat(docker_archive(TARS))
     monkeypatch.undo()
-    monkeypatch.setattr(flatten.spools, "decompress", None)
+    monkeypatch.setattr(flatten.host.spools, "decompress", None)
     with pytest.raises(flatten.FlattenError, match="cannot inflate"):
         flat(packed_archive(gzip.compress))
     assert not (tmp_path / "rootfs.tar").exists()

@@ -9,8 +9,8 @@ import flatten
 from builders import docker_archive, layers, member
 from command import FLATTEN
 from flatten.image.added import parse_addition
-from flatten.plan.make import pieces
-from flatten.tar.members import Span
+from flatten.plan.pieces import pieces
+from flatten.plan.plan import Span
 from flatten.tree.edit import Edits
 from flatten.tree.owners import parse_owner_map
 from listing import contents, listing

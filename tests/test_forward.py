@@ -10,8 +10,8 @@ from builders import END, Bytes, layer, member, pax
 from flatten import FormatError
 from flatten.host.forward import Forward, forward
 from flatten.host.limits import Limits
+from flatten.tar.layer import read_layer
 from flatten.tar.members import Members
-from flatten.tar.reader import read_layer
 
 
 def chunks(data, size):

@@ -18,8 +18,8 @@ from builders import (
     pax,
     record,
 )
+from flatten.tar.layer import read_layer
 from flatten.tar.members import Members
-from flatten.tar.reader import read_layer
 from listing import contents, listing
 
 GNU = b"ustar  \0"

@@ -14,8 +14,8 @@ import flatten
 from builders import config, digest, docker_archive, layer, layers, member
 from flatten.host.limits import Limits
 from flatten.image.columns import Rows
+from flatten.tar.layer import read_layer
 from flatten.tar.members import Members
-from flatten.tar.reader import read_layer
 from flatten.views.index_cache import MAGIC, IndexCache, default_folder, pack
 from flatten.views.reading import read_index
 from kinds import KINDS, docker, oci, run

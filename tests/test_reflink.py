@@ -13,8 +13,9 @@ import flatten
 from builders import docker_archive, layers, member
 from flatten.outputs.choose import Shape
 from flatten.plan import make as plans
+from flatten.plan.pieces import pieces
+from flatten.tar.layer import read_layer
 from flatten.tar.members import Members
-from flatten.tar.reader import read_layer
 from flatten.tree.tree import Tree
 from listing import listing, open_tar
 from test_output import promised
@@ -54,7 +55,7 @@ def test_large_contents_are_at_the_offset_of_their_source(image):
         origins = [stream.origin for stream in streams]
         plan = plans.make_plan(tree, placement=plans.Placement(4096, origins))
         at = shared = 0
-        for piece in plans.pieces(plan):
+        for piece in pieces(plan):
             if isinstance(piece, bytes):
                 at += len(piece)
                 continue
@@ -70,7 +71,7 @@ def test_large_contents_are_at_the_offset_of_their_source(image):
 def test_names_stay_short_enough_for_busybox(image):
     with flatten.open_image(str(image)) as opened:
         plan = flatten.plan_image(opened, shape=Shape(share=4096))
-        heads = b"".join(p for p in plans.pieces(plan) if isinstance(p, bytes))
+        heads = b"".join(p for p in pieces(plan) if isinstance(p, bytes))
 
     sizes = [
         int(size, 8) for size in re.findall(rb"@LongLink\0+.{24}([0-7]{11})", heads)
@@ -192,6 +193,7 @@ def test_sections_that_several_processes_write_share_as_well(mounted, monkeypatc
 
     monkeypatch.setattr("flatten.outputs.tar.WORTHWHILE", 0)
     monkeypatch.setattr("flatten.plan.make.MARK", 1)
+    monkeypatch.setattr("flatten.plan.pieces.MARK", 1)
     monkeypatch.setattr("flatten.host.processes.processes", lambda: 4)
     flatten.export(mounted / "image.tar", mounted / "out.tar", reflink="always")
 

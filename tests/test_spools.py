@@ -117,6 +117,7 @@ def test_what_is_given_back_is_of_no_other_member(mixed, monkeypatch, processes)
     monkeypatch.setattr("flatten.outputs.tar.WORTHWHILE", 0 if processes > 1 else 1000)
     monkeypatch.setattr("flatten.outputs.tar.SMALL", 1 << 40)
     monkeypatch.setattr("flatten.plan.make.MARK", 1)
+    monkeypatch.setattr("flatten.plan.pieces.MARK", 1)
     monkeypatch.setattr("flatten.host.processes.processes", lambda: processes)
 
     flatten.export(mixed / "gzip.tar", mixed / "gzip.out")

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError, quoted
 from ..host.limits import Limits
 from ..image.history import Point
+from ..image.image import Image
 from ..sources import open as sources
 from ..sources.open import Opened
-from ..tar.members import Image
 from ..tree.edit import Addition, Edits
 from ..tree.owners import OwnerMap, parse_owner_map
 from .messages import say

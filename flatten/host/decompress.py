@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from ..errors import FormatError
-from ..tar.members import LayerBytes
+from .files import LayerBytes
 
 CHUNK: Final = 1 << 20  # bytes of a plain chunk; threads take turns after each
 INPUT: Final = 1 << 17

@@ -2,9 +2,36 @@
 
 import os
 import stat
+from typing import Protocol
 
 from ..errors import FlattenError, FormatError
-from ..tar.members import LayerBytes
+from ..tar.read_header import HeaderBytes
+
+
+class LayerBytes(HeaderBytes, Protocol):
+    """The bytes of one layer's tar stream, read at offsets."""
+
+    def readinto(self, offset: int, view: memoryview) -> None:
+        """Fill ``view``.
+
+        Raises:
+            FormatError: The stream ends too soon.
+        """
+
+    def extent(self, offset: int) -> tuple[int, int, int] | None:
+        """Return a descriptor, its offset, and how many bytes can be copied from it.
+
+        None where there is none: for bytes that are made as they are read.
+        """
+
+    def origin(self, offset: int) -> int | None:
+        """Return where ``offset`` is in a file that lasts; None where it is in none."""
+
+    def sample(self) -> int | None:
+        """Return a descriptor of such a file, to ask what its file system can do."""
+
+    def release(self, offset: int, count: int) -> None:
+        """Give back the memory that bytes are in, if it is ours: nobody reads them."""
 
 
 class File:

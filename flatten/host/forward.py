@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from ..errors import FormatError
-from ..tar.members import HeaderBytes, LayerBytes
+from ..tar.read_header import HeaderBytes
 from .decompress import decompress
+from .files import LayerBytes
 from .inputs import compression
 from .limits import Limits
 

@@ -5,10 +5,9 @@ import stat
 from collections.abc import Iterable
 
 from ..errors import FlattenError, SourceError, quoted, shown
-from ..tar.members import LayerBytes
 from ..tar.wire import BLOCK_SIZE, checksum_error
 from .decompress import CHUNK, sniff
-from .files import File
+from .files import File, LayerBytes
 from .spools import Pool, Spool
 
 

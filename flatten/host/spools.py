@@ -29,9 +29,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Final
 
 from ..errors import FlattenError, FormatError
-from ..tar.members import LayerBytes
 from .decompress import CHUNK, decompress
-from .files import File, fill
+from .files import File, LayerBytes, fill
 from .limits import Limits, free_memory
 from .space import Freeing
 

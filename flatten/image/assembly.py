@@ -18,9 +18,11 @@ from typing import Final, NoReturn
 from ..errors import FlattenError, FormatError, quoted
 from ..host.beneath import Beneath
 from ..host.decompress import CHUNK
+from ..host.files import LayerBytes
 from ..host.spools import Pool, Spool
-from ..tar.members import HeaderBytes, LayerBytes, Place
+from ..tar.read_header import HeaderBytes
 from .crc64 import crc64
+from .image import Place
 
 MAX_TREES: Final = 1 << 16
 _UNKNOWN: Final = -1

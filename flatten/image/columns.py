@@ -4,7 +4,8 @@ from array import array
 from dataclasses import dataclass
 
 from ..errors import FormatError
-from ..tar.members import Allowance, Column, Extra, LayerIndex, Members, Owner, Removal
+from ..tar.layer import LayerIndex, Removal
+from ..tar.members import Allowance, Column, Extra, Members, Owner
 
 
 @dataclass(frozen=True, slots=True)

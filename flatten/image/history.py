@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..errors import FormatError, UsageError, quoted
-from ..tar.members import Image
+from .image import Image
 from .instructions import config_after
 
 MAX_STEPS: Final = 1 << 16

@@ -7,10 +7,11 @@ from typing import Final
 
 from ..errors import FlattenError
 from ..host.limits import Limits
-from ..tar.members import Image, Layer, LayerIndex, Members
-from ..tar.reader import read_layer
+from ..tar.layer import LayerIndex, read_layer
+from ..tar.members import Members
 from ..tree.tree import Tree
 from .columns import Rows
+from .image import Image, Layer
 
 WORTHWHILE: Final = 1 << 26  # bytes of layers to read in more than one process
 AHEAD: Final = 1 << 18  # members that each process reads ahead: 30 MB

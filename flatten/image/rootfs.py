@@ -8,9 +8,9 @@ from ..host.files import File
 from ..host.inputs import open_file, plain
 from ..host.limits import Limits
 from ..host.spools import Pool
-from ..sources.documents import BlobLayer
-from ..tar.members import Image
 from ..tar.wire import BLOCK_SIZE, ZEROS, checksum_error
+from .blob import BlobLayer
+from .image import Image
 
 KIND: Final = "rootfs"
 

@@ -25,8 +25,9 @@ from typing import Final
 from ..errors import FormatError
 from ..host.beneath import Beneath
 from ..host.decompress import decompress
+from ..host.files import LayerBytes
 from ..host.spools import Pool, Spool
-from ..tar.members import NO_EXTRA, LayerBytes, Members, SparseMap
+from ..tar.members import NO_EXTRA, Members, SparseMap
 from ..tar.reader import TarReader
 from ..tar.wire import BLOCK_SIZE, normalise
 from .assembly import Assembly

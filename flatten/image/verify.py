@@ -15,8 +15,9 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from ..errors import FlattenError, IntegrityError
+from ..host.files import LayerBytes
 from ..host.spools import Spool, taking_turns
-from ..tar.members import Layer, LayerBytes
+from .image import Layer
 
 STEP: Final = 1 << 20  # 0.7 ms of SHA-256
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ..errors import quoted
 from ..host.compress import compressing, parse_spec
+from ..image.image import Image
 from ..options import Options
-from ..tar.members import Image
 from . import atomic
 from .job import Job, Shape
 from .write_cpio import MAX_NUMBER, cpio_pieces

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ..errors import FlattenError, UsageError, quoted
 from ..host.beneath import remove_tree
+from ..image.image import Image
 from ..options import Options
-from ..tar.members import Image
 from .job import Job, Shape
 from .write_dir import write_directory
 

@@ -24,11 +24,13 @@ from typing import Any, Final
 from ..errors import FlattenError, UsageError, quoted
 from ..host.compress import Sink, compressing, parse_spec
 from ..host.decompress import sniff
-from ..host.files import File
+from ..host.files import File, LayerBytes
 from ..image.history import cut, read_history
+from ..image.image import Image, Layer
 from ..options import Options
-from ..plan.make import pieces
-from ..tar.members import FILE, Image, Layer, LayerBytes, Piece, Span
+from ..plan.pieces import pieces
+from ..plan.plan import Piece, Span
+from ..tar.members import FILE
 from ..tar.wire import BLOCK_SIZE
 from ..tar.write_header import POSIX_MAGIC, header
 from . import atomic

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ..host.files import LayerBytes
 from ..host.spools import Spool
+from ..image.image import Image
 from ..options import nothing
-from ..tar.members import Image, LayerBytes, Plan
+from ..plan.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

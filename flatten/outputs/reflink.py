@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import FlattenError
-from ..tar.members import Image
+from ..image.image import Image
 
 FICLONERANGE: Final = 0x4020940D
 _RANGE: Final = struct.Struct("=qQQQ")  # source, its offset, length, our offset

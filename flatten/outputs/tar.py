@@ -11,9 +11,10 @@ from typing import Final
 from ..errors import quoted
 from ..host.compress import PlainSink, Sink, compressing, parse_spec
 from ..host.space import reserve
+from ..image.image import Image
 from ..options import Options
-from ..plan.make import pieces, sections
-from ..tar.members import Image, Section
+from ..plan.pieces import pieces, sections
+from ..plan.plan import Section
 from . import atomic
 from .job import Job, Shape
 from .reflink import sharing_block

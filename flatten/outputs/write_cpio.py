@@ -15,18 +15,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from ..errors import FlattenError, quoted
-from ..tar.members import (
-    BLOCK,
-    CHAR,
-    DIRECTORY,
-    FIFO,
-    FILE,
-    NO_EXTRA,
-    SYMLINK,
-    Piece,
-    Plan,
-    Span,
-)
+from ..plan.plan import Piece, Plan, Span
+from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK
 
 MAX_NUMBER: Final = (1 << 32) - 1  # eight hex digits
 TRAILER: Final = b"TRAILER!!!"

@@ -19,18 +19,10 @@ from typing import Final
 
 from ..errors import FlattenError, quoted
 from ..host.beneath import Beneath
+from ..host.files import LayerBytes
+from ..plan.plan import Plan
 from ..tar import xattrs
-from ..tar.members import (
-    BLOCK,
-    CHAR,
-    DIRECTORY,
-    FIFO,
-    FILE,
-    NO_EXTRA,
-    SYMLINK,
-    LayerBytes,
-    Plan,
-)
+from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK
 
 MAX_PATH: Final = 4095  # bytes that the kernel takes for one path (PATH_MAX - 1)
 STEP: Final = 1 << 20

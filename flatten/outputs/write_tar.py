@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from ..host.compress import Sink
-from ..tar.members import MERGED, LayerBytes, Piece, Span
+from ..host.files import LayerBytes
+from ..plan.plan import MERGED, Piece, Span
 from ..tar.wire import BLOCK_SIZE
 from .reflink import clone
 

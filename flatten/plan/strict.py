@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ..errors import FormatError, quoted
-from ..tar.members import BLOCK, CHAR, FILE, NO_EXTRA, SYMLINK, Members, Plan
+from ..tar.members import BLOCK, CHAR, FILE, NO_EXTRA, SYMLINK, Members
+from .plan import Plan
 
 SETUID: Final = frozenset(
     f"{folder}/{name}".encode()

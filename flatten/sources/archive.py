@@ -3,9 +3,9 @@
 from typing import Final, NoReturn
 
 from ..errors import FormatError, quoted
-from ..host.files import Window, read_whole
+from ..host.files import LayerBytes, Window, read_whole
 from ..host.spools import Pool
-from ..tar.members import FILE, LINK, NO_EXTRA, SYMLINK, LayerBytes, Members
+from ..tar.members import FILE, LINK, NO_EXTRA, SYMLINK, Members
 from ..tar.reader import TarReader
 from ..tar.wire import normalise
 from .documents import Documents

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..errors import FlattenError, FormatError, SourceError, UsageError, quoted, shown
-from ..tar.members import Image
+from ..image.image import Image
 
 CONTAINER: Final = "container:"
 """Begins the names of containers, in references."""

@@ -22,18 +22,11 @@ from functools import partial
 from typing import Any
 
 from ..errors import FormatError, quoted, shown
-from ..tar.members import Image
+from ..image.blob import BlobLayer
+from ..image.image import Image
 from .archive import Archive
 from .choice import Entry, Platform, config_platform
-from .documents import (
-    DIGEST,
-    MAX_LAYERS,
-    BlobLayer,
-    Files,
-    blob_digest,
-    diff_ids,
-    read_json,
-)
+from .documents import DIGEST, MAX_LAYERS, Files, blob_digest, diff_ids, read_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from ..host.inputs import open_file, plain
 from ..host.limits import Limits
 from ..host.spools import Pool
 from ..image.history import Point, cut
-from ..tar.members import Image
+from ..image.image import Image
 from .archive import Archive
 from .choice import CONTAINER, Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files

@@ -16,22 +16,12 @@ PAX 1.0                 numbers on lines, in the blocks that start the data
 What cannot be read raises ValueError; the reader of the stream knows where.
 """
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from ..errors import quoted
 from . import wire
 from .extended import Ahead, Records, kept_records, meant
-from .members import (
-    BLOCK,
-    CHAR,
-    DIRECTORY,
-    FILE,
-    LINK,
-    SYMLINK,
-    Extra,
-    HeaderBytes,
-    Owner,
-)
+from .members import BLOCK, CHAR, DIRECTORY, FILE, LINK, SYMLINK, Extra, Owner
 from .wire import BLOCK_SIZE, parse_decimal, parse_number
 
 MAX_NUMBER: Final = 1 << 62  # of sizes and times: sums of two fit a column
@@ -40,6 +30,16 @@ MAX_OWNER: Final = 1 << 32  # as Linux; GNU tar fails on more
 _PLAIN_FLAGS: Final = frozenset(b"123456")
 
 Regions = list[tuple[int, int]]
+
+
+class HeaderBytes(Protocol):
+    """What is needed of a tar stream to read its headers, first to last."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return ``count`` bytes; fewer only at the end of the stream."""
+
+    def size(self) -> int:
+        """Return the length of the stream."""
 
 
 class Fields(NamedTuple):

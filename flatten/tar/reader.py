@@ -21,7 +21,7 @@ import zlib
 from typing import Final, NoReturn
 
 from ..errors import FormatError, quoted
-from . import extended, whiteout, wire
+from . import extended, wire
 from .extended import Ahead
 from .members import (
     DIRECTORY,
@@ -30,13 +30,9 @@ from .members import (
     MAX_NAME,
     NO_EXTRA,
     SYMLINK,
-    HeaderBytes,
-    LayerIndex,
     Members,
-    Removal,
-    drop_items,
 )
-from .read_header import MAX_NUMBER, Fields, parse_owner, read_header
+from .read_header import MAX_NUMBER, Fields, HeaderBytes, parse_owner, read_header
 from .wire import BLOCK_SIZE, ZEROS, parse_number, remember
 
 NEAR: Final = 1 << 13  # how far the next header may be, to read more of them at once
@@ -51,12 +47,6 @@ _NUMBERS: Final[dict[bytes, int]] = {}
 """What texts in headers mean: a checksum that of its ASCII block, less 1; a number."""
 
 _PARSED: Final = 32  # for a record, kept or not: 4 million take ten seconds
-_TOC: Final = b"stargz.index.json"
-_ESTARGZ: Final = frozenset((_TOC, b".prefetch.landmark", b".no.prefetch.landmark"))
-"""What eStargz adds to a layer: its table of contents, which comes last, and marks.
-
-Reference: stargz-snapshotter docs/estargz.md, "TOC" and "Prioritized Files".
-"""
 
 _PLAIN: Final = frozenset((FILE, LINK, SYMLINK, DIRECTORY))  # nothing else in them
 _SIZE: Final = "a size of {:,} bytes"
@@ -357,65 +347,3 @@ def _target(kind: int, target: bytes) -> bytes:
         return _path(target)
     except ValueError as error:
         raise ValueError(f"hard link to {error}") from error
-
-
-def read_layer(
-    source: HeaderBytes, where: str, layer: int, into: Members
-) -> LayerIndex:
-    """Read the headers of a layer tar.
-
-    Args:
-        source: The uncompressed stream.
-        where: The layer's name in messages.
-        layer: The layer's position in its image.
-        into: Receives a row for each member that is not a whiteout.
-
-    Raises:
-        FormatError: The stream breaks the format, or a name leaves the root.
-    """
-    reader = TarReader(source, where)
-    index = LayerIndex(where, len(into), reader.paths)
-    reader.read(into)
-    _take_marks(reader, index, into)
-    into.layers.extend([layer] * (len(into) - index.first))
-    if b"" in index.paths:
-        for row, path in enumerate(index.paths, index.first):
-            if not path and into.kinds[row] != DIRECTORY:
-                reader.fail("the root is not a directory", into.data[row] - BLOCK_SIZE)
-    return index
-
-
-def _take_marks(reader: TarReader, index: LayerIndex, into: Members) -> None:
-    """Take out what is no member: whiteouts, which become removals, and eStargz's."""
-    taken: set[int] = set()
-    aside: set[bytes] = set()
-    for row in reader.hidden:
-        path, offset = index.paths[row - index.first], into.data[row] - BLOCK_SIZE
-        try:
-            meaning, victim = whiteout.classify(path)
-        except ValueError as error:
-            reader.fail(f"{error}: {quoted(path)}", offset)
-        if meaning == whiteout.ASIDE:
-            aside.add(path)
-        elif meaning != whiteout.ORDINARY:
-            opaque = meaning == whiteout.OPAQUE
-            index.removals.append(Removal(victim, opaque, offset))
-            taken.add(row)
-    taken |= _added_by_estargz(index)
-    if taken:
-        gone = sorted(taken)
-        into.drop(index.first, gone)
-        drop_items(index.paths, 0, [row - index.first for row in gone])
-    if aside:
-        rows = enumerate(index.paths, index.first)
-        index.aside = {row for row, path in rows if path in aside}
-
-
-def _added_by_estargz(index: LayerIndex) -> set[int]:
-    """Return the rows that eStargz adds; without its table, files are called so."""
-    if _ESTARGZ.isdisjoint(index.paths):
-        return set()
-    rows = [n for n, path in enumerate(index.paths) if path in _ESTARGZ]
-    if index.paths[rows[-1]] != _TOC:
-        return set()
-    return {index.first + row for row in rows}

@@ -17,7 +17,8 @@ from typing import Final, NoReturn
 
 from ..errors import FormatError, quoted
 from ..tar import whiteout
-from ..tar.members import DIRECTORY, LINK, SYMLINK, LayerIndex, Members
+from ..tar.layer import LayerIndex
+from ..tar.members import DIRECTORY, LINK, SYMLINK, Members
 
 MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
 MAX_FOLLOWED: Final = 1 << 24  # bytes of their texts, for all paths: two seconds

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from ..errors import FormatError
 from ..image.history import read_history
-from ..tar.members import Image
+from ..image.image import Image
 
 _CREATED: Final = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|[+-]\d\d:\d\d)"

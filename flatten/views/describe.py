@@ -28,19 +28,10 @@ from typing import Any, Final
 
 from ..errors import FlattenError, quoted
 from ..host.beneath import Beneath
+from ..host.files import LayerBytes
+from ..plan.plan import Plan
 from ..tar import xattrs
-from ..tar.members import (
-    BLOCK,
-    CHAR,
-    DIRECTORY,
-    FIFO,
-    FILE,
-    NO_EXTRA,
-    SYMLINK,
-    LayerBytes,
-    Members,
-    Plan,
-)
+from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK, Members
 
 Row = dict[str, Any]
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..image.columns import Rows
-from ..tar.members import Extra, Removal
+from ..tar.layer import Removal
+from ..tar.members import Extra
 
 MAGIC: Final = b"flatten index 1\n"  # the number changes with what an index holds
 SUFFIX: Final = ".index"

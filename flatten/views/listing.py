@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 
 from ..errors import FlattenError, quoted
 from ..image.read import Index
-from ..plan.make import later_names, walk
 from ..tar.members import SYMLINK
 from ..tree.patterns import Patterns
+from ..tree.walk import later_names, walk
 
 MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
 

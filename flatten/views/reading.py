@@ -6,10 +6,11 @@ from functools import partial
 from ..host.limits import Limits
 from ..image import read
 from ..image.columns import Rows
+from ..image.image import Image, Layer
 from ..image.read import Index
 from ..image.verify import checking
-from ..tar.members import Image, Layer, LayerIndex, Members
-from ..tar.reader import read_layer
+from ..tar.layer import LayerIndex, read_layer
+from ..tar.members import Members
 from .index_cache import IndexCache, pack
 
 

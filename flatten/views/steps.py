@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..image.history import History, read_history
-from ..tar.members import Image, LayerIndex, Members
+from ..image.image import Image
+from ..tar.layer import LayerIndex
+from ..tar.members import Members
 
 
 def list_steps(

@@ -12,22 +12,14 @@ from typing import Any, Final
 
 from ..errors import FlattenError, UsageError, quoted
 from ..host.limits import Limits
+from ..image.chain_ids import layer_chains
+from ..image.image import Image, Layer
 from ..sources.open import Opened
-from ..tar.members import (  # fmt: skip
-    FILE,
-    LINK,
-    SYMLINK,
-    Image,
-    Layer,
-    LayerIndex,
-    Members,
-    Removal,
-)
-from ..tar.reader import read_layer
+from ..tar.layer import LayerIndex, Removal, read_layer
+from ..tar.members import FILE, LINK, SYMLINK, Members
 from ..tar.wire import normalise
 from ..tree.tree import Tree
 from .describe import describe
-from .stored import layer_chains
 
 MAX_WAYS: Final = 1000
 """Ways to one path, through symlinks; more are not followed."""

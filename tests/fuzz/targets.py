@@ -18,13 +18,14 @@ from flatten.host.spools import Pool
 from flatten.image.assembly import Assembly
 from flatten.image.tarsplit import assemble
 from flatten.outputs.write_tar import write_tar
-from flatten.plan.make import make_plan, pieces
+from flatten.plan.make import make_plan
+from flatten.plan.pieces import pieces
 from flatten.sources.engines.bolt import Bucket, fnv64a, read_bolt
 from flatten.tar import wire
 from flatten.tar.extended import Ahead, kept_records, meant
+from flatten.tar.layer import read_layer
 from flatten.tar.members import Members
 from flatten.tar.read_header import read_header
-from flatten.tar.reader import read_layer
 from flatten.tree.tree import Tree
 
 SMALL: Final = 1 << 24  # bytes of output that are looked at

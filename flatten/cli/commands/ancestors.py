@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Iterable
 
-from ...tar.members import Image
+from ...image.image import Image
 from ...views import ancestry
 from ...views.ancestry import Kin
 from .. import options

@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import SourceError, UsageError, quoted
 from ...image import rootfs
 from ...image.history import cut
-from ...tar.members import Image
+from ...image.image import Image
 from ...views.describe import describe
 from ...views.trees import CONTENT, FIELDS, Change, Side, compare
 from .. import options

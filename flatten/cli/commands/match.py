@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError, quoted
+from ...image.image import Image
 from ...image.instructions import with_command
-from ...tar.members import Image
 from ...views.ancestry import Match, match
 from .. import options
 from ..messages import say

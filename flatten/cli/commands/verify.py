@@ -8,9 +8,9 @@ from dataclasses import asdict
 
 from ...errors import IntegrityError, UsageError, quoted, shown
 from ...export import plan_image
+from ...image.image import Image
 from ...image.rootfs import open_rootfs
 from ...options import Options
-from ...tar.members import Image
 from ...views.describe import Row, directory_rows, plan_rows
 from ...views.differences import FIELDS, Difference, differences, read_list
 from .. import options

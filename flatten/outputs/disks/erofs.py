@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from ...image.image import Image
 from ...options import Options
-from ...tar.members import Image
 from .. import atomic
 from ..job import Job, Shape
 from . import tools

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import UsageError, quoted
+from ...image.image import Image
 from ...options import Options
-from ...tar.members import DIRECTORY, FILE, NO_EXTRA, SYMLINK, Image, Plan
+from ...plan.plan import Plan
+from ...tar.members import DIRECTORY, FILE, NO_EXTRA, SYMLINK
 from .. import atomic
 from ..job import Job, Shape
 from . import tools

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ...image.image import Image
 from ...options import Options
-from ...tar.members import Image
 from .. import atomic
 from ..job import Job, Shape
 from . import ext4, tools

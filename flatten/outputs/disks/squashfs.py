@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Final
 
 from ...host.compress import PlainSink
+from ...image.image import Image
 from ...options import Options
-from ...plan.make import pieces
-from ...tar.members import Image
+from ...plan.pieces import pieces
 from .. import atomic
 from ..job import Job, Shape
 from ..write_tar import write_tar

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...errors import quoted
 from ...host.compress import PlainSink
-from ...plan.make import pieces
+from ...plan.pieces import pieces
 from .. import atomic
 from ..job import Job
 from ..write_dir import write_directory

@@ -28,7 +28,7 @@ from struct import Struct
 from typing import Final, NoReturn, TypeVar
 
 from ...errors import FlattenError, FormatError
-from ...tar.members import LayerBytes
+from ...host.files import LayerBytes
 
 MAX_READ: Final = 1 << 28  # bytes of pages; a node with 10,000 images has some 50 MB
 TRIES: Final = 20  # a busy daemon commits some times a second, reading takes less

@@ -21,9 +21,11 @@ from functools import partial
 from typing import Final
 
 from ...errors import FlattenError, FormatError, quoted
-from ...tar.members import Image, Layer
+from ...image.blob import BlobLayer
+from ...image.chain_ids import chain_ids
+from ...image.image import Image, Layer
 from ..choice import Entry, container_entry
-from ..documents import DIGEST, BlobLayer, Files, chain_ids
+from ..documents import DIGEST, Files
 from ..folder import Folder
 from ..oci_layout import Manifest
 from . import containerd_metadata

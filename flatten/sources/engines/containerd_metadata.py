@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from ...errors import FormatError, quoted
+from ...image.image import Place
 from ...image.union import FUSE, OVERLAY
-from ...tar.members import Place
 from .bolt import Bucket, read_bolt
 from .drivers import Driver
 from .root import Root

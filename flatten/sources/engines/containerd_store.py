@@ -8,9 +8,12 @@ from typing import Any, Final
 from ...errors import FormatError, IntegrityError, quoted
 from ...host.beneath import Beneath
 from ...image.assembly import AssembledLayer
-from ...tar.members import HeaderBytes, Image
+from ...image.blob import BlobLayer
+from ...image.chain_ids import chain_ids
+from ...image.image import Image
+from ...tar.read_header import HeaderBytes
 from ..choice import Entry, broken_entry
-from ..documents import DIGEST, BlobLayer, chain_ids, read_json
+from ..documents import DIGEST, read_json
 from ..folder import Folder
 from ..oci_layout import Manifest, join, manifests
 from . import containerd_metadata

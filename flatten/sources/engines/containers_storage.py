@@ -14,8 +14,8 @@ from functools import partial
 from typing import Final
 
 from ...errors import FlattenError
+from ...image.image import Image, Place
 from ...image.union import FUSE, OVERLAY
-from ...tar.members import Image, Place
 from ..choice import Entry, Platform, config_platform, container_entry
 from ..documents import Files, diff_ids
 from ..folder import Folder

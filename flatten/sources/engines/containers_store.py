@@ -28,9 +28,10 @@ from typing import Any, Final, NoReturn
 from ...errors import FormatError, quoted
 from ...host.beneath import Beneath
 from ...image.assembly import Headers
+from ...image.chain_ids import chain_ids
 from ...image.directory import Owners
-from ...tar.members import HeaderBytes
-from ..documents import DIGEST, chain_ids, read_json
+from ...tar.read_header import HeaderBytes
+from ..documents import DIGEST, read_json
 from .drivers import Driver, Stack, Stored
 from .root import ID, Root
 from .user_namespace import Ranges, is_users, parse_ranges, user_owners

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from ...errors import FlattenError, FormatError, quoted
-from ...tar.members import Image, Place
+from ...image.image import Image, Place
 from ..choice import Entry, config_platform, container_entry
 from ..documents import Files, read_json
 from ..folder import Folder

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 from ...errors import FormatError, quoted
 from ...image.assembly import AssembledLayer, Assembly
+from ...image.blob import BlobLayer
+from ...image.image import Layer
 from ...image.union import AUFS
-from ...tar.members import Layer
-from ..documents import MAX_DOCUMENT, MAX_LAYERS, BlobLayer, read_json
+from ..documents import MAX_DOCUMENT, MAX_LAYERS, read_json
 from .drivers import Driver, Stack, Stored
 from .root import ID, Root
 

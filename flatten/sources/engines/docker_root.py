@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import FormatError
 from ...image.assembly import AssembledLayer
-from ...tar.members import Image, Place
+from ...image.image import Image, Place
 from ..choice import Entry, config_platform, container_entry
 from ..documents import Files
 from ..folder import Folder

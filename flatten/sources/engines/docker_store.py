@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import FormatError, IntegrityError, quoted
-from ..documents import DIGEST, chain_ids, diff_ids, read_json
+from ...image.chain_ids import chain_ids
+from ..documents import DIGEST, diff_ids, read_json
 from .drivers import Driver, Stack, Stored
 from .root import ID, TREE_ID, Root
 

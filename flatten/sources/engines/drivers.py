@@ -29,8 +29,8 @@ from ...errors import FormatError, quoted
 from ...host.beneath import Beneath
 from ...image.assembly import AssembledLayer, Assembly
 from ...image.directory import Owners, Reading, changes, walk
+from ...image.image import Place
 from ...image.union import AUFS, FUSE, OVERLAY, PLAIN, Style
-from ...tar.members import Place
 from .root import Root
 
 

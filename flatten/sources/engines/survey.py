@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ...tar.members import Place
+from ...image.image import Place
 from .drivers import Driver
 from .root import TREE_ID, Root
 

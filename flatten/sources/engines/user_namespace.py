@@ -18,8 +18,9 @@ from typing import Final
 from ...errors import FormatError
 from ...host.beneath import Beneath
 from ...image.directory import Owners
-from ...tar.members import LINK, HeaderBytes, Members
-from ...tar.reader import read_layer
+from ...tar.layer import read_layer
+from ...tar.members import LINK, Members
+from ...tar.read_header import HeaderBytes
 
 OVERFLOW: Final = 65534
 """What the kernel shows where an id is in no map."""
