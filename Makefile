@@ -50,8 +50,8 @@ check-engines: $(VENV)/.installed
 
 fuzz: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=fuzz FLATTEN_ROUNDS=20000 FLATTEN_MOMENTS=200 \
-	  $(BIN)/python -m pytest tests/test_random.py tests/test_agreement.py \
-	  tests/test_extraction.py tests/test_signals.py
+	  $(BIN)/python -m pytest tests/tree/test_random.py tests/outputs/test_agreement.py \
+	  tests/outputs/test_extraction.py tests/cli/test_signals.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py --quick --rivals
