@@ -8,6 +8,7 @@ import pytest
 import flatten
 from builders import archive, config, digest, layers
 from fixtures import needs_fixtures
+from flatten.cli.commands import match as match_command
 from flatten.image.image import Image
 from flatten.sources.open import open_family
 from flatten.views.ancestry import ancestors, common, derived, match
