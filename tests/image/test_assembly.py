@@ -11,7 +11,7 @@ from io import BytesIO
 import pytest
 from test_headers import sparse_gnu, sparse_pax
 
-from builders import layer, member, naive_crc64, split, split_lines
+from builders import TRUSTED, layer, member, naive_crc64, split, split_lines
 from flatten import FlattenError, FormatError, IntegrityError
 from flatten.host.beneath import MAX_OPEN, Beneath
 from flatten.host.inputs import open_file
@@ -47,7 +47,7 @@ def make(tmp_path):
     def run(tar=LAYER, record=None, **limits):
         tree = tmp_path / "tree"
         with tarfile.open(fileobj=BytesIO(tar)) as opened:
-            opened.extractall(tree, filter="fully_trusted")
+            opened.extractall(tree, **TRUSTED)
         (tmp_path / "split.gz").write_bytes(split(tar) if record is None else record)
         pool = Pool(Limits(**limits))
         pools.append(pool)
@@ -136,7 +136,7 @@ def test_a_sparse_file_that_is_recorded_with_its_holes(make, hole):
     ]
     assembly, tree = make(layer("other"), split_lines(entries))
     with tarfile.open(fileobj=BytesIO(tar)) as opened:
-        opened.extractall(tree, filter="fully_trusted")
+        opened.extractall(tree, **TRUSTED)
 
     assert assembly.read(0, len(tar)) == tar
     descriptor, place, length = assembly.extent(start + 3)

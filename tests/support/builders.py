@@ -43,6 +43,12 @@ class Bytes:
         return len(self.data)
 
 
+TRUSTED: Any = (
+    {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
+)
+"""Arguments with which tarfile extracts all as it is; before 3.11.4 it has no filters."""
+
+
 def number(value: int, width: int) -> bytes:
     """Write a header's number: octal, or base-256 where that is too narrow."""
     if 0 <= value < 8 ** (width - 1):
@@ -348,7 +354,7 @@ def docker_root(
         tree = folder / place.format(f"{position:02x}" * 32)
         tree.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
-            opened.extractall(tree, filter="fully_trusted")
+            opened.extractall(tree, **TRUSTED)
     diff_ids = [f"sha256:{digest(tar)}" for tar in tars]
     places = docker_documents(folder / "image" / driver, diff_ids, names, **more)
     for layer_dir, tar in zip(places, tars, strict=True):

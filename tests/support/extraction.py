@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from builders import layer
+from builders import TRUSTED, layer
 from oracle import Entry, Inode, Tree, is_whiteout, remove_hidden
 
 Extractor = Callable[[Path, Path], None]
@@ -49,7 +49,7 @@ def python(tar: Path, folder: Path) -> None:
             _clear(folder / info.name, keep_directory=info.isdir())
             opened.extract(
                 info, folder, set_attrs=not info.islnk(), numeric_owner=True,
-                filter="fully_trusted",
+                **TRUSTED,
             )  # fmt: skip
 
 

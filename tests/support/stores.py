@@ -6,7 +6,7 @@ import tarfile
 from base64 import b64encode
 
 from bolts import bolt
-from builders import config, digest, oci_files, split
+from builders import TRUSTED, config, digest, oci_files, split
 
 TREES = {
     "overlay": "overlay/{}/diff",
@@ -53,7 +53,7 @@ def podman_image(
             continue
         for below in tars[: position + 1] if driver != "overlay" else [tar]:
             with tarfile.open(fileobj=io.BytesIO(below)) as opened:
-                opened.extractall(tree, filter="fully_trusted")
+                opened.extractall(tree, **TRUSTED)
         (root / f"{driver}-layers" / f"{layer_id}.tar-split.gz").write_bytes(split(tar))
         made = {
             "id": layer_id,

@@ -10,7 +10,7 @@ from io import BytesIO
 import pytest
 
 import flatten
-from builders import digest, layer, layers, split
+from builders import TRUSTED, digest, layer, layers, split
 from fixtures import right
 from flatten import FormatError, IntegrityError
 from listing import contents, listing
@@ -98,7 +98,7 @@ def graph(folder, tars=TARS, *, driver="aufs", place="aufs/diff/{}"):
             document["parent"] = ids[position - 1]
         (step / "json").write_text(json.dumps(document))
         with tarfile.open(fileobj=BytesIO(tar)) as opened:
-            opened.extractall(folder / place.format(id_), filter="fully_trusted")
+            opened.extractall(folder / place.format(id_), **TRUSTED)
     suffix = f"-{driver}" if driver else ""
     text = json.dumps({"Repositories": {"app": {"1": ids[-1]}}})
     (folder / f"repositories{suffix}").write_text(text)
