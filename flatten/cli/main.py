@@ -48,14 +48,23 @@ def _answer(arguments: list[str]) -> int:
         _fail(str(error))
         return error.exit_code
     except BrokenPipeError:  # the reader left: say nothing, as cat does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard_output()
         return BROKEN_PIPE
     except OSError as error:  # of standard output, mostly: the others are named
+        _discard_output()
         _fail(f"{shown(str(error.filename or 'standard output'))}: {error.strerror}")
         return FlattenError.exit_code
     except MemoryError:
         _fail("out of memory")
         return FlattenError.exit_code
+
+
+def _discard_output() -> None:
+    """Send what is still in the buffer of standard output nowhere.
+
+    Python writes it once more when it ends, and makes a second failure of it.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _occupy_descriptors() -> None:
@@ -83,10 +92,18 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     name, rest = registry.split(arguments)
     parser = registry.build_parser(name)
-    code = registry.find(name).run(parser.parse_intermixed_args(rest))
+    try:
+        code = registry.find(name).run(parser.parse_intermixed_args(rest))
+    except SystemExit:  # --help was printed
+        _flush_output()
+        raise
+    _flush_output()
+    return code
+
+
+def _flush_output() -> None:
     if sys.stdout is not None:
         sys.stdout.flush()
-    return code
 
 
 def _with_named_stdin(argv: Sequence[str] | None) -> list[str]:

@@ -384,10 +384,12 @@ def test_a_reader_that_leaves_is_no_failure_to_speak_of(tmp_path):
     assert got.stdout.splitlines()[1] == "141"
 
 
-def test_a_full_disk_is_said(tmp_path):
+@pytest.mark.parametrize("words", ["ls {}", "config {}", "layers {}", "--help"])
+def test_a_full_disk_is_said(tmp_path, monkeypatch, words):
     image = docker(tmp_path, layers(["a"]))
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
-    got = shell(f"$FLATTEN ls {image} > /dev/full")
+    got = shell(f"$FLATTEN {words.format(image)} > /dev/full")
 
     assert (got.returncode, got.stderr) == (
         1,
