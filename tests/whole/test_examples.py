@@ -66,7 +66,7 @@ def test_make_makes_what_is_asked_for_once(image, tmp_path):
 
     assert (first.returncode, second.returncode, third.returncode) == (0, 0, 0)
     assert contents(tmp_path / "app.rootfs.tar") == {"a": "0", "d/": "", "d/x": "0"}
-    assert " -o app.rootfs.tar app.tar" in first.stdout
+    assert " -o 'app.rootfs.tar' 'app.tar'" in first.stdout
     assert "is up to date" in second.stdout
     assert third.stdout == first.stdout
 
