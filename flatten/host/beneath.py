@@ -7,10 +7,13 @@ What is written or removed is reached through no symlink at all.
 
 import errno
 import os
+import re
 import threading
 from collections import OrderedDict
 from contextlib import suppress
 from typing import Final, Self
+
+from ..errors import quoted
 
 MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
 MAX_OPEN: Final = 256  # directories held open; a process may have 1,024 files
@@ -18,6 +21,8 @@ MAX_OPEN: Final = 256  # directories held open; a process may have 1,024 files
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _IS_LINK: Final = (errno.ENOTDIR, errno.ELOOP)  # maybe; readlink tells
+
+_ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 
 _Key = tuple[int, bytes]  # a root, and a path below it
 
@@ -290,14 +295,19 @@ class Beneath:
 def remove_tree(root: str | os.PathLike[str]) -> None:
     """Remove a directory and all below it, however deep, following no symlink.
 
+    Mounts below it are not entered: what is mounted there belongs to somebody else.
+
     Raises:
-        OSError: Something cannot be removed.
+        OSError: Something cannot be removed, or is a mount point (EBUSY).
     """
     top = os.open(root, _DIRECTORY)
     try:
         with Beneath(f"/proc/self/fd/{top}") as tree:
+            mount = _mount_id(top)
             found = [b""]
             for path in found:  # grows while it is gone through: parents come first
+                if _mount_id(tree.directory(path)) != mount:
+                    raise OSError(errno.EBUSY, f"{quoted(path)} is a mount point")
                 found += _unlink_files(tree, path)
             for path in reversed(found[1:]):
                 parent, name = _split(path)
@@ -305,6 +315,32 @@ def remove_tree(root: str | os.PathLike[str]) -> None:
     finally:
         os.close(top)
     os.rmdir(root)
+
+
+def _mount_id(descriptor: int) -> str:
+    """Return the id of the mount that a file is in (proc(5), fdinfo).
+
+    A device number would not do: a bind mount has that of its file system.
+    """
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as info:
+        return next(line for line in info if line.startswith("mnt_id:"))
+
+
+def mounts_below(path: str) -> list[str]:
+    """Return the mount points at or below a directory, by its resolved path.
+
+    proc(5), mountinfo: the fifth field, where space, tab, line end and backslash are
+    written as octal escapes.
+    """
+    with open("/proc/self/mountinfo", "rb") as file:
+        fields = [line.split(b" ")[4] for line in file]
+    points = [os.fsdecode(_ESCAPE.sub(_unescape, field)) for field in fields]
+    inside = os.path.join(path, "")
+    return [point for point in points if point == path or point.startswith(inside)]
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match[1], 8)])
 
 
 def _unlink_files(tree: Beneath, path: bytes) -> list[bytes]:

@@ -39,6 +39,8 @@ _HANDLE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICES: Final = {CHAR: stat.S_IFCHR, BLOCK: stat.S_IFBLK}
 _SET_IDS: Final = 0o6000
 
+ROOT: Final = b"./"  # the path of the root, first in a plan
+
 Advance = Callable[[int], object]
 
 
@@ -50,7 +52,7 @@ def write_directory(
     own: bool = True,
     advance: Advance | None = None,
 ) -> Counter[str]:
-    """Write all members below an empty directory.
+    """Write all members below an empty directory, whose own metadata stays as it is.
 
     Args:
         plan: What there is; its headers and sizes as a tar do not matter here.
@@ -72,8 +74,30 @@ def write_directory(
         for position in range(len(plan)):
             writer.add(position)
         for position in reversed(range(len(plan))):
-            writer.leave(position)
+            if plan.paths[position] != ROOT:
+                writer.leave(position)
     return writer.missed
+
+
+def describe_root(
+    plan: Plan, root: int, missed: Counter[str], *, own: bool = True
+) -> None:
+    """Give the directory itself its metadata: the last step, as others may enter then.
+
+    Args:
+        plan: What was written; without a root in it, nothing is done.
+        root: The directory's descriptor.
+        missed: Counts what could not be set.
+        own: Give it its owner; else it is the caller's.
+
+    Raises:
+        FlattenError: It cannot be set.
+    """
+    if plan.paths[:1] == [ROOT]:
+        with Beneath(f"/proc/self/fd/{root}") as tree:
+            writer = _Writer(plan, (), tree, own, None)
+            writer.leave(0)
+        missed.update(writer.missed)
 
 
 class _Writer:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,9 @@ from test_xattrs import ACL
 import flatten
 from builders import docker_archive, layers, member, pax
 from command import FLATTEN, run
+from flatten.host.beneath import remove_tree
+from flatten.outputs.choose import choose
+from flatten.outputs.job import Job
 
 NOBODY = 65_534
 
@@ -327,7 +331,7 @@ def test_an_interrupted_run_leaves_only_a_part_that_the_next_one_removes(tmp_pat
     words = [member(f"{n}", bytes(1 << 20)) for n in range(80)]
     (tmp_path / "i.tar").write_bytes(docker_archive(layers(["d/", *words])))
     with subprocess.Popen([*FLATTEN, "i.tar", "-o", "o/"], cwd=tmp_path) as running:
-        while not (tmp_path / "o.part" / "1").exists():
+        while not (tmp_path / ".o.flatten-part" / "1").exists():
             assert running.poll() is None
         running.send_signal(signal.SIGSTOP)
         second = run("i.tar", "-o", "o/", cwd=tmp_path)
@@ -335,10 +339,76 @@ def test_an_interrupted_run_leaves_only_a_part_that_the_next_one_removes(tmp_pat
     left = {p.name for p in tmp_path.iterdir()}
     third = run("i.tar", "-o", "o/", cwd=tmp_path)
 
-    assert (second.returncode, left) == (1, {"i.tar", "o.part"})
+    assert (second.returncode, left) == (1, {"i.tar", ".o.flatten-part"})
     assert "another run is writing it" in second.stderr
     assert third.returncode == 0
     assert {p.name for p in tmp_path.iterdir()} == {"i.tar", "o"}
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Return a directory "o" in which another one is mounted, with a file in it."""
+    precious = tmp_path / "elsewhere" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("data")
+    point = tmp_path / "o" / "a b" / "point"
+    point.mkdir(parents=True)
+    bind = subprocess.run(["mount", "--bind", precious.parent, point], check=False)
+    if bind.returncode != 0:
+        pytest.skip("needs to be allowed to mount")
+    yield precious
+    subprocess.run(["umount", point], check=False)
+    subprocess.run(["umount", tmp_path / "old" / "a b" / "point"], check=False,
+                   stderr=subprocess.DEVNULL)  # fmt: skip
+
+
+@root_only
+def test_force_does_not_delete_through_a_mount(image, mounted, tmp_path):
+    got = run(image, "-o", f"{tmp_path}/o/", "--force")
+
+    assert got.returncode == 2
+    assert got.stderr == (
+        f"flatten: '{tmp_path}/o' has mount points below it, such as "
+        f"'{tmp_path}/o/a b/point'; unmount them, or name another directory\n"
+    )
+    assert mounted.read_text() == "data"
+
+
+@root_only
+def test_a_tree_with_a_mount_in_it_is_not_removed(mounted, tmp_path):
+    with pytest.raises(OSError, match="a b/point' is a mount point"):
+        remove_tree(tmp_path / "o")
+
+    assert mounted.read_text() == "data"
+
+
+def test_a_directory_that_is_called_part_is_the_users(image, tmp_path):
+    own = tmp_path / "o.part"
+    own.mkdir()
+    (own / "precious").write_text("data")
+
+    assert run(image, "-o", f"{tmp_path}/o/").returncode == 0
+    assert (own / "precious").read_text() == "data"
+
+
+def test_nobody_enters_before_the_digests_are_checked(tmp_path):
+    image = tmp_path / "i.tar"
+    root = member(".", type=b"5", mode=0o755)
+    image.write_bytes(docker_archive(layers([root, member("tool", mode=0o4755)])))
+    modes = []
+
+    def look():
+        modes.append(stat.S_IMODE((tmp_path / ".o.flatten-part").stat().st_mode))
+
+    with flatten.open_image(str(image)) as opened:
+        output = choose(f"{tmp_path}/o/", flatten.Options())
+        shape = output.shape(opened)
+        job = Job(opened, flatten.plan_image(opened, shape=shape), shape)
+        with output.writing(job):
+            look()  # here the caller waits for the digests
+
+    assert modes == [0o700]
+    assert stat.S_IMODE((tmp_path / "o").stat().st_mode) == 0o755
 
 
 def test_a_full_disk_leaves_nothing(image, tmp_path):

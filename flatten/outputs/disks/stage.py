@@ -16,7 +16,7 @@ from ...host.compress import PlainSink
 from ...plan.pieces import pieces
 from .. import atomic
 from ..job import Job
-from ..write_dir import write_directory
+from ..write_dir import describe_root, write_directory
 from ..write_tar import write_tar
 from . import tools
 
@@ -55,6 +55,7 @@ def _write(job: Job, tree: Path, path: Path) -> None:
     root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         missed = write_directory(job.plan, job.layers(), root, advance=job.advance)
+        describe_root(job.plan, root, missed)
     finally:
         os.close(root)
     if missed:

@@ -6,7 +6,7 @@ import sys
 from ...image.read import read_index
 from ...image.rootfs import open_rootfs
 from ...plan.make import make_plan
-from ..write_dir import write_directory
+from ..write_dir import describe_root, write_directory
 
 
 def main(tree: str, *argv: str) -> None:
@@ -15,6 +15,7 @@ def main(tree: str, *argv: str) -> None:
         plan = make_plan(read_index(image).tree)
         root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         missed = write_directory(plan, [layer.open() for layer in image.layers], root)
+        describe_root(plan, root, missed)
     if missed:
         sys.exit(f"cannot set all below fakeroot: {dict(missed)}")
     os.execv(argv[0], argv)
