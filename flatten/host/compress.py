@@ -95,6 +95,10 @@ class _Blocks:
 class _Raw:
     """A descriptor as compressors want it: a file whose writes are whole.
 
+    Nothing is written before ``start``. isal's writer writes its header while it is
+    made. If that fails, Python 3.13 and later report a second failure when the
+    half-made writer is collected: it joins threads that never ran (isal 1.9.1).
+
     Attributes:
         abandoned: What still comes is thrown away.
     """
@@ -104,10 +108,19 @@ class _Raw:
         self.closed = False
         self._out = out
         self._name = name
+        self._held: list[bytes] | None = []
+
+    def start(self) -> None:
+        held, self._held = self._held or [], None
+        for data in held:
+            self.write(data)
 
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         size = len(view)
+        if self._held is not None:
+            self._held.append(bytes(view))
+            return size
         while view and not self.abandoned:
             view = view[_write(self._out, view, self._name) :]
         return size
@@ -165,6 +178,7 @@ def compressing(out: int, spec: tuple[str, int] | None, name: str) -> Iterator[S
     compressor = _compressor(raw, *spec)
     blocks = _Blocks(compressor.write)
     try:
+        raw.start()
         yield blocks
         blocks.flush()
         compressor.close()
