@@ -157,6 +157,38 @@ def test_no_choice_lists_what_is_there(flat, name, error, why):
     assert "@2 (no name) " + IDS[2][:12] in message
 
 
+PINNED = "0123456789abcdef" * 4
+PRETENDED = {
+    "a tag's text": (f"app@sha256:{PINNED}", f"app:1@sha256:{PINNED}"),
+    "a tag that is called so": (f"app:1@sha256:{PINNED}", f"app:1@sha256:{PINNED}"),
+    "a repository that is called so": (PINNED, f"{PINNED}:latest"),
+    "a tag of the repository sha256": (f"sha256:{PINNED}", f"sha256:{PINNED}"),
+    "no digest behind the sign": ("app@", "app:1"),
+}
+
+
+@pytest.mark.parametrize(("asked", "tag"), PRETENDED.values(), ids=PRETENDED)
+def test_a_name_is_not_believed_to_be_a_digest(flat, asked, tag):
+    with pytest.raises(flatten.SourceError, match="no image"):
+        flat(docker_archive(TARS, tags=[tag]), asked)
+
+
+@pytest.mark.parametrize("asked", [f"{3:064x}", f"sha256:{3:064x}"])
+def test_a_directory_is_not_believed_to_be_a_digest(flat, asked):
+    with pytest.raises(flatten.SourceError, match="no image"):
+        flat(legacy_archive(TARS), asked)
+
+
+def test_a_digest_is_that_of_the_config(flat, tmp_path):
+    data = docker_archive(TARS, tags=["app:1"])
+    (tmp_path / "i.tar").write_bytes(data)
+    with flatten.open_image(str(tmp_path / "i.tar")) as image:
+        id_ = image.id
+
+    for asked in (id_, f"sha256:{id_}", f"app@sha256:{id_}", id_[:12]):
+        assert flat(data, asked) == WANT
+
+
 def test_an_image_listed_twice_counts_once(flat):
     tars = layers(["a"])
     document = json.dumps(config(tars)).encode()
