@@ -31,9 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             _occupy_descriptors()
             return _answer(_with_named_stdin(argv))
         except signals.Stopped as stopped:
+            signals.ignore()
             return 128 + int(stopped.args[0])
         except RuntimeError as error:  # as of __set_name__ in a class that loads, 3.11
             if isinstance(error.__cause__, signals.Stopped):
+                signals.ignore()
                 return 128 + int(error.__cause__.args[0])
             raise
     except KeyboardInterrupt:  # before signals were heeded

@@ -1,23 +1,25 @@
 """Signals that end the command: they unwind the stack, so that nothing is left behind.
 
-SIGINT, SIGTERM and SIGHUP raise ``Stopped`` once; those that follow are ignored, so
-that the cleaning up gets done. From the moment an output gets its name it is too late
-for them, and they are ignored too. What was ignored at the start stays so, as under
-nohup.
+SIGINT, SIGTERM and SIGHUP raise ``Stopped``; those that come while that unwinds the
+stack are ignored, so that cleaning up gets done. From the moment an output gets its
+name it is too late for them, and they are ignored too. What was ignored at the start
+stays so, as under nohup.
 
 Python takes note of a signal and raises between two instructions; where a system call
-begins to wait in between, that may be minutes later. So a thread sends the signal once
-more, which ends the waiting.
+begins to wait in between, that may be minutes later. And where those instructions
+belong to a destructor or a weakref callback, Python drops what they raise. So a thread sends the
+signal again until it has had its effect.
 """
 
 import _thread
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
 from ..host.signals import STOPPING
 
@@ -37,6 +39,7 @@ def heed() -> None:
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+    sys.unraisablehook = _report_unraisable
     noted, note = os.pipe()
     os.set_blocking(note, False)
     signal.set_wakeup_fd(note, warn_on_full_buffer=False)
@@ -46,7 +49,7 @@ def heed() -> None:
 
 
 def _send_again(noted: int) -> None:
-    """Send each signal that is noted again, until it is heeded."""
+    """Send each signal that is noted again, until the command has stopped."""
     while number := os.read(noted, 1)[0]:
         time.sleep(AGAIN)
         if signal.getsignal(number) is _stop:
@@ -70,9 +73,23 @@ def finish() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    ignore()
-    raise Stopped(number)
+def _stop(number: int, _frame: FrameType | None) -> None:
+    if not _unwinding():
+        raise Stopped(number)
+
+
+def _unwinding() -> bool:
+    """Return True if the stack is being unwound by ``Stopped``."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__context__
+    return error is not None
+
+
+def _report_unraisable(dropped: "sys.UnraisableHookArgs") -> None:
+    """Report an exception that Python drops, unless it will be raised again."""
+    if not isinstance(dropped.exc_value, Stopped):
+        sys.__unraisablehook__(dropped)
 
 
 def _too_late(_number: int, _frame: FrameType | None) -> None:

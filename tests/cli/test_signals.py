@@ -111,6 +111,35 @@ OUTPUTS = {
 """Names of outputs, and the programs of which one is needed."""
 
 
+DROPPED = """
+import os, signal, sys, time
+from flatten.cli import main as cli, registry
+
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), {number})
+        time.sleep(0.01)  # here the handler runs, and Python drops what it raises
+
+def run(arguments):
+    held = Dropped()
+    del held
+    time.sleep(30)
+
+cli._run = run
+sys.exit(cli.main([]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_not_lost_in_a_destructor(number):
+    got = subprocess.run(
+        [sys.executable, "-c", DROPPED.format(number=int(number))],
+        capture_output=True, text=True, check=False, timeout=25,
+    )  # fmt: skip
+
+    assert (got.returncode, got.stderr) == (128 + number, "")
+
+
 def need(programs):
     if programs and not any(map(shutil.which, programs)):
         pytest.skip(f"needs {' or '.join(programs)}")
