@@ -7,8 +7,8 @@ stays so, as under nohup.
 
 Python takes note of a signal and raises between two instructions; where a system call
 begins to wait in between, that may be minutes later. And where those instructions
-belong to a destructor or a weakref callback, Python drops what they raise. So a thread sends the
-signal again until it has had its effect.
+belong to a destructor or a weakref callback, Python drops what they raise. So a thread
+sends the signal again until it has had its effect.
 """
 
 import _thread

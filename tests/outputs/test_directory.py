@@ -466,9 +466,17 @@ def run_as_user(*args, **options):
     )  # fmt: skip
 
 
+def others_may_enter(path):
+    """Return True if any user can reach a directory."""
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
+
+
 needs_user = pytest.mark.skipif(
-    os.geteuid() != 0 or not Path("/usr/bin/python3").exists(),
-    reason="needs root, to become another user, and Debian's python3",
+    os.geteuid() != 0
+    or not Path("/usr/bin/python3").exists()
+    or not others_may_enter(Path(flatten.__file__).parent),
+    reason="needs root, to become another user, Debian's python3, and a checkout that "
+    "other users can read",
 )
 
 
