@@ -73,9 +73,27 @@ def finish() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
-    if not _unwinding():
+class _Stop:
+    """The handler: raises ``Stopped``, unless that is on its way already.
+
+    A second one would cut short what destructors do while the first unwinds the stack,
+    which no handled exception shows there; so for a while none is raised. The thread
+    sends the signal again after that.
+    """
+
+    def __init__(self) -> None:
+        self.raised = -AGAIN  # when it last did, on the monotonic clock
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        reporting = frame and frame.f_code is _report_unraisable.__code__
+        if now - self.raised < AGAIN / 2 or reporting or _unwinding():
+            return
+        self.raised = now
         raise Stopped(number)
+
+
+_stop = _Stop()
 
 
 def _unwinding() -> bool:
