@@ -1,5 +1,6 @@
 # make demo    flatten a small image and show the result
-# make check   the whole law: format, lint, types, imports, tests, docs
+# make check   all checks: format, lint, types, import contracts, tests, docs
+# make check-bare SUITE=bookworm|trixie|forky   both, and .ci/run, in a bare Debian root
 # make bench   the targets' table, a few minutes; make bench-full: with large images
 # make check-engines  what needs docker, podman, qemu, a browser, FUSE, or some minutes
 # make fuzz    thousands of random images and headers, against the naive model and against
@@ -12,11 +13,11 @@ PYTHON ?= python3
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo check check-engines lint types imports test fuzz bench bench-full fix clean
+.PHONY: demo check check-bare check-engines lint types imports test fuzz bench bench-full fix clean
 
 $(VENV)/.installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo 'flatten needs Python 3.11 or later: make PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 2))' || \
+	  { echo 'flatten needs Python 3.11.2 or later: make PYTHON=python3.11' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  { echo 'no venv: apt-get install python3-venv' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +34,10 @@ demo: $(DEMO)/image.tar
 
 check: lint types imports test
 
+SUITE ?= bookworm
+check-bare:
+	.ci/check-bare $(SUITE)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -44,15 +49,15 @@ imports: $(VENV)/.installed
 	$(BIN)/lint-imports
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check-engines: $(VENV)/.installed
 	$(BIN)/python -m pytest -m engines
 
 fuzz: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=fuzz FLATTEN_ROUNDS=20000 FLATTEN_MOMENTS=200 \
-	  $(BIN)/python -m pytest tests/test_random.py tests/test_agreement.py \
-	  tests/test_extraction.py tests/test_signals.py
+	  $(BIN)/python -m pytest tests/tree/test_random.py tests/outputs/test_agreement.py \
+	  tests/outputs/test_extraction.py tests/cli/test_signals.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py --quick --rivals

@@ -6,18 +6,26 @@
 #
 # An image has no kernel: this takes Debian's (linux-image-cloud-amd64), and for the disk
 # its initrd, which has the drivers. Needs qemu-system-x86, no root, no KVM; leave with
-# `busybox poweroff -f`, `exit`, or Ctrl-A X. The image needs a /bin/sh.
+# `busybox poweroff -f` or Ctrl-A X. The image needs a /bin/sh.
 set -eu
 
 : "${FLATTEN:=flatten}" "${QEMU:=qemu-system-x86_64}" "${ACCEL:=tcg}"
-: "${KERNEL:=$(ls /boot/vmlinuz-* | tail -n 1)}"
-: "${INITRD:=$(ls /boot/initrd.img-* | tail -n 1)}"
-
+case ${1:-} in
+  -h | --help) echo "usage: boot.sh [--initramfs] IMAGE"; exit 0 ;;
+esac
 initramfs=
-if [ "$1" = --initramfs ]; then
+if [ "${1:-}" = --initramfs ]; then
   initramfs=yes
   shift
 fi
+if [ $# -ne 1 ]; then
+  echo "usage: boot.sh [--initramfs] IMAGE" >&2
+  exit 2
+fi
+command -v "$QEMU" > /dev/null || { echo "boot.sh: $QEMU not found: install qemu-system-x86" >&2; exit 1; }
+: "${KERNEL:=$(ls /boot/vmlinuz-* | tail -n 1)}"
+: "${INITRD:=$(ls /boot/initrd.img-* | tail -n 1)}"
+
 image=$1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

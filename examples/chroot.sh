@@ -5,6 +5,13 @@
 set -eu
 
 : "${FLATTEN:=flatten}"
+case ${1:-} in
+  -h | --help) echo "usage: chroot.sh IMAGE COMMAND [ARGUMENT...]"; exit 0 ;;
+esac
+if [ $# -lt 2 ]; then
+  echo "usage: chroot.sh IMAGE COMMAND [ARGUMENT...]" >&2
+  exit 2
+fi
 image=$1
 shift
 work=$(mktemp -d)

@@ -7,7 +7,7 @@
 #
 #     make app.rootfs.tar      # app.tar is an image archive: docker save, OCI, ...
 #     make app.ext4 app.qcow2 app.squashfs app.erofs app.cpio.gz
-#     make app.rootfs.stamp    # the directory app.rootfs/, as its own mtime is the image's
+#     make app.rootfs.stamp    # the directory app.rootfs/ (its own mtime is the image's, so make needs a stamp)
 #
 # Each depends on the archive, and on nothing else. Targets appear when they are whole,
 # so an interrupted or failed make leaves none; .DELETE_ON_ERROR is for your own rules.
@@ -18,26 +18,26 @@ FLATTEN_FLAGS ?=
 .DELETE_ON_ERROR:
 
 %.rootfs.tar: %.tar
-	$(FLATTEN) $(FLATTEN_FLAGS) -o $@ $<
+	$(FLATTEN) $(FLATTEN_FLAGS) -o '$@' '$<'
 
 %.rootfs.tar.zst: %.tar
-	$(FLATTEN) $(FLATTEN_FLAGS) -o $@ $<
+	$(FLATTEN) $(FLATTEN_FLAGS) -o '$@' '$<'
 
 %.ext4: %.tar
-	$(FLATTEN) $(FLATTEN_FLAGS) -o $@ $<
+	$(FLATTEN) $(FLATTEN_FLAGS) -o '$@' '$<'
 
 %.qcow2: %.tar
-	$(FLATTEN) $(FLATTEN_FLAGS) -o $@ $<
+	$(FLATTEN) $(FLATTEN_FLAGS) -o '$@' '$<'
 
 %.squashfs: %.tar
-	$(FLATTEN) $(FLATTEN_FLAGS) -o $@ $<
+	$(FLATTEN) $(FLATTEN_FLAGS) -o '$@' '$<'
 
 %.erofs: %.tar
-	$(FLATTEN) $(FLATTEN_FLAGS) -o $@ $<
+	$(FLATTEN) $(FLATTEN_FLAGS) -o '$@' '$<'
 
 %.cpio.gz: %.tar
-	$(FLATTEN) $(FLATTEN_FLAGS) -o $@ $<
+	$(FLATTEN) $(FLATTEN_FLAGS) -o '$@' '$<'
 
 %.rootfs.stamp: %.tar
-	$(FLATTEN) $(FLATTEN_FLAGS) --force -o $*.rootfs/ $<
-	@touch $@
+	$(FLATTEN) $(FLATTEN_FLAGS) --force -o '$*.rootfs/' '$<'
+	@touch '$@'

@@ -8,6 +8,13 @@
 set -eu
 
 : "${FLATTEN:=flatten}" "${SKOPEO:=skopeo}" "${KIND:=ext4}"
+case ${1:-} in
+  -h | --help) echo "usage: pipeline.sh SOURCE OUTDIR"; exit 0 ;;
+esac
+if [ $# -ne 2 ]; then
+  echo "usage: pipeline.sh SOURCE OUTDIR" >&2
+  exit 2
+fi
 from=$1
 out=$2
 mkdir -p "$out"

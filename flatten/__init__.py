@@ -5,7 +5,6 @@
 """
 
 try:
-    from .edit import Edits
     from .errors import (
         FlattenError,
         FormatError,
@@ -14,11 +13,13 @@ try:
         UsageError,
     )
     from .export import Exported, export, plan_image
-    from .history import Point
-    from .limits import Limits
-    from .model import Image, Layer, Plan
+    from .host.limits import Limits
+    from .image.history import Point
+    from .image.image import Image, Layer
     from .options import Options
-    from .sources import open_image
+    from .plan.plan import Plan
+    from .sources.open import open_image
+    from .tree.edit import Edits
 except KeyboardInterrupt:  # the command has hardly started: no traceback for that
     raise SystemExit(130) from None
 

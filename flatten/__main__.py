@@ -1,7 +1,7 @@
 """``python -m flatten``."""
 
 try:
-    from .cli import script
+    from .cli.main import script
 except KeyboardInterrupt:  # nothing heeds signals yet
     raise SystemExit(130) from None
 

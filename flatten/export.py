@@ -7,22 +7,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import outputs
-from .delta import Snapshot, delta
-from .edit import NO_EDITS, change_names, ensure_root, limit_times, map_owners
 from .errors import FormatError, UsageError, quoted
-from .history import cut
-from .index import read_layers
-from .model import Image, Members, Plan
+from .host.spools import taking_turns
+from .image.history import cut
+from .image.image import Image
+from .image.read import read_layers
+from .image.verify import DigestCheck, checking
 from .options import Options
-from .outputs import Job, Shape
-from .plan import Placement, make_plan
-from .progress import bar
-from .resolve import Tree
-from .sources import open_image
-from .spools import taking_turns
-from .strict import check_strict
-from .verify import DigestCheck, checking
+from .outputs.choose import choose
+from .outputs.job import Job, Shape
+from .outputs.progress import bar
+from .plan.make import Placement, make_plan
+from .plan.plan import Plan
+from .plan.strict import check_strict
+from .sources.open import open_image
+from .tar.members import Members
+from .tree.delta import Snapshot, delta
+from .tree.edit import NO_EDITS, change_names, ensure_root, limit_times, map_owners
+from .tree.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def export(
         FlattenError: And nothing is left under the name ``out``.
     """
     options = replace(options or Options(), **changes)
-    output = outputs.choose(out, options)
+    output = choose(out, options)
     with (
         taking_turns(),
         _open(os.fspath(source), options) as image,
@@ -188,7 +190,7 @@ def _edit(tree: Tree, image: Image, options: Options) -> None:
         raise UsageError("a delta takes no selection and no edits: it is a layer")
     change_names(tree, edits)
     if edits.add:
-        from .added import added_layer  # noqa: PLC0415 - seldom needed
+        from .image.added import added_layer  # noqa: PLC0415 - seldom needed
 
         image.added = (added_layer(edits.add, options.limits, image.resources),)
         for layer in read_layers(image, tree.members, added=True):

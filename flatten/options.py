@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from .edit import NO_EDITS, Edits
 from .errors import UsageError, quoted
-from .history import Point
-from .limits import Limits
+from .host.limits import Limits
+from .image.history import Point
+from .tree.edit import NO_EDITS, Edits
 
 
 def nothing() -> None:

@@ -5,11 +5,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import target
 from .errors import FlattenError, quoted
-from .listing import plan_rows
 from .options import Options
-from .outputs import Job
+from .outputs import atomic
+from .outputs.job import Job
+from .views.describe import plan_rows
 
 
 def write_sidecars(job: Job, options: Options) -> None:
@@ -27,7 +27,7 @@ def write_sidecars(job: Job, options: Options) -> None:
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    with target.create(path) as descriptor:
+    with atomic.create(path) as descriptor:
         try:
             with os.fdopen(os.dup(descriptor), "w", encoding="ascii") as file:
                 file.writelines(lines)

@@ -8,8 +8,8 @@ import statistics
 import timeit
 import zlib
 
-from flatten.tarball import checksum_error
-from flatten.write_header import header
+from flatten.tar.wire import checksum_error
+from flatten.tar.write_header import header
 
 BLOCKS = [header(b"usr/lib/x", ord("0"), size=size) for size in range(4_000)]
 ROUNDS = 9

@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from flatten.space import reserve
+from flatten.host.space import reserve
 
 PAIRS = 5
 

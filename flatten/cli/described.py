@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from . import commands
+from . import registry
 
 FILES: Final = frozenset((
     "IMAGE", "IMAGE|LIST", "A", "B", "ROOTFS", "SOURCE", "OUT", "DIR", "FILE", "LIST",
@@ -72,13 +72,13 @@ class Described:
 
 def describe() -> list[Described]:
     """Return all commands, the main job first."""
-    found = [_described("", "flatten an image into one tar", commands.MAIN)]
-    found += [_described(name, text, name) for name, text in commands.COMMANDS.items()]
+    found = [_described("", "flatten an image into one tar", registry.MAIN)]
+    found += [_described(name, text, name) for name, text in registry.COMMANDS.items()]
     return found
 
 
 def _described(name: str, summary: str, module: str) -> Described:
-    parser = commands.build_parser(module)
+    parser = registry.build_parser(module)
     groups = [
         Group(group.title or "", tuple(map(_option, group._group_actions)))  # noqa: SLF001
         for group in parser._action_groups  # noqa: SLF001 - argparse shows them to no one

@@ -6,9 +6,9 @@ Reference: man-pages(7), groff_man(7).
 from collections.abc import Iterable
 
 from .. import __version__
-from .commands import EXIT_CODES
 from .described import Described, Group, Option, describe
 from .options import IMAGE
+from .registry import EXIT_CODES
 
 _ENVIRONMENT = {
     "SOURCE_DATE_EPOCH": "later mtimes become this time, as with --mtime",

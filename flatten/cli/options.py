@@ -8,20 +8,20 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import sources
-from ..edit import Addition, Edits
 from ..errors import UsageError, quoted
-from ..history import Point
-from ..limits import Limits
-from ..model import Image
-from ..owners import OwnerMap, parse_owner_map
-from ..sources import Opened
+from ..host.limits import Limits
+from ..image.history import Point
+from ..image.image import Image
+from ..sources import open as sources
+from ..sources.open import Opened
+from ..tree.edit import Addition, Edits
+from ..tree.owners import OwnerMap, parse_owner_map
 from .messages import say
 
 if TYPE_CHECKING:
-    from ..index import Index
-    from ..index_cache import IndexCache
+    from ..image.read import Index
     from ..views.contents import Contents
+    from ..views.index_cache import IndexCache
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -201,7 +201,7 @@ def parse_prefix(text: str) -> bytes:
 
 
 def _addition(text: str) -> Addition:
-    from ..added import parse_addition  # noqa: PLC0415 - seldom needed
+    from ..image.added import parse_addition  # noqa: PLC0415 - seldom needed
 
     return parse_addition(text)
 
@@ -255,7 +255,7 @@ def add_cache_options(group: argparse._ActionsContainer) -> None:
 
 def cache(args: argparse.Namespace) -> "IndexCache | None":
     """Return the cache of indexes, if there is to be one; it keeps what is checked."""
-    from ..index_cache import (  # noqa: PLC0415 - 2 ms, for views only
+    from ..views.index_cache import (  # noqa: PLC0415 - 2 ms, for views only
         IndexCache,
         default_folder,
     )

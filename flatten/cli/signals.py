@@ -1,25 +1,27 @@
 """Signals that end the command: they unwind the stack, so that nothing is left behind.
 
-SIGINT, SIGTERM and SIGHUP raise ``Stopped`` once; those that follow are ignored, so
-that the cleaning up gets done. From the moment an output gets its name it is too late
-for them, and they are ignored too. What was ignored at the start stays so, as under
-nohup.
+SIGINT, SIGTERM and SIGHUP raise ``Stopped``; those that come while that unwinds the
+stack are ignored, so that cleaning up gets done. From the moment an output gets its
+name it is too late for them, and they are ignored too. What was ignored at the start
+stays so, as under nohup.
 
 Python takes note of a signal and raises between two instructions; where a system call
-begins to wait in between, that may be minutes later. So a thread sends the signal once
-more, which ends the waiting.
+begins to wait in between, that may be minutes later. And where those instructions
+belong to a destructor or a weakref callback, Python drops what they raise. So a thread
+sends the signal again until it has had its effect.
 """
 
 import _thread
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final
 
-from ..interrupts import STOPPING
+from ..host.signals import STOPPING
 
 AGAIN: Final = 0.1  # seconds until a signal that had no effect is sent again
 
@@ -37,6 +39,7 @@ def heed() -> None:
     for number in STOPPING:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+    sys.unraisablehook = _report_unraisable
     noted, note = os.pipe()
     os.set_blocking(note, False)
     signal.set_wakeup_fd(note, warn_on_full_buffer=False)
@@ -46,7 +49,7 @@ def heed() -> None:
 
 
 def _send_again(noted: int) -> None:
-    """Send each signal that is noted again, until it is heeded."""
+    """Send each signal that is noted again, until the command has stopped."""
     while number := os.read(noted, 1)[0]:
         time.sleep(AGAIN)
         if signal.getsignal(number) is _stop:
@@ -70,9 +73,41 @@ def finish() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    ignore()
-    raise Stopped(number)
+class _Stop:
+    """The handler: raises ``Stopped``, unless that is on its way already.
+
+    A second one would cut short what destructors do while the first unwinds the stack,
+    which no handled exception shows there; so for a while none is raised. The thread
+    sends the signal again after that.
+    """
+
+    def __init__(self) -> None:
+        self.raised = -AGAIN  # when it last did, on the monotonic clock
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        reporting = frame and frame.f_code is _report_unraisable.__code__
+        if now - self.raised < AGAIN / 2 or reporting or _unwinding():
+            return
+        self.raised = now
+        raise Stopped(number)
+
+
+_stop = _Stop()
+
+
+def _unwinding() -> bool:
+    """Return True if the stack is being unwound by ``Stopped``."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, Stopped):
+        error = error.__context__
+    return error is not None
+
+
+def _report_unraisable(dropped: "sys.UnraisableHookArgs") -> None:
+    """Report an exception that Python drops, unless it will be raised again."""
+    if not isinstance(dropped.exc_value, Stopped):
+        sys.__unraisablehook__(dropped)
 
 
 def _too_late(_number: int, _frame: FrameType | None) -> None:

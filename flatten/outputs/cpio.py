@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .. import target
-from ..compress import compressing, parse_spec
 from ..errors import quoted
-from ..model import Image
+from ..host.compress import compressing, parse_spec
+from ..image.image import Image
 from ..options import Options
-from ..write_cpio import MAX_NUMBER, cpio_pieces
-from ..write_tar import write_tar
+from . import atomic
 from .job import Job, Shape
+from .write_cpio import MAX_NUMBER, cpio_pieces
+from .write_tar import write_tar
 
 
 class Output:
@@ -34,7 +34,7 @@ class Output:
     def writing(self, job: Job) -> Iterator[None]:
         """Write the archive, to a temporary name that is renamed when the body ends."""
         with (
-            target.create(self.path, sync=job.sync, settle=job.settle) as descriptor,
+            atomic.create(self.path, sync=job.sync, settle=job.settle) as descriptor,
             compressing(descriptor, self._spec, quoted(str(self.path))) as sink,
         ):
             write_tar(cpio_pieces(job.plan), job.layers(), sink, job.advance)

@@ -1,6 +1,7 @@
 """A directory: for a chroot, for systemd-nspawn, or to look at.
 
-It is written as ``DIR.part`` beside its place, locked, and renamed when all is there.
+It is written as ``.DIR.flatten-part`` beside its place, locked, entered by nobody else,
+and renamed when all is there and verified.
 """
 
 import fcntl
@@ -9,14 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..beneath import remove_tree
 from ..errors import FlattenError, UsageError, quoted
-from ..model import Image
+from ..host.beneath import mounts_below, remove_tree
+from ..image.image import Image
 from ..options import Options
-from ..write_dir import write_directory
 from .job import Job, Shape
+from .write_dir import describe_root, write_directory
 
-PART = ".part"
+PART = ".flatten-part"
 
 
 class Output:
@@ -51,7 +52,7 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Write beside the place, and rename when the body ends."""
-        part = self._place.with_name(self._place.name + PART)
+        part = self._place.with_name(f".{self._place.name[:240]}{PART}")
         try:
             with _locked(part) as root:
                 missed = write_directory(
@@ -59,6 +60,9 @@ class Output:
                     own=self._options.ownership == "keep", advance=job.advance,
                 )  # fmt: skip
                 yield
+                describe_root(
+                    job.plan, root, missed, own=self._options.ownership == "keep"
+                )
                 job.settle()
                 _swap(part, self._place, self._options.force)
         except OSError as error:
@@ -98,6 +102,21 @@ def _check_place(place: Path, force: bool) -> None:
                          f"flatten IMAGE | tar -C {place} -xp")  # fmt: skip
     if not force and any(place.iterdir()):
         raise UsageError(f"{name} is not empty; --force replaces it")
+    _check_mounts(place)
+
+
+def _check_mounts(place: Path) -> None:
+    """Refuse to replace a directory that others are mounted in.
+
+    Raises:
+        UsageError: Removing it would remove what is mounted there.
+    """
+    points = mounts_below(str(place))
+    if points:
+        raise UsageError(
+            f"{quoted(str(place))} has mount points below it, such as "
+            f"{quoted(points[0])}; unmount them, or name another directory"
+        )
 
 
 @contextmanager
@@ -147,6 +166,7 @@ def _swap(part: Path, place: Path, force: bool) -> None:
     if not force or not os.path.lexists(place) or not any(place.iterdir()):
         os.rename(part, place)
         return
+    _check_mounts(place)
     old = place.with_name(f".{place.name[:180]}.{os.urandom(6).hex()}.flatten-old")
     os.rename(place, old)
     try:

@@ -21,19 +21,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from .. import target
-from ..compress import Sink, compressing, parse_spec
-from ..decompress import sniff
 from ..errors import FlattenError, UsageError, quoted
-from ..history import cut, read_history
-from ..model import FILE, Image, Layer, LayerBytes, Piece, Span
+from ..host.compress import Sink, compressing, parse_spec
+from ..host.decompress import sniff
+from ..host.files import File, LayerBytes
+from ..image.history import cut, read_history
+from ..image.image import Image, Layer
 from ..options import Options
-from ..plan import pieces
-from ..streams import File
-from ..tarball import BLOCK_SIZE
-from ..write_header import POSIX_MAGIC, header
-from ..write_tar import Advance, write_tar
+from ..plan.pieces import pieces
+from ..plan.plan import Piece, Span
+from ..tar.members import FILE
+from ..tar.wire import BLOCK_SIZE
+from ..tar.write_header import POSIX_MAGIC, header
+from . import atomic
 from .job import Job, Shape
+from .write_tar import Advance, write_tar
 
 KINDS: Final = ("oci", "docker")
 _MEDIA: Final = "application/vnd.oci.image."
@@ -97,7 +99,7 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Write the archive, to a temporary name that is renamed when the body ends."""
-        with target.create(self.path, sync=job.sync, settle=job.settle) as descriptor:
+        with atomic.create(self.path, sync=job.sync, settle=job.settle) as descriptor:
             name = quoted(str(self.path))
             self._write(_Archive(descriptor, name, self._oci), job)
             yield

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ..model import Image, LayerBytes, Plan
+from ..host.files import LayerBytes
+from ..host.spools import Spool
+from ..image.image import Image
 from ..options import nothing
-from ..spools import Spool
+from ..plan.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from .. import target
-from ..compress import PlainSink, Sink, compressing, parse_spec
 from ..errors import quoted
-from ..model import Image, Section
+from ..host.compress import PlainSink, Sink, compressing, parse_spec
+from ..host.space import reserve
+from ..image.image import Image
 from ..options import Options
-from ..plan import pieces, sections
-from ..reflink import sharing_block
-from ..space import reserve
-from ..write_tar import Advance, write_tar
+from ..plan.pieces import pieces, sections
+from ..plan.plan import Section
+from . import atomic
 from .job import Job, Shape
+from .reflink import sharing_block
+from .write_tar import Advance, write_tar
 
 WORTHWHILE: Final = 20_000  # members to write in more than one process
 SMALL: Final = 24 << 10  # bytes of tar a member, up to which that pays
@@ -65,7 +66,7 @@ class Output:
             yield self._out, "standard output" if self._out == 1 else "the output"
             job.settle()
             return
-        with target.create(self._out, sync=job.sync, settle=job.settle) as descriptor:
+        with atomic.create(self._out, sync=job.sync, settle=job.settle) as descriptor:
             yield descriptor, quoted(str(self._out))
 
 
@@ -96,7 +97,7 @@ def _write_plain(job: Job, sink: Sink, descriptor: int, name: str) -> None:
     if not pays or not stat.S_ISREG(os.fstat(descriptor).st_mode):
         _write(job, sink, advance=job.advance)
         return
-    from ..children import processes, together  # noqa: PLC0415 - 4 ms
+    from ..host.processes import processes, together  # noqa: PLC0415 - 4 ms
 
     parts = sections(job.plan, processes())
     with ExitStack() as stack:

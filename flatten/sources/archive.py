@@ -3,11 +3,11 @@
 from typing import Final, NoReturn
 
 from ..errors import FormatError, quoted
-from ..model import FILE, LINK, NO_EXTRA, SYMLINK, LayerBytes, Members
-from ..read_tar import TarReader
-from ..spools import Pool
-from ..streams import Window, read_whole
-from ..tarball import normalise
+from ..host.files import LayerBytes, Window, read_whole
+from ..host.spools import Pool
+from ..tar.members import FILE, LINK, NO_EXTRA, SYMLINK, Members
+from ..tar.reader import TarReader
+from ..tar.wire import normalise
 from .documents import Documents
 
 MAX_HOPS: Final = 40  # links from member to member

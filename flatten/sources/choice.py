@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..errors import FlattenError, FormatError, SourceError, UsageError, quoted, shown
-from ..model import Image
+from ..image.image import Image
 
 CONTAINER: Final = "container:"
 """Begins the names of containers, in references."""
@@ -15,6 +15,7 @@ CONTAINER: Final = "container:"
 USUAL_DRIVER: Final = "overlay2"
 """Docker's default: its images are meant where another driver has the same."""
 
+_FULL_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _SHOWN: Final = 20  # images listed in a message
 _NAMES_SHOWN: Final = 4  # of each
 _ARCHITECTURES: Final = {
@@ -93,6 +94,8 @@ class Entry:
         platform: Returns its platform, if it says one.
         store: The part of the source that it is in: a driver of docker's, a
             namespace of containerd's; "" in an archive.
+        hashed: The ids are digests of bytes that were read, or an engine's record of
+            them. False where they are only names in an archive (docker before 1.10).
     """
 
     ids: tuple[str, ...]
@@ -100,6 +103,7 @@ class Entry:
     load: Callable[[], Image]
     platform: Callable[[], Platform | None] = lambda: None
     store: str = ""
+    hashed: bool = True
 
 
 def container_entry(
@@ -203,19 +207,33 @@ def _store_options(entries: Sequence[Entry]) -> str:
 
 
 def named(entries: Sequence[Entry], name: str) -> list[Entry]:
-    """Return the entries that a name means, by the strongest way that fits any."""
+    """Return the entries that a name selects, by the strongest way that matches any.
+
+    A digest selects by digests only: an archive may give any text as a name, also one
+    that looks like a digest.
+    """
     if re.fullmatch(r"@[0-9]{1,9}", name):
         return list(entries[int(name[1:]) :][:1])
-    tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
     hexdigits = name.removeprefix("sha256:")
-    repository, at, digest = name.partition("@sha256:")
+    repository, at, digest = name.partition("@")
+    if at:
+        digest = digest.removeprefix("sha256:")
+        return [
+            entry for entry in entries if digest and digest in _digests(entry)
+            and _repository(repository) in map(_repository, entry.names)
+        ]  # fmt: skip
+    if hexdigits != name or _FULL_DIGEST.fullmatch(name):
+        entries = [entry for entry in entries if entry.hashed]
+        exact = [entry for entry in entries if hexdigits in entry.ids]
+        return exact or [
+            entry for entry in entries
+            if hexdigits and any(known.startswith(hexdigits) for known in entry.ids)
+        ]  # fmt: skip
+    tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
     tests: tuple[Callable[[Entry], bool], ...] = (
         lambda entry: name in entry.names,
         lambda entry: tagged in entry.names,
         lambda entry: _familiar(tagged) in map(_familiar, entry.names),
-        lambda entry: at != "" and digest in _digests(entry) and (
-            _repository(repository) in map(_repository, entry.names)
-        ),
         lambda entry: hexdigits in entry.ids,
         lambda entry: hexdigits != "" and any(
             known.startswith(hexdigits) for known in entry.ids
@@ -229,8 +247,10 @@ def named(entries: Sequence[Entry], name: str) -> list[Entry]:
 
 
 def _digests(entry: Entry) -> set[str]:
-    """Return all digests of an image; in docker's roots they stand in names too."""
-    return {*entry.ids, *(name.partition("@sha256:")[2] for name in entry.names)}
+    """Return all digests of an image; an engine's root records some in names too."""
+    ids = {*entry.ids} if entry.hashed else set[str]()
+    recorded = entry.names if entry.store else ()
+    return ids | {name.partition("@sha256:")[2] for name in recorded}
 
 
 def _on_platform(entries: list[Entry], platform: Platform | None) -> list[Entry]:

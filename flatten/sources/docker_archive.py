@@ -22,18 +22,11 @@ from functools import partial
 from typing import Any
 
 from ..errors import FormatError, quoted, shown
-from ..model import Image
+from ..image.blob import BlobLayer
+from ..image.image import Image
 from .archive import Archive
 from .choice import Entry, Platform, config_platform
-from .documents import (
-    DIGEST,
-    MAX_LAYERS,
-    BlobLayer,
-    Files,
-    blob_digest,
-    diff_ids,
-    read_json,
-)
+from .documents import DIGEST, MAX_LAYERS, Files, blob_digest, diff_ids, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +38,7 @@ class _Stored:
         platform: The one that the config is for.
         layers: Finds the names of its layers, oldest first.
         parent: Id of the image that it was built on, where that is recorded.
+        hashed: The id is the digest of the config, not only the name of a directory.
     """
 
     archive: Archive
@@ -54,10 +48,14 @@ class _Stored:
     platform: Platform | None
     layers: Callable[[], Sequence[str]]
     parent: str | None
+    hashed: bool = True
 
     def entry(self) -> Entry:
-        """Return what chooses it."""
-        return Entry((self.id,), self.names, self.load, lambda: self.platform)
+        """Return the selectable entry for this image."""
+        return Entry(
+            (self.id,), self.names, self.load, lambda: self.platform,
+            hashed=self.hashed,
+        )  # fmt: skip
 
     def load(self) -> Image:
         """Find the layers.
@@ -210,7 +208,7 @@ def _read_legacy(archive: Archive) -> list[_Stored]:
         entries.append(
             _Stored(archive, image_id, tuple(tags), f"{image_id}/json",
                    platforms[image_id], partial(_chain, image_id, parents, archive),
-                   parents[image_id])
+                   parents[image_id], hashed=False)
         )  # fmt: skip
     return entries
 

@@ -3,15 +3,12 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from ..errors import FormatError, IntegrityError, quoted
-from ..forward import forward
-from ..inputs import plain
-from ..model import HeaderBytes, LayerBytes, Place
-from ..spools import Pool
+from ..host.files import LayerBytes
+from ..host.spools import Pool
 
 MAX_DOCUMENT: Final = 1 << 23  # bytes of a JSON document; registries stop at 4 MiB
 MAX_VALUES: Final = 1 << 18  # lists and objects in it: 3 bytes each, 64 once parsed
@@ -64,55 +61,6 @@ class Files(Protocol):
         Raises:
             FormatError: There is none, or it has more than ``limit`` bytes.
         """
-
-
-@dataclass(slots=True)
-class BlobLayer:
-    """A layer that is a blob of some files, compressed or not.
-
-    Attributes:
-        opener: Opens the blob: a source may have more layers than a process may
-            have open files.
-        place: Where it lies unpacked.
-        same: A layer before it that is the same blob.
-    """
-
-    name: str
-    diff_id: str | None
-    digest: str | None
-    opener: Callable[[], LayerBytes]
-    pool: Pool
-    place: Place | None = None
-    same: "BlobLayer | None" = field(default=None, repr=False)
-    _blob: LayerBytes | None = field(default=None, repr=False)
-    _opened: LayerBytes | None = field(default=None, repr=False)
-
-    def blob(self) -> LayerBytes:
-        """Return the blob, opened at the first call."""
-        if self.same is not None:
-            return self.same.blob()
-        if self._blob is None:
-            self._blob = self.opener()
-        return self._blob
-
-    def open(self, *, hashed: bool = False) -> LayerBytes:
-        """Return the uncompressed bytes; inflating begins at the first call."""
-        if self.same is not None:
-            return self.same.open(hashed=hashed)
-        if self._opened is None:
-            blob = self.blob()
-            self._opened = plain(blob, self.pool, self.name, hashed=hashed)
-        return self._opened
-
-    def headers(self) -> HeaderBytes:
-        """Return the uncompressed bytes; unless they are kept, to be read forward."""
-        if self._opened is not None:
-            return self._opened
-        return forward(self.blob(), self.pool.limits, self.name)
-
-    def blame(self) -> str:
-        """Return "": which byte is wrong cannot be said."""
-        return ""
 
 
 def read_json(
@@ -207,16 +155,3 @@ def diff_ids(config: dict[str, Any], count: int, where: str) -> list[str | None]
             f"{len(found)} diff_ids, but the manifest lists {count}", where=where
         )
     return list(found)
-
-
-def chain_ids(promised: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the chain id (hex) and the diff_id of each layer, oldest first.
-
-    Docker and containerd call a layer so, with all below it: OCI image-spec config.md,
-    "Layer ChainID".
-    """
-    chain = ""
-    for diff_id in promised:
-        text = f"{chain} {diff_id}".encode()
-        chain = f"sha256:{hashlib.sha256(text).hexdigest()}" if chain else diff_id
-        yield chain.removeprefix("sha256:"), diff_id

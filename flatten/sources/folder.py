@@ -6,9 +6,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from ..errors import FlattenError, FormatError, quoted, shown
-from ..spools import Pool
-from ..streams import File, read_whole
-from ..tarball import normalise
+from ..host.files import File, read_whole
+from ..host.spools import Pool
+from ..tar.wire import normalise
 from .documents import Documents
 
 

@@ -13,9 +13,11 @@ from functools import partial
 from typing import Any, Final
 
 from ..errors import FormatError, quoted
-from ..model import Image, Layer, LayerBytes
+from ..host.files import LayerBytes
+from ..image.blob import BlobLayer
+from ..image.image import Image, Layer
 from .choice import Entry, Platform, config_platform
-from .documents import DIGEST, BlobLayer, Files, diff_ids, read_json
+from .documents import DIGEST, Files, diff_ids, read_json
 from .folder import Folder
 
 MAX_DEPTH: Final = 4  # indexes in indexes; buildx writes 2

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ..errors import FormatError
-from ..model import NO_EXTRA, Image, LayerBytes, Members
+from ..host.files import LayerBytes
+from ..image.image import Image
+from ..tar.members import NO_EXTRA, Members
 
 AHEAD: Final = 1 << 20  # read at once: most files are small and follow each other
 _ZEROS: Final = bytes(AHEAD)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from ..errors import FlattenError, quoted
-from ..index import Index
-from ..model import SYMLINK
-from ..patterns import Patterns
-from ..plan import later_names, walk
+from ..image.read import Index
+from ..tar.members import SYMLINK
+from ..tree.patterns import Patterns
+from ..tree.walk import later_names, walk
 
 MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
 

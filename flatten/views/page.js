@@ -317,10 +317,10 @@ function showFigures() {
   const rate = (size) => size > about.efficiency.size / 20 ? "bad" : "";
   figure(bytes(about.size), `in ${count(about.files)} files`);
   figure(String(made.length), `layers, ${bytes(about.efficiency.size)}`);
-  figure((100 * score).toFixed(1) + " %", "efficiency, as dive", score >= 0.95 ? "good" : "bad");
-  figure(bytes(about.efficiency.wasted), "wasted, as dive", rate(about.efficiency.wasted));
+  figure((100 * score).toFixed(1) + " %", "efficiency (dive)", score >= 0.95 ? "good" : "bad");
+  figure(bytes(about.efficiency.wasted), "wasted (dive)", rate(about.efficiency.wasted));
   figure(bytes(about.hidden.size), "hidden by later layers", rate(about.hidden.size));
-  if (about.equal) figure(bytes(about.equal.spare), "to spare in equal files", rate(about.equal.spare));
+  if (about.equal) figure(bytes(about.equal.spare), "in duplicate files", rate(about.equal.spare));
   $("about").textContent = [about.platform, about.id && "sha256:" + about.id.slice(0, 12), about.names.slice(1).join(", ")]
     .filter(Boolean).join(" · ");
   $("problem").hidden = !about.problem;
@@ -392,10 +392,10 @@ const LISTS = {
   "Hidden": ["Files that a layer holds and no path shows: a later layer replaced or removed them.",
     [">Size", ">Layer", "Now", "File"],
     () => about.hidden.largest.map((row) => [[bytes(row.size), String(row.layer), row.replaced ? "replaced" : "removed", "/" + row.path], null])],
-  "Waste, as dive": ["Paths that are in several layers, with the bytes of all of them, as dive counts.",
+  "Wasted paths (dive)": ["Paths that are in several layers, with the bytes of all of them, as dive counts.",
     [">Size", ">Times", "Path"],
     () => about.efficiency.paths.map((row) => [[bytes(row.size), String(row.count), "/" + row.path], null])],
-  "Equal files": ["Files of one content that are no hard links: what would be spared if they were.",
+  "Equal files": ["Files with identical content that are not hard-linked, and how much deduplicating them would save.",
     [">To spare", ">Each", ">Files", "Paths"],
     () => (about.equal ? about.equal.largest : []).map((row) => [[bytes(row.size * (row.count - 1)), bytes(row.size), String(row.count), row.paths.map((p) => "/" + p).join("  ")], () => open_(row.paths[0])])],
 };

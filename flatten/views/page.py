@@ -19,7 +19,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from ..model import DIRECTORY, FILE, SYMLINK
+from ..tar.members import DIRECTORY, FILE, SYMLINK
 from .report import Report, document
 
 LIMIT: Final = 5_000_000  # bytes of a page

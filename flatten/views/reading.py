@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from functools import partial
 
-from .. import index
-from ..index import Index
-from ..index_cache import IndexCache, pack
-from ..limits import Limits
-from ..model import Image, Layer, LayerIndex, Members
-from ..read_tar import read_layer
-from ..rows import Rows
-from ..verify import checking
+from ..host.limits import Limits
+from ..image import read
+from ..image.columns import Rows
+from ..image.image import Image, Layer
+from ..image.read import Index
+from ..image.verify import checking
+from ..tar.layer import LayerIndex, read_layer
+from ..tar.members import Members
+from .index_cache import IndexCache, pack
 
 
 def read_index(
@@ -29,7 +30,7 @@ def read_index(
             limit is passed.
         IntegrityError: With a cache: a layer is not what the image promises.
     """
-    return index.read_index(image, limits, partial(read_layers, cache=cache))
+    return read.read_index(image, limits, partial(read_layers, cache=cache))
 
 
 def read_layers(
@@ -49,10 +50,10 @@ def read_layers(
             if found is not None and len(into) + len(found.paths) <= into.limit:
                 yield found.append(layer.name, position, into)
                 continue
-            read = read_layer(layer.headers(), layer.name, position, into)
+            index = read_layer(layer.headers(), layer.name, position, into)
             if layer in kept:
-                packed.append((layer.diff_id, pack(Rows.of(read, into))))
-            yield read
+                packed.append((layer.diff_id, pack(Rows.of(index, into))))
+            yield index
         check.start_rest()
         check.finish()
     if cache is not None:

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..index import Index
-from ..model import FILE, Image
+from ..image.image import Image
+from ..image.read import Index
+from ..tar.members import FILE
 from .contents import Contents
 from .listing import Row, list_rows
 from .steps import list_steps

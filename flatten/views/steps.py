@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..history import History, read_history
-from ..model import Image, LayerIndex, Members
+from ..image.history import History, read_history
+from ..image.image import Image
+from ..tar.layer import LayerIndex
+from ..tar.members import Members
 
 
 def list_steps(

@@ -1,13 +1,12 @@
 """What a source holds, and where: its images; the layers of one of them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from ..errors import FlattenError
-from ..history import read_history
-from ..model import Image, Layer
-from ..sources import Opened
-from ..sources.documents import chain_ids
+from ..image.chain_ids import layer_chains
+from ..image.history import read_history
+from ..image.image import Image, Layer
+from ..sources.open import Opened
 
 
 def list_images(opened: Opened) -> list[dict[str, Any]]:
@@ -80,17 +79,6 @@ def list_layers(image: Image) -> list[dict[str, Any]]:
             "created_by": step and step.created_by,
         })  # fmt: skip
     return rows
-
-
-def layer_chains(layers: Sequence[Layer]) -> list[str | None]:
-    """Return the chain id of each layer, None from one on whose diff_id is unknown."""
-    known: list[str] = []
-    for layer in layers:
-        if layer.diff_id is None:
-            break
-        known.append(layer.diff_id)
-    found: list[str | None] = [f"sha256:{chain_id}" for chain_id, _ in chain_ids(known)]
-    return found + [None] * (len(layers) - len(found))
 
 
 def stored_size(layer: Layer) -> int | None:

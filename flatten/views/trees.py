@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import FlattenError
-from ..index import Index
-from ..listing import describe
-from ..model import FILE, NO_SOURCE
+from ..image.read import Index
+from ..tar.members import FILE, NO_SOURCE
 from .contents import Contents
+from .describe import describe
 from .listing import Row, list_rows
 
 FIELDS: Final = (

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import SourceError, quoted
-from ..model import Image
-from ..sources import Opened
-from ..sources.survey import StoredContainer, Survey
-from .stored import layer_chains
+from ..image.chain_ids import layer_chains
+from ..image.image import Image
+from ..sources.engines.survey import StoredContainer, Survey
+from ..sources.open import Opened
 
 _LONG: Final = 64  # digits of an id that is a digest, or as good as one
 _IN: Final = 3  # SNAPSHOTTER/snapshots/NUMBER

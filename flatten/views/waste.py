@@ -20,9 +20,9 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Final
 
-from .. import whiteout
-from ..index import Index
-from ..model import DIRECTORY, FILE
+from ..image.read import Index
+from ..tar import whiteout
+from ..tar.members import DIRECTORY, FILE
 
 _DROPPED: Final = (
     whiteout.META + b"."

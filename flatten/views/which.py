@@ -11,23 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import FlattenError, UsageError, quoted
-from ..limits import Limits
-from ..listing import describe
-from ..model import (
-    FILE,
-    LINK,
-    SYMLINK,
-    Image,
-    Layer,
-    LayerIndex,
-    Members,
-    Removal,
-)  # fmt: skip
-from ..read_tar import read_layer
-from ..resolve import Tree
-from ..sources import Opened
-from ..tarball import normalise
-from .stored import layer_chains
+from ..host.limits import Limits
+from ..image.chain_ids import layer_chains
+from ..image.image import Image, Layer
+from ..sources.open import Opened
+from ..tar.layer import LayerIndex, Removal, read_layer
+from ..tar.members import FILE, LINK, SYMLINK, Members
+from ..tar.wire import normalise
+from ..tree.tree import Tree
+from .describe import describe
 
 MAX_WAYS: Final = 1000
 """Ways to one path, through symlinks; more are not followed."""

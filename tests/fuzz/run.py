@@ -10,7 +10,11 @@ from pathlib import Path
 
 import atheris
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [
+    str(Path(__file__).parent),
+    str(Path(__file__).parents[1] / "support"),
+    str(Path(__file__).parents[1] / "tar"),
+]
 
 with atheris.instrument_imports(include=["flatten"]):
     from targets import TARGETS

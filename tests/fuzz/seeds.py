@@ -7,10 +7,10 @@ import json
 import lzma
 from collections.abc import Iterator
 
+import test_headers
 import zstandard
 
 import bolts
-import test_headers
 from builders import (
     archive,
     docker_archive,

@@ -12,20 +12,21 @@ from collections.abc import Callable
 from typing import Final
 
 import flatten
-from flatten import tarball
-from flatten.ahead import Ahead, kept_records, meant
-from flatten.assembly import Assembly
-from flatten.bolt import Bucket, fnv64a, read_bolt
-from flatten.decompress import MAGIC, decompress, sniff
-from flatten.limits import Limits
-from flatten.model import Members
-from flatten.plan import make_plan, pieces
-from flatten.read_header import read_header
-from flatten.read_tar import read_layer
-from flatten.resolve import Tree
-from flatten.spools import Pool
-from flatten.tarsplit import assemble
-from flatten.write_tar import write_tar
+from flatten.host.decompress import MAGIC, decompress, sniff
+from flatten.host.limits import Limits
+from flatten.host.spools import Pool
+from flatten.image.assembly import Assembly
+from flatten.image.tarsplit import assemble
+from flatten.outputs.write_tar import write_tar
+from flatten.plan.make import make_plan
+from flatten.plan.pieces import pieces
+from flatten.sources.engines.bolt import Bucket, fnv64a, read_bolt
+from flatten.tar import wire
+from flatten.tar.extended import Ahead, kept_records, meant
+from flatten.tar.layer import read_layer
+from flatten.tar.members import Members
+from flatten.tar.read_header import read_header
+from flatten.tree.tree import Tree
 
 SMALL: Final = 1 << 24  # bytes of output that are looked at
 LIMITS: Final = Limits(memory=1 << 24, size=1 << 26, members=20_000)
@@ -84,7 +85,7 @@ def header(data: bytes) -> None:
     block = data[:512].ljust(512, b"\0")
     records = [(b"path", data[512:600])] if data[512:] else []
     try:
-        tarball.checksum_error(block)
+        wire.checksum_error(block)
         fields = read_header(block, 0, Ahead(records=records), {}, Memory(data))
     except ValueError:
         return
@@ -95,14 +96,14 @@ def header(data: bytes) -> None:
 
 def records(data: bytes) -> None:
     try:
-        found = tarball.parse_records(data)
+        found = wire.parse_records(data)
         kept = kept_records(meant(dict(found)))
         for _, value in found:
-            tarball.parse_time(value)
+            wire.parse_time(value)
     except ValueError:
         return
-    assert tarball.parse_records(tarball.format_records(found)) == found
-    assert tarball.parse_records(tarball.format_records(list(kept))) == list(kept)
+    assert wire.parse_records(wire.format_records(found)) == found
+    assert wire.parse_records(wire.format_records(list(kept))) == list(kept)
 
 
 def flattened(tar: bytes, posix: bool = False) -> bytes | None:

@@ -1,0 +1,45 @@
+"""``flatten cat IMAGE PATH...``: the contents of files."""
+
+import argparse
+import sys
+
+from ...errors import FlattenError, quoted
+from ...image.verify import checking
+from ...tar.members import FILE
+from ...views.listing import lookup
+from .. import options
+from ..tables import print_bytes
+
+DESCRIPTION = f"""\
+Print the contents of files of the flattened tree. Symlinks are followed inside
+its root, as in a container.
+
+{options.IMAGE}
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that this command takes."""
+    options.add_image_argument(parser)
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="which files")
+    options.add_tree_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the files, and return the exit code."""
+    with options.open_tree(args) as (index, contents):
+        inodes = [lookup(index, path) for path in args.paths]
+        for path, inode in zip(args.paths, inodes, strict=True):
+            if index.members.kinds[inode] != FILE:
+                raise FlattenError(f"{quoted(path)} is no file")
+        used = {index.members.layers[inode] for inode in inodes}
+        layers = contents.image.layers
+        checked = [layers[at] for at in sorted(used)] if args.verify else []
+        with checking(checked) as check:
+            check.start_rest()
+            for inode in inodes:
+                for data in contents.read(inode):
+                    print_bytes(data)
+            sys.stdout.flush()
+            check.finish()
+    return 0

@@ -1,0 +1,44 @@
+"""``flatten common A B``: what two images have in common, from the beginning."""
+
+import argparse
+
+from ...views.ancestry import common
+from .. import options
+from ..tables import print_json
+
+DESCRIPTION = f"""\
+Say how many steps and layers two images have in common, from the beginning. By
+history: steps are the same, and so are their layers. By layers: the layers are,
+whatever the history says.
+
+{options.IMAGE}
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that this command takes."""
+    parser.add_argument("image", metavar="A", help="one image")
+    parser.add_argument("other", metavar="B", help="another")
+    options.add_json_option(parser)
+    options.add_input_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is the same, and return the exit code."""
+    with options.open_image(args) as one, options.open_image(args, args.other) as two:
+        found = common(one, two)
+        same = [layer.diff_id for layer in one.layers[: found.layers]]
+    by = "layers" if found.layers > found.step_layers else "history"
+    if args.json:
+        print_json({"steps": found.steps, "step_layers": found.step_layers,
+                    "layers": found.layers, "diff_ids": same,
+                    "by": by if found.layers or found.steps else None})  # fmt: skip
+        return 0
+    print(f"by history: {_count(found.steps, 'step')} with "
+          f"{_count(found.step_layers, 'layer')}")  # fmt: skip
+    print(f"by layers: {_count(found.layers, 'layer')}")
+    return 0
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,140 @@
+"""``flatten diff A [B]``: what differs between two trees."""
+
+import argparse
+import os
+from contextlib import ExitStack
+from typing import Any
+
+from ...errors import SourceError, UsageError, quoted
+from ...image import rootfs
+from ...image.history import cut
+from ...image.image import Image
+from ...views.describe import describe
+from ...views.trees import CONTENT, FIELDS, Change, Side, compare
+from .. import options
+from ..tables import iso_time, one_line, print_json, show_name
+
+DESCRIPTION = f"""\
+Compare two trees: of two images, of an image and a tar of a tree, or of two
+steps of one image (without B). Each line is a path that only A has (-), only B
+has (+), or that differs (~), and how. The exit code is 1 when they differ.
+
+{options.IMAGE}
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that this command takes."""
+    parser.add_argument("image", metavar="A", help="an image, or a tar of a tree")
+    parser.add_argument(
+        "other", metavar="B", nargs="?",
+        help="another, rootfs:PATH for a tar that looks like an image [default: A]",
+    )  # fmt: skip
+    options.add_json_option(parser)
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="print nothing, only exit"
+    )
+    group = parser.add_argument_group("what is compared")
+    group.add_argument(
+        "--only", metavar="FIELDS", type=parse_fields, default=FIELDS,
+        help=f"only these, with commas: {', '.join(FIELDS)}",
+    )  # fmt: skip
+    group.add_argument(
+        "--ignore", metavar="FIELDS", type=parse_fields, default=(), help="not these"
+    )
+    group.add_argument(
+        "--only-content", action="store_const", dest="only",
+        const=CONTENT,
+        help=f"what is there and what is in it: {', '.join(CONTENT)}",
+    )  # fmt: skip
+    group.add_argument(
+        "--path", metavar="PATTERN", action="append", default=[], dest="paths",
+        help="only what this fits; may be repeated",
+    )  # fmt: skip
+    group = options.add_input_options(parser)
+    options.add_since_arguments(group, "A as it stood after")
+    options.add_point_arguments(group, "B")
+    options.add_cache_options(group)
+
+
+def parse_fields(listed: str) -> tuple[str, ...]:
+    """Read names of fields, with commas between them.
+
+    Raises:
+        argparse.ArgumentTypeError: One is none.
+    """
+    found = tuple(listed.split(","))
+    for name in found:
+        if name not in FIELDS:
+            known = ", ".join(FIELDS)
+            raise argparse.ArgumentTypeError(f"{quoted(name)} is none of {known}")
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what differs; return 1 if anything does, or 0."""
+    since, at = options.since(args), options.point(args)
+    fields = [name for name in args.only if name not in args.ignore]
+    with ExitStack() as opened:
+        first = opened.enter_context(_open(args, args.image))
+        second = first
+        if args.other is not None:
+            second = opened.enter_context(_open(args, args.other))
+        elif since is None and at is None:
+            raise UsageError("one image, and no steps: give another image, or --from")
+        sides = (
+            Side(*options.read_tree(args, cut(first, since))),
+            Side(*options.read_tree(args, cut(second, at))),
+        )
+        changes = compare(*sides, fields, args.paths)
+        if args.json:
+            print_json([_document(change, sides) for change in changes])
+        elif not args.quiet:
+            for change in changes:
+                print(_line(change))
+    return 1 if changes else 0
+
+
+def _open(args: argparse.Namespace, reference: str) -> Image:
+    """Open an image, or a tar of a tree."""
+    limits = options.limits(args)
+    if reference.startswith(f"{rootfs.KIND}:"):
+        return rootfs.open_rootfs(reference.removeprefix(f"{rootfs.KIND}:"), limits)
+    try:
+        return options.open_image(args, reference)
+    except SourceError:
+        if not os.path.isfile(reference):
+            raise
+        return rootfs.open_rootfs(reference, limits)
+
+
+def _line(change: Change) -> str:
+    sign = "+" if change.before is None else "-" if change.after is None else "~"
+    name = show_name(change.path)
+    if not change.fields:
+        return f"{sign} {name}"
+    shown = [
+        f"{field} {_value(field, before)} -> {_value(field, after)}"
+        for field, (before, after) in change.fields.items()
+    ]
+    return f"{sign} {name}: {', '.join(shown)}"
+
+
+def _value(field: str, value: Any) -> str:
+    """Return a value on one line."""
+    if field == "mtime":
+        return iso_time(value)
+    if isinstance(value, dict):
+        value = ",".join(f"{key}={item}" for key, item in value.items())
+    return one_line(str(value)) if value not in (None, "") else "none"
+
+
+def _document(change: Change, sides: tuple[Side, Side]) -> dict[str, Any]:
+    """Return a change for JSON: the rows that are there, and the fields."""
+    rows = zip(("before", "after"), (change.before, change.after), sides, strict=True)
+    described = {
+        key: None if row is None else describe(side.index.members, *row)
+        for key, row, side in rows
+    }
+    path = os.fsdecode(change.path.removeprefix(b"./").rstrip(b"/"))
+    return {"path": path, **described, "fields": change.fields}

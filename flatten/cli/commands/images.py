@@ -1,0 +1,52 @@
+"""``flatten images SOURCE``: what an engine's root or an archive holds."""
+
+import argparse
+from typing import Any
+
+from ...views.stored import list_images
+from .. import options
+from ..messages import say
+from ..tables import human, one_line, print_json, print_table
+
+DESCRIPTION = f"""\
+List the images of an engine's root or of an archive.
+
+{options.SOURCE}
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that this command takes."""
+    parser.add_argument("source", metavar="SOURCE", help="which images")
+    options.add_source_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the images, and return the exit code."""
+    with options.open_source(args) as opened:
+        rows = list_images(opened)
+    if args.json:
+        print_json(rows)
+        return 0
+    for row in rows:
+        if row["error"] is not None:
+            say(f"warning: {row['error']}")
+    heads = ["ID", "CREATED", ">SIZE", ">LAYERS", "DRIVER", "NAME"]
+    if any(row["namespace"] for row in rows):
+        heads.insert(5, "NAMESPACE")
+    lines = [(row, name) for row in rows for name in row["names"] or ["-"]]
+    print_table(heads, [_cells(row, name, heads) for row, name in lines])
+    return 0
+
+
+def _cells(row: dict[str, Any], name: str, heads: list[str]) -> list[str]:
+    cells = {
+        "ID": row["id"][:12],
+        "CREATED": one_line((row["created"] or "-")[:19]),
+        ">SIZE": "-" if row["size"] is None else human(row["size"]),
+        ">LAYERS": "-" if row["layers"] is None else str(row["layers"]),
+        "DRIVER": one_line(row["driver"] or "-"),
+        "NAMESPACE": one_line(row["namespace"] or "-"),
+        "NAME": one_line(name),
+    }
+    return [cells[head] for head in heads]

@@ -1,0 +1,50 @@
+"""``flatten layers IMAGE``: the layers of an image, and where each one lies."""
+
+import argparse
+from typing import Any
+
+from ...views.stored import list_layers
+from .. import options
+from ..tables import human, one_line, print_json, print_table
+
+DESCRIPTION = f"""\
+List the layers of an image, oldest first: what they are called, where they lie,
+how large they are and which step of the history made them.
+
+{options.IMAGE}
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that this command takes."""
+    options.add_image_argument(parser)
+    options.add_json_option(parser)
+    options.add_input_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the layers, and return the exit code."""
+    with options.open_image(args) as image:
+        rows = list_layers(image)
+        if args.json:
+            print_json({"id": image.id, "names": image.names, "layers": rows})
+            return 0
+    heads = (">#", "DIFF ID", "CHAIN ID", "CACHE ID", ">STORED", ">TAR", ">STEP",
+             "DIRECTORY")  # fmt: skip
+    print_table(heads, map(_cells, rows))
+    return 0
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        str(row["position"]),
+        *(short(row[key]) for key in ("diff_id", "chain_id", "cache_id")),
+        *("-" if row[key] is None else human(row[key]) for key in ("stored", "size")),
+        str(row["step"] or "-"),
+        one_line(row["directory"] or "-"),
+    )
+
+
+def short(name: str | None) -> str:
+    """Return the first twelve digits of an id."""
+    return one_line((name or "-").removeprefix("sha256:")[:12])

@@ -1,0 +1,167 @@
+"""``flatten ls IMAGE [PATH...]``: the flattened tree, as ``tar tv`` shows it."""
+
+import argparse
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Final
+
+from ...image.read import Index
+from ...tar.members import (
+    BLOCK,
+    CHAR,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    LINK,
+    NO_EXTRA,
+    SYMLINK,
+    Members,
+    Owner,
+)
+from ...views.describe import describe
+from ...views.listing import Row, list_rows
+from .. import options
+from ..tables import print_json_line, show_name
+
+DESCRIPTION = f"""\
+List the flattened tree: each line is the number of the layer that an entry
+comes from, and what `tar --numeric-owner -tv` shows of it. PATH is a path from
+the root, with all below it, or a pattern with *, ? or [ in it, as in a
+.gitignore file: *.so is looked for at any depth, ** is any directories.
+
+{options.IMAGE}
+"""
+
+_LETTERS: Final = {FILE: "-", LINK: "h", SYMLINK: "l", CHAR: "c", BLOCK: "b",
+                   DIRECTORY: "d", FIFO: "p"}  # fmt: skip
+_NO_HASH: Final = "-" * 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that this command takes."""
+    options.add_image_argument(parser)
+    parser.add_argument("paths", metavar="PATH", nargs="*", help="what to list")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print JSON lines")
+    shape.add_argument("--tree", action="store_true", help="draw a tree")
+    parser.add_argument(
+        "--hash", action="store_true", help="XXH3 (128 bits) of the content of files"
+    )
+    options.add_tree_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the tree, and return the exit code."""
+    with options.open_tree(args) as (index, contents):
+        rows = list(list_rows(index, args.paths, parents=args.tree))
+        hashes = None
+        if args.hash:
+            files = [
+                row.inode for row in rows if index.members.kinds[row.inode] == FILE
+            ]
+            hashes = contents.hashes(files)
+        if args.json:
+            for row in rows:
+                document = describe(index.members, *row)
+                if hashes is not None and "size" in document:
+                    document["xxh3"] = hashes[row.inode]
+                print_json_line(document)
+        else:
+            lines = _tree(index, rows) if args.tree else _long(index.members, rows)
+            _print_lines(index, rows, lines, hashes)
+    return 0
+
+
+def _print_lines(
+    index: Index,
+    rows: Iterable[Row],
+    lines: Iterable[str],
+    hashes: Mapping[int, str] | None,
+) -> None:
+    """Print lines, each behind its row's layer, and the hash if there are any."""
+    count = len(index.layers)
+    numbers = [f"{number:{len(str(count))}} " for number in range(1, count + 1)]
+    layers = index.members.layers
+    for row, line in zip(rows, lines, strict=True):
+        mark = "" if hashes is None else f"{hashes.get(row.inode, _NO_HASH)} "
+        print(f"{numbers[layers[row.inode]]}{mark}{line}")
+
+
+def _long(members: Members, rows: Iterable[Row]) -> Iterator[str]:
+    """Yield what GNU tar shows of each row, with its columns."""
+    kinds, owners, sizes = members.kinds, members.owners, members.sizes
+    targets, mtimes = members.targets, members.mtimes
+    width = 19  # of owner and size; grows as it goes on
+    for path, inode, first in rows:
+        kind = kinds[inode] if first is None else LINK
+        head, taken = _head(kind, members.owner_table[owners[inode]])
+        size = str(sizes[inode]) if first is None else "0"
+        if kind in (CHAR, BLOCK):
+            size = "{},{}".format(*members.extras.get(inode, NO_EXTRA).device)
+        width = max(width, taken + len(size))
+        line = f"{head}{size:>{width - taken}} {_when(mtimes[inode])} {show_name(path)}"
+        if first is not None:
+            line += f" link to {show_name(first)}"
+        elif kind == SYMLINK:
+            line += f" -> {show_name(targets[inode])}"
+        yield line
+
+
+@lru_cache(4096)
+def _head(kind: int, owner: Owner) -> tuple[str, int]:
+    """Return type, mode and owner, and how much of the third column they take."""
+    mode, uid, gid = owner
+    text = f"{uid}/{gid} "
+    return f"{_LETTERS[kind]}{_permissions(mode)} {text}", len(text)
+
+
+def _tree(index: Index, rows: list[Row]) -> Iterable[str]:
+    """Yield each row with lines to its parent."""
+    parts = [row.path.removeprefix(b"./").rstrip(b"/").split(b"/") for row in rows]
+    open_: list[bool] = []  # whether a branch goes on, by depth; from the last row up
+    drawn = []
+    for row, names in zip(reversed(rows), reversed(parts), strict=True):
+        depth = len(names) if names != [b""] else 0
+        last = len(open_) < depth or not open_[depth - 1] if depth else True
+        open_ = (open_ + [False] * depth)[:depth]
+        lines = "".join("│   " if goes_on else "    " for goes_on in open_[:-1])
+        branch = "" if not depth else "└── " if last else "├── "
+        if depth:
+            open_[-1] = True
+        slash = "/" if row.path.endswith(b"/") else ""
+        name = show_name(names[-1]) + slash if depth else "./"
+        members = index.members
+        if row.first is not None:
+            name += f" link to {show_name(row.first)}"
+        elif row.inode in members.targets:
+            name += f" -> {show_name(members.targets[row.inode])}"
+        drawn.append(f"{members.sizes[row.inode]:>12} {lines}{branch}{name}")
+    return reversed(drawn)
+
+
+def _permissions(mode: int) -> str:
+    """Return a mode as ls writes it, without the type.
+
+    >>> _permissions(0o4755), _permissions(0o1777), _permissions(0o2640)
+    ('rwsr-xr-x', 'rwxrwxrwt', 'rw-r-S---')
+    """
+    out = [letter if mode >> 8 - at & 1 else "-" for at, letter in enumerate("rwx" * 3)]
+    for at, bit, letter in ((2, 0o4000, "s"), (5, 0o2000, "s"), (8, 0o1000, "t")):
+        if mode & bit:
+            out[at] = letter if out[at] == "x" else letter.upper()
+    return "".join(out)
+
+
+@lru_cache(4096)
+def _when(seconds: int) -> str:
+    """Return a time in UTC to the minute; seconds, where no calendar reaches.
+
+    >>> _when(86400), _when(2**62)
+    ('1970-01-02 00:00', '4611686018427387904')
+    """
+    try:
+        year, month, day, hour, minute, *_ = time.gmtime(seconds)
+    except (OverflowError, OSError, ValueError):
+        return str(seconds)
+    return f"{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}"

@@ -1,0 +1,47 @@
+"""``flatten users SOURCE LAYER``: who uses a layer."""
+
+import argparse
+
+from ...views.usage import users
+from .. import options
+from ..tables import one_line, print_json
+
+DESCRIPTION = f"""\
+List all images, with their names, and all containers that use a layer.
+
+{options.SOURCE}
+
+LAYER is a diff id, a chain id, a cache-id (podman: the layer's id), the digest
+of a blob, at least six digits of one, or a path to the layer's directory or
+into it.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that this command takes."""
+    parser.add_argument("source", metavar="SOURCE", help="which images")
+    parser.add_argument("layer", metavar="LAYER", help="which layer")
+    options.add_source_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the users, and return the exit code."""
+    with options.open_source(args) as opened:
+        found = users(opened, args.layer)
+    if args.json:
+        print_json(found)
+        return 0
+    for layer in found:
+        for key in ("chain_id", "diff_id", "digest", "cache_id", "directory"):
+            if layer[key] is not None:
+                print(f"{key.replace('_', ' ')}: {one_line(layer[key])}")
+        for image in layer["images"]:
+            names = " ".join(image["names"]) or "-"
+            print(f"  image {image['id'][:12]}, layer {image['position']}: "
+                  f"{one_line(names)}")  # fmt: skip
+        for container in layer["containers"]:
+            names = " ".join(container["names"]) or "-"
+            print(f"  container {container['id'][:12]}: {one_line(names)}")
+        if not layer["images"] and not layer["containers"]:
+            print("  nothing uses it")
+    return 0

@@ -1,0 +1,109 @@
+"""``flatten verify ROOTFS IMAGE``: does it still hold what the image says?"""
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+
+from ...errors import IntegrityError, UsageError, quoted, shown
+from ...export import plan_image
+from ...image.image import Image
+from ...image.rootfs import open_rootfs
+from ...options import Options
+from ...views.describe import Row, directory_rows, plan_rows
+from ...views.differences import FIELDS, Difference, differences, read_list
+from .. import options
+from ..tables import print_json_line
+
+DESCRIPTION = f"""\
+Compare a root file system, a tar or a directory, with an image, or with the
+list that --list-out wrote. Each difference is a line; none means that it holds
+what it should. Options that changed what was written are given here again, but
+not with a list.
+
+{options.IMAGE}
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all that this command takes."""
+    parser.add_argument("rootfs", metavar="ROOTFS", help="a tar, or a directory")
+    parser.add_argument("image", metavar="IMAGE|LIST", help="what it should be")
+    parser.add_argument(
+        "--ignore", metavar="FIELD,...", default="",
+        help=f"do not compare these of {', '.join(FIELDS)}",
+    )  # fmt: skip
+    options.add_json_option(parser)
+    options.add_edit_options(parser)
+    options.add_point_arguments(options.add_input_options(parser))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the differences, and return the exit code.
+
+    Raises:
+        IntegrityError: There are some.
+    """
+    ignored = tuple(filter(None, args.ignore.split(",")))
+    for field in ignored:
+        if field not in FIELDS:
+            raise UsageError(
+                f"--ignore: {quoted(field)} is none of {', '.join(FIELDS)}"
+            )
+    count = 0
+    with _rootfs(args) as found, _expected(args) as expected:
+        for difference in differences(found, expected, ignored):
+            count += 1
+            if args.json:
+                print_json_line(asdict(difference))
+            else:
+                print(_line(difference))
+    if count:
+        raise IntegrityError(f"{shown(args.rootfs)}: {count:,} differences from "
+                             f"{shown(args.image)}")  # fmt: skip
+    return 0
+
+
+@contextmanager
+def _rootfs(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
+    """Open what is to be verified."""
+    if os.path.isdir(args.rootfs):
+        yield directory_rows(args.rootfs)
+        return
+    with open_rootfs(args.rootfs, options.limits(args)) as image:
+        yield _rows(image, Options(limits=options.limits(args)))
+
+
+@contextmanager
+def _expected(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
+    """Open what it should be: a list begins with a brace, and no image does."""
+    with ExitStack() as stack:
+        if os.path.isfile(args.image):
+            file = stack.enter_context(open(args.image, encoding="utf-8",
+                                            errors="surrogateescape"))  # fmt: skip
+            if file.read(1) == "{":
+                file.seek(0)
+                yield read_list(file, args.image)
+                return
+        how = Options(
+            limits=options.limits(args),
+            edits=options.edits(args),
+            mtime=options.parse_mtime(args.mtime),
+        )
+        image = stack.enter_context(options.open_image(args, at=options.point(args)))
+        yield _rows(image, how)
+
+
+def _rows(image: Image, how: Options) -> Iterator[Row]:
+    plan = plan_image(image, how)
+    layers = [layer.open() for layer in (*image.layers, *image.added)]
+    return plan_rows(plan, layers, len(image.layers))
+
+
+def _line(difference: Difference) -> str:
+    path = shown(difference.path)
+    if difference.field in ("missing", "extra"):
+        return f"{difference.field}: {path}"
+    found, expected = difference.found, difference.expected
+    return f"changed: {path}: {difference.field} {found!r}, expected {expected!r}"

@@ -1,0 +1,1 @@
+"""What the machine gives: files at offsets, scratch files, processes, signals."""

@@ -1,0 +1,213 @@
+"""Plain bytes to compressed ones, in threads, on their way to a descriptor.
+
+======  ======================  =====================================================
+name    levels [default]        with
+======  ======================  =====================================================
+gzip    0 to 3 [2], 4 to 9      ISA-L in threads; zlib in one thread
+zstd    1 to 22 [3]             libzstd's own threads
+xz      0 to 9 [6]              liblzma, in one thread
+======  ======================  =====================================================
+
+Output is cut into blocks of one size before any compressor sees it, and no header holds
+a name or a time, so equal tars are equal bytes, whatever the number of processors.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from ..errors import FlattenError, UsageError, quoted
+
+BLOCK: Final = 1 << 20
+LEVELS: Final = {"gzip": (0, 2, 9), "zstd": (1, 3, 22), "xz": (0, 6, 9)}
+SUFFIXES: Final = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd",
+                   ".xz": "xz", ".txz": "xz"}  # fmt: skip
+_ISAL_LEVELS: Final = 3
+
+
+class Sink(Protocol):
+    """What takes the bytes of a tar."""
+
+    def write(self, view: memoryview) -> int:
+        """Take bytes; return how many were taken."""
+
+    def descriptor(self) -> int | None:
+        """Return what the kernel can copy to, if bytes go there as they are."""
+
+
+def _write(out: int, view: memoryview, name: str) -> int:
+    """Write bytes to what is called ``name``; return how many were written.
+
+    Raises:
+        FlattenError: They cannot be; BrokenPipeError passes as it is.
+    """
+    try:
+        return os.write(out, view)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FlattenError(f"{name}: cannot write: {error.strerror}") from error
+
+
+class PlainSink:
+    """A descriptor."""
+
+    def __init__(self, out: int, name: str) -> None:
+        """Write to ``out``, which messages call ``name``."""
+        self._out = out
+        self._name = name
+
+    def write(self, view: memoryview) -> int:
+        """Write bytes; return how many were written."""
+        return _write(self._out, view, self._name)
+
+    def descriptor(self) -> int:
+        """Return the descriptor."""
+        return self._out
+
+
+class _Blocks:
+    """Cuts what is written into blocks of one size, for a compressor."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._block = bytearray()
+
+    def write(self, view: memoryview) -> int:
+        taken = view[: BLOCK - len(self._block)]
+        self._block += taken
+        if len(self._block) == BLOCK:
+            self.flush()
+        return len(taken)
+
+    def flush(self) -> None:
+        block, self._block = bytes(self._block), bytearray()
+        if block:
+            self._write(block)
+
+    def descriptor(self) -> None:
+        return
+
+
+class _Raw:
+    """A descriptor as compressors want it: a file whose writes are whole.
+
+    Nothing is written before ``start``. isal's writer writes its header while it is
+    made. If that fails, Python 3.13 and later report a second failure when the
+    half-made writer is collected: it joins threads that never ran (isal 1.9.1).
+
+    Attributes:
+        abandoned: What still comes is thrown away.
+    """
+
+    def __init__(self, out: int, name: str) -> None:
+        self.abandoned = False
+        self.closed = False
+        self._out = out
+        self._name = name
+        self._held: list[bytes] | None = []
+
+    def start(self) -> None:
+        held, self._held = self._held or [], None
+        for data in held:
+            self.write(data)
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        size = len(view)
+        if self._held is not None:
+            self._held.append(bytes(view))
+            return size
+        while view and not self.abandoned:
+            view = view[_write(self._out, view, self._name) :]
+        return size
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def parse_spec(text: str | None, path: str) -> tuple[str, int] | None:
+    """Return format and level, from ``--compress`` or else from the output's suffix.
+
+    Args:
+        text: ``zstd[:level]``, ``gzip[:level]``, ``xz[:level]``, ``none``, or None.
+        path: The output's name.
+
+    Raises:
+        UsageError: There is no such format or level.
+
+    >>> parse_spec(None, "a.tar.zst"), parse_spec("gzip:1", "-")
+    (('zstd', 3), ('gzip', 1))
+    >>> parse_spec("none", "a.tar.gz")
+    """
+    if text is None:
+        text = SUFFIXES.get(Path(path).suffix.lower(), "none")
+    found = re.fullmatch(r"(\w+)(?::([0-9]{1,2}))?", text)
+    name = found[1] if found else text
+    if found is None or name not in (*LEVELS, "none"):
+        known = ", ".join((*LEVELS, "none"))
+        raise UsageError(f"--compress: {quoted(text)} is none of {known}")
+    if name == "none":
+        return None
+    least, default, most = LEVELS[name]
+    level = default if found[2] is None else int(found[2])
+    if not least <= level <= most:
+        raise UsageError(
+            f"--compress: {name} has levels {least} to {most}, not {level}"
+        )
+    return name, level
+
+
+@contextmanager
+def compressing(out: int, spec: tuple[str, int] | None, name: str) -> Iterator[Sink]:
+    """Yield what takes the tar's bytes and writes them to ``out``, called ``name``.
+
+    Raises:
+        FlattenError: Something cannot be written.
+    """
+    if spec is None:
+        yield PlainSink(out, name)
+        return
+    raw = _Raw(out, name)
+    compressor = _compressor(raw, *spec)
+    blocks = _Blocks(compressor.write)
+    try:
+        raw.start()
+        yield blocks
+        blocks.flush()
+        compressor.close()
+    except BaseException:
+        raw.abandoned = True
+        with suppress(
+            OSError, FlattenError
+        ):  # its threads end, and it says again what is known
+            compressor.close()
+        raise
+
+
+def _compressor(raw: Any, name: str, level: int) -> Any:
+    """Return a file that compresses what is written to it."""
+    threads = len(os.sched_getaffinity(0))
+    if name == "zstd":
+        import zstandard  # noqa: PLC0415 - 15 ms, only when asked for
+
+        options = zstandard.ZstdCompressor(level, threads=threads, write_checksum=True)
+        return options.stream_writer(raw, closefd=False)
+    if name == "xz":
+        import lzma  # noqa: PLC0415 - only when asked for
+
+        return lzma.LZMAFile(raw, "wb", preset=level)
+    if level > _ISAL_LEVELS:
+        import gzip  # noqa: PLC0415 - only when asked for
+
+        return gzip.GzipFile("", "wb", level, raw, mtime=0)
+    from isal import igzip_threaded  # noqa: PLC0415 - only when asked for
+
+    make: Any = igzip_threaded.open  # has no types
+    return make(raw, "wb", level, threads=threads, block_size=BLOCK)

@@ -1,0 +1,68 @@
+"""Bytes that come once and are read forward, as headers are: none are kept."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from ..errors import FormatError
+from ..tar.read_header import HeaderBytes
+from .decompress import decompress
+from .files import LayerBytes
+from .inputs import compression
+from .limits import Limits
+
+_BEHIND: Final = 1 << 16  # bytes that can still be read once the length is known
+
+
+class Forward:
+    """What a compressed layer inflates to, where only its headers are wanted.
+
+    An offset must not be below that of the read before, and once the length was asked
+    for not far behind that read.
+    """
+
+    def __init__(self, chunks: Iterable[bytes], where: str, limits: Limits) -> None:
+        """Read nothing yet."""
+        self._chunks = iter(chunks)
+        self._where = where
+        self._limits = limits
+        self._kept = bytearray()
+        self._start = self._end = 0  # of what is kept, and of what has come
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return ``count`` bytes; fewer only at the end."""
+        assert offset >= self._start, "headers are read forward"
+        if offset > self._end:
+            self._kept.clear()
+            self._start = offset
+        while self._end < offset + count and (chunk := self._next()):
+            self._kept += chunk[max(offset - self._end + len(chunk), 0) :]
+        del self._kept[: offset - self._start]
+        self._start = offset
+        return bytes(self._kept[:count])
+
+    def size(self) -> int:
+        """Go to the end, and return the length."""
+        self.read(self._start, _BEHIND)
+        while self._next():
+            pass
+        return self._end
+
+    def _next(self) -> bytes:
+        """Return the next bytes, none at the end."""
+        chunk = next(self._chunks, b"")
+        self._end += len(chunk)
+        if self._end > self._limits.size:
+            raise FormatError(
+                f"inflates beyond {self._limits.size:,} bytes; if that is right, allow "
+                "more with --max-size",
+                where=self._where,
+            )
+        return chunk
+
+
+def forward(source: LayerBytes, limits: Limits, where: str) -> HeaderBytes:
+    """Return bytes as they are, or what they inflate to, to be read forward."""
+    kind = compression(source)
+    if kind is None:
+        return source
+    return Forward(decompress(source, kind, where), where, limits)

@@ -1,0 +1,1 @@
+"""An image and its layers: where their bytes come from, history, digests."""

@@ -1,0 +1,131 @@
+"""Files of the host that go into a tree: a layer that is made of them.
+
+It holds what a HOSTPATH is, below the PATH that is given for it; parents of PATH are
+made where the tree has none. All is owned by root, since owners of a build machine
+mean nothing elsewhere, and has the host's modes and mtimes; xattrs are left out.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Final
+
+from ..errors import FlattenError, UsageError, quoted
+from ..host.beneath import Beneath
+from ..host.limits import Limits
+from ..host.spools import Pool
+from ..tar import whiteout
+from ..tar.members import DIRECTORY, FILE, SYMLINK
+from ..tar.wire import BLOCK_SIZE
+from ..tar.write_header import gnu_member
+from ..tree.edit import Addition
+from .assembly import AssembledLayer, Assembly
+
+_KINDS: Final = {
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFLNK: SYMLINK,
+}
+
+
+def parse_addition(text: str) -> Addition:
+    """Read ``HOSTPATH:PATH``; a PATH that ends in a slash is a directory to put it in.
+
+    Raises:
+        UsageError: It is none, or PATH leaves the root or is a whiteout.
+
+    >>> parse_addition("build/init:/sbin/")
+    ('build/init', b'sbin/init')
+    """
+    host, colon, path = text.rpartition(":")
+    if not colon or not host:
+        raise UsageError(f"{quoted(text)} is not HOSTPATH:PATH")
+    if path.endswith("/"):
+        path += os.path.basename(os.path.abspath(host))
+    parts = [part for part in os.fsencode(path).split(b"/") if part not in (b"", b".")]
+    if b".." in parts or any(map(whiteout.is_mark, parts)):
+        raise UsageError(f"{quoted(text)}: no name in a tree")
+    return host, b"/".join(parts)
+
+
+def added_layer(
+    additions: Sequence[Addition], limits: Limits, resources: ExitStack
+) -> AssembledLayer:
+    """Return the layer that puts files of the host into a tree.
+
+    Args:
+        additions: What and where; later ones go over earlier ones.
+        limits: What they may cost.
+        resources: Closes the directories of the host.
+    """
+
+    def build() -> Assembly:
+        pool = Pool(limits)
+        resources.callback(pool.close)
+        assembly = Assembly(pool, "--add")
+        for host, path in additions:
+            _add(assembly, host, path, resources)
+        assembly.finish()
+        return assembly
+
+    return AssembledLayer("--add", None, build, resources)
+
+
+def _add(assembly: Assembly, host: str, path: bytes, resources: ExitStack) -> None:
+    """Add a file, or a directory with all below it; a symlink is followed here only."""
+    real = os.path.realpath(host)
+    directory = os.path.isdir(real)
+    start = b"" if directory else os.fsencode(os.path.basename(real))
+    try:
+        tree = Beneath(real if directory else os.path.dirname(real))
+        resources.callback(tree.close)
+        number = assembly.add_tree(tree)
+        for name, status in _walk(tree, start):
+            parts = (path, name.removeprefix(start).lstrip(b"/"))
+            below = b"/".join(filter(None, parts))
+            if below:  # the root stays as it is
+                _add_member(assembly, tree, number, name, below, status)
+    except OSError as error:
+        raise FlattenError(f"{quoted(host)}: {error.strerror}") from error
+
+
+def _walk(tree: Beneath, start: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Yield a path and all below it, parents first."""
+    todo = [start]
+    while todo:
+        path = todo.pop()
+        status = tree.status(path)
+        yield path, status
+        if stat.S_ISDIR(status.st_mode):
+            names = reversed(tree.names(path))
+            todo += [b"/".join(filter(None, (path, name))) for name in names]
+
+
+def _add_member(  # noqa: PLR0913, PLR0917 - what one member needs
+    assembly: Assembly,
+    tree: Beneath,
+    number: int,
+    name: bytes,
+    path: bytes,
+    status: os.stat_result,
+) -> None:
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    shown = quoted(f"{tree.name}/{os.fsdecode(name)}")
+    if kind is None:
+        raise UsageError(f"--add {shown}: neither a file, a directory nor a symlink")
+    if whiteout.is_mark(path.rpartition(b"/")[2]):
+        raise UsageError(f"--add {shown}: a name that would remove another")
+    size = status.st_size if kind == FILE else 0
+    assembly.add_bytes(
+        gnu_member(
+            path + (b"/" if kind == DIRECTORY else b""),
+            kind,
+            owner=(0o777 if kind == SYMLINK else stat.S_IMODE(status.st_mode), 0, 0),
+            size=size,
+            mtime=int(status.st_mtime_ns // 10**9),
+            target=tree.link(name) if kind == SYMLINK else b"",
+        )
+    )
+    assembly.add_file(name, size, tree=number)
+    assembly.add_bytes(bytes(-size % BLOCK_SIZE))

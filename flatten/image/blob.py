@@ -1,0 +1,60 @@
+"""A layer that is a blob, compressed or not."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..host.files import LayerBytes
+from ..host.forward import forward
+from ..host.inputs import plain
+from ..host.spools import Pool
+from ..tar.read_header import HeaderBytes
+from .image import Place
+
+
+@dataclass(slots=True)
+class BlobLayer:
+    """A layer that is a blob of some files, compressed or not.
+
+    Attributes:
+        opener: Opens the blob: a source may have more layers than a process may
+            have open files.
+        place: Where it lies unpacked.
+        same: A layer before it that is the same blob.
+    """
+
+    name: str
+    diff_id: str | None
+    digest: str | None
+    opener: Callable[[], LayerBytes]
+    pool: Pool
+    place: Place | None = None
+    same: "BlobLayer | None" = field(default=None, repr=False)
+    _blob: LayerBytes | None = field(default=None, repr=False)
+    _opened: LayerBytes | None = field(default=None, repr=False)
+
+    def blob(self) -> LayerBytes:
+        """Return the blob, opened at the first call."""
+        if self.same is not None:
+            return self.same.blob()
+        if self._blob is None:
+            self._blob = self.opener()
+        return self._blob
+
+    def open(self, *, hashed: bool = False) -> LayerBytes:
+        """Return the uncompressed bytes; inflating begins at the first call."""
+        if self.same is not None:
+            return self.same.open(hashed=hashed)
+        if self._opened is None:
+            blob = self.blob()
+            self._opened = plain(blob, self.pool, self.name, hashed=hashed)
+        return self._opened
+
+    def headers(self) -> HeaderBytes:
+        """Return the uncompressed bytes; unless they are kept, to be read forward."""
+        if self._opened is not None:
+            return self._opened
+        return forward(self.blob(), self.pool.limits, self.name)
+
+    def blame(self) -> str:
+        """Return "": which byte is wrong cannot be said."""
+        return ""

@@ -1,0 +1,396 @@
+"""A layer's directory to the layer tar that says the same, to be read by ``read_tar``.
+
+For layers of which only the directory is left: containers' own, and images whose
+record of tar-split is lost. How union file systems spell removals ends here; what
+overlay has moved (``redirect``) or left below (``metacopy``) is put in place.
+
+A directory does not tell all that the layer's tar did: which directories it listed,
+the order, xattrs that the driver dropped. POSIX ACLs and SELinux labels on a disk are
+the host's, and left out, as docker does.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..errors import FlattenError, FormatError, quoted
+from ..host.beneath import Beneath
+from ..host.spools import Pool
+from ..tar import whiteout, write_header
+from ..tar.members import (
+    BLOCK,
+    CHAR,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    LINK,
+    NO_EXTRA,
+    SYMLINK,
+    Extra,
+    SparseMap,
+)
+from ..tar.wire import BLOCK_SIZE, sparse_map
+from ..tar.write_header import RECORD_SIZE
+from .assembly import Assembly
+from .union import OWN_XATTRS, PLAIN, Node, Style, Union, join, sees_trusted
+
+_KINDS: Final = {
+    stat.S_IFREG: FILE,
+    stat.S_IFLNK: SYMLINK,
+    stat.S_IFCHR: CHAR,
+    stat.S_IFBLK: BLOCK,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFIFO: FIFO,
+}
+_LARGE_HOLE: Final = 1 << 20  # bytes; smaller ones are written as zeros
+_CAPABILITY: Final = b"security.capability"
+_KEPT: Final = (b"user.", b"trusted.", _CAPABILITY)
+_ACL: Final = b"system.posix_acl_"
+_XATTR: Final = b"SCHILY.xattr."
+
+_Key = tuple[int, int, int]
+"""An inode: its layer, device and number."""
+
+_Todo = tuple[bytes, list[Node], bool]
+"""A directory to be written: its path, the nodes that make it, whether it is alone."""
+
+Owners = Callable[[int], int]
+"""Turns an id on the disk into the one in the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How directories are read.
+
+    Attributes:
+        pool: What holds the headers.
+        where: The layer's name in messages.
+        style: Which marks there may be.
+        warnings: Receives a sentence for each kind of loss.
+        trusted: They may be in xattrs that only root sees.
+        uid: Turns a uid on the disk into the image's.
+        gid: Likewise.
+    """
+
+    pool: Pool
+    where: str
+    style: Style = PLAIN
+    warnings: list[str] = field(default_factory=list)
+    trusted: bool = True
+    uid: Owners = int
+    gid: Owners = int
+
+
+def walk(trees: Sequence[Beneath], reading: Reading) -> Assembly:
+    """Return the tar of a layer that is a directory.
+
+    Args:
+        trees: The layer's directory, and those of the layers below it, nearest first:
+            what was moved there is put in its place.
+        reading: How.
+
+    Raises:
+        FlattenError: Something cannot be read.
+        FormatError: A content that is below is not there.
+    """
+    if reading.style.attributes and reading.trusted and not sees_trusted():
+        raise FlattenError(
+            f"{reading.where}: {quoted(trees[0].name)} may have overlay's marks in "
+            "trusted xattrs, which only root sees (CAP_SYS_ADMIN): deleted files "
+            "would come back; read it as root"
+        )
+    writer = _Writer(trees, reading)
+    return writer.layer(writer.all)
+
+
+def changes(lower: Beneath, upper: Beneath, reading: Reading) -> Assembly:
+    """Return the tar of what a full tree has, and has not, that another has.
+
+    A file counts as changed as docker's drivers without marks see it: by type, mode,
+    owner, device, capability, size and mtime. Of directories the mtime counts too.
+
+    Reference: moby pkg/archive/changes.go.
+    """
+    writer = _Writer([upper, lower], reading)
+    return writer.layer(writer.differences)
+
+
+class _Writer:
+    """Writes a directory's layer into an assembly."""
+
+    def __init__(self, trees: Sequence[Beneath], reading: Reading) -> None:
+        self._reading = reading
+        self._union = Union(trees, reading.style)
+        self._out = Assembly(reading.pool, reading.where)
+        for tree in trees:
+            self._out.add_tree(tree)
+        self._first: dict[_Key, bytes] = {}  # the first name of each hard link
+        self._linked: dict[_Key, set[bytes]] = {}  # and all that were written
+        self._counts: dict[_Key, int] = {}  # and how many there are
+        self._lost: dict[str, int] = {}
+
+    def layer(self, write: Callable[[], None]) -> Assembly:
+        """Return what is written, as a whole tar."""
+        try:
+            write()
+        except ValueError as error:
+            raise FormatError(str(error), where=self._reading.where) from error
+        except OSError as error:
+            hint = "; read it as root" if isinstance(error, PermissionError) else ""
+            path = self._union.trees[0].name
+            raise FlattenError(
+                f"{self._reading.where}: cannot read {quoted(path)}: "
+                f"{quoted(error.filename or '')}: {error.strerror}{hint}"
+            ) from error
+        self._out.add_bytes(bytes(-self._out.size() % RECORD_SIZE or RECORD_SIZE))
+        self._out.finish()
+        for what, count in self._lost.items():
+            self._reading.warnings.append(f"{self._reading.where}: {count:,} {what}")
+        return self._out
+
+    def all(self) -> None:
+        """Write the root, and directory by directory what is in it.
+
+        A directory that stands alone is this layer's part of one: the layers below
+        are merged with it later. Others are written with all that they show.
+        """
+        (root, *_) = self._union.root()
+        self._member(b"./", root)
+        todo = [(b"", [root], True)]
+        while todo:
+            path, directories, alone = todo.pop()
+            list_ = self._own if alone else self._merged
+            below = list_(path, directories)
+            todo.extend(reversed(below))
+        self._link_rest()
+
+    def _link_rest(self) -> None:
+        """Link to what was moved here from layers below its other names.
+
+        They may be anywhere: the layers below have them, and would keep them apart.
+        """
+        apart = {
+            key: names
+            for key, names in self._linked.items()
+            if key[0] and len(names) < self._counts[key]
+        }
+        todo = [(b"", self._union.root())] if apart else []
+        while todo:
+            path, directories = todo.pop()
+            for name, found in self._listed(directories):
+                here = join(path, name)
+                if found[0].is_directory():
+                    todo.append((here, found))
+                elif here not in apart.get(_key(found[0]), (here,)):
+                    self._member(here, found[0])
+
+    def _own(self, path: bytes, directories: list[Node]) -> list[_Todo]:
+        """Write what this layer's part of a directory has, marks too."""
+        union, (directory,) = self._union, directories
+        if union.is_opaque(directory):
+            self._mark(whiteout.emptying(path))
+        names, hidden = self._names(directory)
+        for name in hidden:
+            self._mark(whiteout.hiding(join(path, name)))
+        below: list[_Todo] = []
+        for name in names:
+            node = union.node(0, join(directory.path, name))
+            if node is None:
+                continue  # it went away
+            here = join(path, name)
+            if union.is_whiteout(node, directory):
+                self._mark(whiteout.hiding(here))
+            elif union.redirect(node) is not None or union.is_metacopy(node):
+                found = union.lookup(union.resolve(directory.path), name)
+                self._show(here, found, below)
+                if node.is_directory():
+                    self._mark(whiteout.emptying(here))
+            else:
+                self._member(here, node)
+                if node.is_directory():
+                    below.append((here, [node], True))
+        return below
+
+    def _merged(self, path: bytes, directories: list[Node]) -> list[_Todo]:
+        """Write what merged directories show."""
+        below: list[_Todo] = []
+        for name, found in self._listed(directories):
+            self._show(join(path, name), found, below)
+        return below
+
+    def _listed(self, directories: list[Node]) -> Iterator[tuple[bytes, list[Node]]]:
+        """Yield what merged directories show, by name."""
+        names: dict[bytes, None] = {}
+        for directory in directories:
+            if directory.is_directory():
+                names |= dict.fromkeys(self._names(directory)[0])
+        for name in sorted(names):
+            found = self._union.lookup(directories, name)
+            if found:
+                yield name, found
+
+    def _show(self, path: bytes, found: list[Node], below: list[_Todo]) -> None:
+        """Write what is found under a path: the first node, with the last's content."""
+        if found[0].is_directory():
+            self._member(path, found[0])
+            below.append((path, found, False))
+            return
+        if self._union.is_metacopy(found[-1]):
+            raise FormatError(
+                f"the content of {quoted(path)} is in a layer below (metacopy), and "
+                "is not there",
+                where=self._reading.where,
+            )
+        self._member(path, found[0], found[-1])
+
+    def differences(self) -> None:
+        """Write what the first tree has otherwise than the second."""
+        todo = [b""]
+        root, old = self._union.root()
+        if _differ(root, old):
+            self._member(b"./", root)
+        while todo:
+            path = todo.pop()
+            below = []
+            names, old_names = (self._names_in(layer, path) for layer in (0, 1))
+            for name in sorted({*old_names} - {*names}):
+                self._mark(whiteout.hiding(join(path, name)))
+            for name in names:
+                here = join(path, name)
+                node = self._union.node(0, here)
+                if node is not None:
+                    self._compare(here, node)
+                    below += [here] if node.is_directory() else []
+            todo.extend(reversed(below))
+
+    def _names_in(self, layer: int, path: bytes) -> list[bytes]:
+        node = self._union.node(layer, path)
+        return [] if node is None or not node.is_directory() else self._names(node)[0]
+
+    def _compare(self, path: bytes, node: Node) -> None:
+        """Write a member if it is not as it was."""
+        old = self._union.node(1, path)
+        key = _key(node)
+        if old is None or _differ(node, old) or key in self._linked:
+            self._member(path, node)
+        elif node.status.st_nlink > 1 and not node.is_directory():
+            self._first.setdefault(key, path)  # new names of it link to this one
+
+    def _names(self, directory: Node) -> tuple[list[bytes], list[bytes]]:
+        names, hidden = self._union.names(directory)
+        ordinary = [name for name in names if not whiteout.is_mark(name)]
+        if len(ordinary) < len(names):
+            self._lose("names that a layer cannot have are left out",
+                       len(names) - len(ordinary))  # fmt: skip
+        return ordinary, hidden
+
+    def _lose(self, what: str, count: int = 1) -> None:
+        self._lost[what] = self._lost.get(what, 0) + count
+
+    # --- members
+
+    def _mark(self, path: bytes) -> None:
+        """Write an empty file that removes something."""
+        self._out.add_bytes(
+            write_header.posix_member(path, FILE, owner=(0, 0, 0), size=0, mtime=0)
+        )
+
+    def _member(self, path: bytes, node: Node, content: Node | None = None) -> None:
+        """Write a member; its content is that of another node, if one is given."""
+        status = node.status
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is None:
+            self._lose("sockets are left out, a tar cannot hold them")
+            return
+        key = _key(node)
+        first = self._first.get(key)
+        if kind != DIRECTORY and status.st_nlink > 1:
+            self._first.setdefault(key, path)
+            self._linked.setdefault(key, set()).add(path)
+            self._counts[key] = status.st_nlink
+        if first is not None:
+            kind = LINK
+        size = status.st_size if kind == FILE else 0
+        source = content or node
+        sparse = self._sparse(source, size)
+        self._out.add_bytes(
+            write_header.posix_member(
+                path + b"/" if kind == DIRECTORY and path != b"./" else path,
+                kind,
+                owner=(
+                    stat.S_IMODE(status.st_mode),
+                    self._reading.uid(status.st_uid),
+                    self._reading.gid(status.st_gid),
+                ),
+                size=size,
+                mtime=status.st_mtime_ns // 10**9,
+                target=first or (self._target(node) if kind == SYMLINK else b""),
+                extra=self._extra(node, sparse) if first is None else NO_EXTRA,
+            )
+        )
+        for start, length in ((0, size),) if sparse is None else sparse:
+            part = None if sparse is None else (start, size)
+            self._out.add_file(source.path, length, tree=source.layer, part=part)
+        self._out.add_bytes(bytes(-self._out.size() % BLOCK_SIZE))
+
+    def _sparse(self, node: Node, size: int) -> SparseMap | None:
+        """Return where a file has data, if it has large holes."""
+        if size - 512 * node.status.st_blocks < _LARGE_HOLE:
+            return None
+        regions = self._union.trees[node.layer].regions(node.path, size)
+        stored = sum(length for _, length in regions)
+        with suppress(ValueError):  # of blocks that no tar can say
+            return sparse_map(regions, size, stored)
+        return None
+
+    def _target(self, node: Node) -> bytes:
+        return self._union.trees[node.layer].link(node.path)
+
+    def _extra(self, node: Node, sparse: SparseMap | None) -> Extra:
+        """Return what few members have."""
+        records = []
+        for name, value in sorted(node.xattrs.items()):
+            if name.startswith(_ACL):
+                self._lose("POSIX ACLs of the disk are left out")
+            elif not name.startswith(_KEPT) or name.startswith(OWN_XATTRS):
+                continue
+            elif b"=" in name:
+                self._lose("xattrs with an equals sign in their names are left out")
+            else:
+                kept = _capability(value) if name == _CAPABILITY else value
+                records.append((_XATTR + name, kept))
+        device = node.status.st_rdev
+        return Extra(
+            tuple(records),
+            sparse,
+            device=(os.major(device), os.minor(device)),
+            nanoseconds=node.status.st_mtime_ns % 10**9,
+        )
+
+
+def _key(node: Node) -> _Key:
+    return node.layer, node.status.st_dev, node.status.st_ino
+
+
+def _differ(node: Node, old: Node) -> bool:
+    """Say whether a member has changed."""
+    new_status, old_status = node.status, old.status
+    names = ["st_mode", "st_uid", "st_gid", "st_rdev", "st_mtime_ns"]
+    names += [] if node.is_directory() else ["st_size"]
+    return node.xattrs.get(_CAPABILITY) != old.xattrs.get(_CAPABILITY) or any(
+        getattr(new_status, name) != getattr(old_status, name) for name in names
+    )
+
+
+def _capability(value: bytes) -> bytes:
+    """Return a file capability without the user that it is for.
+
+    In a user's namespace it has that user's id behind it (revision 3), which means
+    nothing elsewhere. Reference: capabilities(7); moby pkg/archive/archive.go, v28.
+    """
+    if len(value) == 24 and value[3] == 3:
+        return value[:3] + b"\x02" + value[4:20]
+    return value

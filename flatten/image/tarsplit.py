@@ -1,0 +1,185 @@
+"""A layer's tar from tar-split's record of it and the directory it was unpacked to.
+
+The record is gzip of JSON, a line an entry, in the order of the stream:
+
+=====================================================  =============================
+``{"type":2,"payload":BASE64,"position":N}``           bytes as they are: headers,
+                                                       padding, the end
+``{"type":1,"name":NAME,"size":N,"payload":BASE64,     the content of a file of the
+"position":N}``                                        directory, and its CRC-64;
+                                                       no size: nothing
+=====================================================  =============================
+
+``name_raw``, in base64, stands for a ``name`` that is not UTF-8.
+
+Reference: vbatts/tar-split tar/storage/{entry,packer}.go, tar/asm/assemble.go.
+"""
+
+import json
+import re
+from binascii import a2b_base64
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Final
+
+from ..errors import FormatError
+from ..host.beneath import Beneath
+from ..host.decompress import decompress
+from ..host.files import LayerBytes
+from ..host.spools import Pool, Spool
+from ..tar.members import NO_EXTRA, Members, SparseMap
+from ..tar.reader import TarReader
+from ..tar.wire import BLOCK_SIZE, normalise
+from .assembly import Assembly
+
+MAX_LINE: Final = 1 << 26  # bytes of one entry; junk behind an archive is one
+
+_BYTES: Final = b'{"type":2,"payload":"'
+_FILE: Final = re.compile(
+    rb'\{"type":1,"name":"([^"\\]*)","size":([0-9]{1,18}),"payload":"([^"]*)",'
+    rb'"position":[0-9]+\}'
+)
+_EMPTY: Final = re.compile(
+    rb'\{"type":1,"name":"[^"\\]*","payload":null,"position":[0-9]+\}'
+)
+_CRC_SIZE: Final = 8
+
+
+def assemble(
+    split: LayerBytes, tree: Beneath | str, pool: Pool, where: str
+) -> Assembly:
+    """Return a layer's tar stream, byte for byte, whose contents are read later.
+
+    Args:
+        split: The record, in gzip.
+        tree: The directory, or why there is none: headers can be read without.
+        pool: What holds the headers.
+        where: The layer's name in messages.
+
+    Raises:
+        FormatError: The record breaks its format, or names what leaves the tree.
+    """
+    assembly = Assembly(pool, where, split.size())
+    assembly.add_tree(tree)
+    record = _Record(assembly, pool)
+    for number, line in enumerate(_lines(decompress(split, "gzip", where), where)):
+        try:
+            record.add(line)
+        except ValueError as error:
+            raise FormatError(
+                f"entry {number:,} of its tar-split record: {error}", where=where
+            ) from error
+    assembly.finish()
+    return assembly
+
+
+def _lines(chunks: Iterable[bytes], where: str) -> Iterator[bytes]:
+    """Split at line ends; an entry may be longer than a chunk."""
+    rest: list[bytes] = []
+    length = 0
+    for chunk in chunks:
+        first, *more = chunk.split(b"\n")
+        rest.append(first)
+        length += len(first)
+        if length > MAX_LINE:
+            raise FormatError(
+                f"an entry of its tar-split record is over {MAX_LINE:,} bytes",
+                where=where,
+            )
+        if more:
+            yield b"".join(rest)
+            yield from more[:-1]
+            rest = [more[-1]]
+            length = len(more[-1])
+    yield b"".join(rest)
+
+
+class _Record:
+    """Adds entry after entry to an assembly."""
+
+    def __init__(self, assembly: Assembly, pool: Pool) -> None:
+        self._assembly = assembly
+        self._pool = pool
+        self._encoded = b""  # since the last content
+        self._padding = 0  # at its start, of that content
+
+    def add(self, line: bytes) -> None:
+        """Add an entry: the two usual spellings at once, others as JSON."""
+        if line.startswith(_BYTES):
+            end = line.index(b'"', len(_BYTES))
+            self._add_bytes(a2b_base64(line[len(_BYTES) : end]))
+        elif found := _FILE.fullmatch(line):
+            name, size, crc = found.groups()
+            self._add_file(normalise(name), int(size), _crc(a2b_base64(crc)))
+        elif line and not _EMPTY.fullmatch(line):
+            self._add_json(line)
+
+    def _add_json(self, line: bytes) -> None:
+        try:
+            entry = json.loads(line)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
+        kind = entry.get("type") if isinstance(entry, dict) else None
+        if kind == 2:
+            self._add_bytes(_decoded(entry.get("payload")))
+        elif kind == 1:
+            raw, size = _decoded(entry.get("name_raw")), entry.get("size") or 0
+            path = raw or str(entry.get("name", "")).encode("utf-8", "surrogatepass")
+            if not isinstance(size, int) or size < 0:
+                raise ValueError(f"a size of {size!r}")
+            payload = _decoded(entry.get("payload"))
+            self._add_file(normalise(path), size, _crc(payload) if payload else 0)
+        else:
+            raise ValueError("of no known type")
+
+    def _add_bytes(self, data: bytes) -> None:
+        self._encoded = self._encoded + data if self._encoded else data
+        self._assembly.add_bytes(data)
+
+    def _add_file(self, path: bytes, size: int, crc: int) -> None:
+        """Add a content, which is that of the header before it."""
+        stored = self._encoded[-388:-377]  # the size in that header, as mostly written
+        regions = None if stored == b"%011o" % size else self._regions(size)
+        if regions is None:
+            self._assembly.add_file(path, size, crc=crc)
+        else:
+            for start, length in regions:
+                self._assembly.add_file(path, length, part=(start, size))
+            size = sum(length for _, length in regions)
+        self._encoded, self._padding = b"", -size % BLOCK_SIZE
+
+    def _regions(self, size: int) -> SparseMap | None:
+        """Return where a file has data, if it is sparse.
+
+        tar-split records such a file with its holes, but its tar has only the data, so
+        that docker itself cannot save the layer any more. Of a PAX 1.0 sparse file it
+        has lost the map, too.
+        """
+        encoded = self._encoded[self._padding :]
+        if not encoded:
+            return None
+        spool = Spool(self._pool, self._assembly.where)
+        spool.append(encoded)
+        spool.finish()
+        members = Members()
+        with suppress(FormatError):  # there is no content, or what its reader will say
+            TarReader(spool, spool.where).read(members)
+        if not len(members) and b"GNU.sparse.major=1" in encoded:
+            raise ValueError(
+                "the map of a sparse file is not in it, so docker cannot save it either"
+            )
+        if not len(members) or members.sizes[0] != size:
+            return None
+        return members.extras.get(0, NO_EXTRA).sparse
+
+
+def _decoded(text: object) -> bytes:
+    if text is not None and not isinstance(text, str):
+        raise ValueError("a text that is none")
+    return a2b_base64(text or "")
+
+
+def _crc(crc: bytes) -> int:
+    if len(crc) != _CRC_SIZE:
+        raise ValueError(f"a CRC-64 of {len(crc)} bytes")
+    return int.from_bytes(crc, "big")

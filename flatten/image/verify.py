@@ -1,0 +1,155 @@
+"""Digests against what the image promised.
+
+What is inflated is hashed as it comes (``spools``); all else is read in threads beside
+the copying. hashlib and pread release the interpreter's lock, so that costs a processor
+that is free, not the one that copies. A thread waits for the lock after each step, for
+up to the switch interval.
+"""
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from ..errors import FlattenError, IntegrityError
+from ..host.files import LayerBytes
+from ..host.spools import Spool, taking_turns
+from .image import Layer
+
+STEP: Final = 1 << 20  # 0.7 ms of SHA-256
+
+_Task = tuple[Layer, str, Callable[[], LayerBytes]]  # digest, what has it
+_Made = tuple[Layer, str, Spool]  # digest, what makes it
+
+
+class DigestCheck:
+    """Layers being hashed.
+
+    ``finish`` must be reached before the output counts as right.
+
+    Attributes:
+        rereads: Inflated layers are read for it, as they were not hashed as they came.
+    """
+
+    def __init__(self, layers: Iterable[Layer]) -> None:
+        """Note what is to be hashed, and start with what is not compressed.
+
+        What is inflated is hashed as it comes, and compressed bytes when the tree no
+        longer waits for inflating. The largest come first, so that the threads end
+        together.
+        """
+        self._processors = len(os.sched_getaffinity(0))
+        self._made: list[_Made] = []
+        self.rereads = False
+        self._now: deque[_Task] = deque()
+        self._later: deque[_Task] = deque()
+        known: set[tuple[int, str | None, str | None]] = set()
+        for layer in layers:
+            opened = layer.open(hashed=layer.diff_id is not None)
+            promise = id(opened), layer.diff_id, layer.digest
+            if promise in known:  # a layer that is listed again
+                continue
+            known.add(promise)
+            inflated = opened is not layer.blob()
+            if layer.diff_id is not None:
+                if isinstance(opened, Spool) and opened.hashed:
+                    self._made.append((layer, layer.diff_id, opened))
+                else:
+                    self._now.append((layer, layer.diff_id, layer.open))
+                    self.rereads |= inflated
+            if layer.digest is not None and (inflated or layer.digest != layer.diff_id):
+                self._later.append((layer, layer.digest, layer.blob))
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._threads: list[threading.Thread] = []
+        self._start(self._now)
+
+    def start_rest(self) -> None:
+        """Start hashing what was inflated, and check what that made.
+
+        Raises:
+            FlattenError: As ``finish``.
+        """
+        self._start(self._later)
+        self._compare_made()
+
+    def finish(self) -> None:
+        """Wait for all digests.
+
+        Raises:
+            IntegrityError: One is not what was promised.
+            FlattenError: A layer could not be read.
+        """
+        self._compare_made()
+        for thread in self._threads:
+            thread.join()
+        if isinstance(self._error, FlattenError):
+            raise self._error
+        if self._error is not None:
+            raise FlattenError(f"cannot check digests: {self._error!r}")
+
+    def stop(self) -> None:
+        """Give up, without an answer."""
+        self._stopped = True
+        for thread in self._threads:
+            thread.join()
+
+    def _start(self, tasks: deque[_Task]) -> None:
+        tasks = deque(sorted(tasks, key=lambda task: -task[0].blob().size()))
+        for _ in range(min(self._processors, len(tasks))):
+            thread = threading.Thread(target=self._run, args=(tasks,))
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise FlattenError(f"cannot check digests: {error}") from error
+            self._threads.append(thread)
+
+    def _run(self, tasks: deque[_Task]) -> None:
+        """Check one task after the other; whatever ends a thread is kept."""
+        try:
+            while tasks and self._error is None and not self._stopped:
+                with suppress(IndexError):  # the other thread took the last one
+                    self._check(*tasks.popleft())
+        except BaseException as error:
+            self._error = error
+
+    def _check(
+        self, layer: Layer, promised: str, opener: Callable[[], LayerBytes]
+    ) -> None:
+        source = opener()
+        digest = hashlib.sha256()
+        offset = 0
+        while not self._stopped and (data := source.read(offset, STEP)):
+            digest.update(data)
+            offset += len(data)
+        if not self._stopped:
+            self._compare(layer, promised, digest.hexdigest())
+
+    def _compare_made(self) -> None:
+        made, self._made = self._made, []
+        for layer, promised, spool in made:
+            self._compare(layer, promised, spool.digest())
+
+    @staticmethod
+    def _compare(layer: Layer, promised: str, digest: str) -> None:
+        found = f"sha256:{digest}"
+        if found != promised:
+            blame = layer.blame()
+            raise IntegrityError(
+                f"{layer.name}: its digest is {found}, the image promises {promised}"
+                f"{blame and ': '}{blame} (--no-verify goes on)"
+            )
+
+
+@contextmanager
+def checking(layers: Iterable[Layer]) -> Iterator[DigestCheck]:
+    """Hash the layers while the body runs; on its failure, stop."""
+    with taking_turns():
+        check = DigestCheck(layers)
+        try:
+            yield check
+        finally:
+            check.stop()

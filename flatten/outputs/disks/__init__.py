@@ -1,0 +1,1 @@
+"""File systems and disk images, made by their own tools."""

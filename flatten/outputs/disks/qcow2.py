@@ -1,0 +1,45 @@
+"""A qcow2 disk with an ext4 file system, and no partitions, made by qemu-img."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...image.image import Image
+from ...options import Options
+from .. import atomic
+from ..job import Job, Shape
+from . import ext4, tools
+
+
+class Output:
+    """A qcow2 disk.
+
+    Attributes:
+        path: Where it will be.
+    """
+
+    def __init__(self, out: Path, options: Options) -> None:
+        """Write to a path.
+
+        Raises:
+            UsageError: As of ext4.
+            FlattenError: A tool is not there.
+        """
+        self.path = out
+        _, self._program = tools.find("qemu-img")
+        self._inside = ext4.Output(out, options)
+
+    def shape(self, image: Image) -> Shape:
+        """Ask for what the file system can hold."""
+        return self._inside.shape(image)
+
+    @contextmanager
+    def writing(self, job: Job) -> Iterator[None]:
+        """Make the file system, and convert it."""
+        with atomic.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
+            with atomic.scratch_directory(self.path) as folder:
+                raw = folder / "disk"
+                self._inside.make(job, raw)
+                how = ("convert", "-f", "raw", "-O", "qcow2", str(raw), str(name))
+                tools.run([self._program, *how], {})
+            yield

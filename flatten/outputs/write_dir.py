@@ -1,0 +1,305 @@
+"""A plan to a directory: every name is made below one descriptor, and never followed.
+
+Paths of a plan lead through directories only, so nothing is opened through a symlink;
+``beneath`` makes sure of it. A name is made where nothing is (O_EXCL), its content is
+written, then its metadata: the owner first, since that clears setuid bits and
+capabilities. Directories are 0700 until all is there; their metadata comes last,
+from the deepest up, so that their mtimes stay.
+
+What the file system, or the lack of privileges, refuses is counted, not fatal: owners,
+setuid bits, xattrs, times, devices.
+"""
+
+import errno
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ..errors import FlattenError, quoted
+from ..host.beneath import Beneath
+from ..host.files import LayerBytes
+from ..plan.plan import Plan
+from ..tar import xattrs
+from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK
+
+MAX_PATH: Final = 4095  # bytes that the kernel takes for one path (PATH_MAX - 1)
+STEP: Final = 1 << 20
+_BY_KERNEL: Final = 1 << 16  # contents from this size on; a smaller one is one write
+
+_REFUSED: Final = frozenset(
+    (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE)
+)
+_CANNOT_COPY: Final = frozenset(
+    (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+)
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_HANDLE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEVICES: Final = {CHAR: stat.S_IFCHR, BLOCK: stat.S_IFBLK}
+_SET_IDS: Final = 0o6000
+
+ROOT: Final = b"./"  # the path of the root, first in a plan
+
+Advance = Callable[[int], object]
+
+
+def write_directory(
+    plan: Plan,
+    layers: Sequence[LayerBytes],
+    root: int,
+    *,
+    own: bool = True,
+    advance: Advance | None = None,
+) -> Counter[str]:
+    """Write all members below an empty directory, whose own metadata stays as it is.
+
+    Args:
+        plan: What there is; its headers and sizes as a tar do not matter here.
+        layers: The layers' bytes, by position.
+        root: The directory's descriptor.
+        own: Give names their owners; else they are the caller's.
+        advance: Called with the number of bytes, each time some are written.
+
+    Returns:
+        How many owners, setuid bits, xattrs, times and devices could not be set.
+
+    Raises:
+        FormatError: A layer has fewer bytes than when it was indexed.
+        FlattenError: Writing failed.
+    """
+    _check_paths(plan)
+    with Beneath(f"/proc/self/fd/{root}") as tree:
+        writer = _Writer(plan, layers, tree, own, advance)
+        for position in range(len(plan)):
+            writer.add(position)
+        for position in reversed(range(len(plan))):
+            if plan.paths[position] != ROOT:
+                writer.leave(position)
+    return writer.missed
+
+
+def describe_root(
+    plan: Plan, root: int, missed: Counter[str], *, own: bool = True
+) -> None:
+    """Give the directory itself its metadata: the last step, as others may enter then.
+
+    Args:
+        plan: What was written; without a root in it, nothing is done.
+        root: The directory's descriptor.
+        missed: Counts what could not be set.
+        own: Give it its owner; else it is the caller's.
+
+    Raises:
+        FlattenError: It cannot be set.
+    """
+    if plan.paths[:1] == [ROOT]:
+        with Beneath(f"/proc/self/fd/{root}") as tree:
+            writer = _Writer(plan, (), tree, own, None)
+            writer.leave(0)
+        missed.update(writer.missed)
+
+
+class _Writer:
+    """The directory that names are being made in, and what could not be set."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        layers: Sequence[LayerBytes],
+        tree: Beneath,
+        own: bool,
+        advance: Advance | None,
+    ) -> None:
+        self.missed: Counter[str] = Counter()
+        self._plan = plan
+        self._members = plan.members
+        self._layers = layers
+        self._tree = tree
+        self._me = None if own else (os.geteuid(), os.getegid())
+        self._advance = advance
+        self._buffer = memoryview(bytearray(STEP))
+        self._folder = tree.directory(b"")
+        self._absent: set[bytes] = set()  # devices that could not be made
+
+    def add(self, position: int) -> None:
+        """Make one name, and all but what directories are given at the end."""
+        path = self._plan.paths[position].rstrip(b"/")
+        if path == b".":
+            return
+        if len(path) > MAX_PATH:
+            raise FlattenError(f"{quoted(path)}: a path of {len(path):,} bytes; a "
+                               f"directory takes {MAX_PATH:,}, a tar any")  # fmt: skip
+        try:
+            parent, _, name = path.rpartition(b"/")
+            self._folder = self._tree.directory(parent)
+            first = self._plan.links.get(position)
+            if first is None:
+                self._make(path, name, self._plan.inodes[position])
+            else:
+                self._link(first, parent, name)
+        except OSError as error:
+            raise _failed(path, error) from error
+
+    def leave(self, position: int) -> None:
+        """Give a directory its metadata, once all below it has its own."""
+        path, inode = self._plan.paths[position], self._plan.inodes[position]
+        if self._members.kinds[inode] != DIRECTORY:
+            return
+        path = path.rstrip(b"/")
+        try:
+            folder = self._tree.directory(b"" if path == b"." else path)
+            self._describe(f"/proc/self/fd/{folder}", inode)
+        except OSError as error:
+            raise _failed(path, error) from error
+
+    def _make(self, path: bytes, name: bytes, inode: int) -> None:
+        kind = self._members.kinds[inode]
+        if kind == DIRECTORY:
+            os.mkdir(name, 0o700, dir_fd=self._folder)
+            return
+        if kind == FILE:
+            file = os.open(name, _NEW, 0o600, dir_fd=self._folder)
+            try:
+                self._fill(file, inode)
+                self._describe(file, inode)
+            finally:
+                os.close(file)
+            return
+        if kind == SYMLINK:
+            os.symlink(self._members.targets[inode], name, dir_fd=self._folder)
+        elif kind == FIFO:
+            os.mkfifo(name, 0o600, dir_fd=self._folder)
+        elif not self._attempt("devices", self._make_device, name, inode):
+            self._absent.add(path)
+            return
+        handle = os.open(name, _HANDLE, dir_fd=self._folder)
+        try:  # a name for what may not be opened, and is not a symlink to the kernel
+            self._describe(f"/proc/self/fd/{handle}", inode)
+        finally:
+            os.close(handle)
+
+    def _make_device(self, name: bytes, inode: int) -> None:
+        kind = _DEVICES[self._members.kinds[inode]]
+        device = os.makedev(*self._members.extras.get(inode, NO_EXTRA).device)
+        os.mknod(name, kind | 0o600, device, dir_fd=self._folder)
+
+    def _link(self, first: bytes, parent: bytes, name: bytes) -> None:
+        """Make a later name, in ``parent``, of what ``first`` names."""
+        if first in self._absent:
+            self.missed["devices"] += 1
+            return
+        there, _, old = first.rpartition(b"/")
+        folder = os.dup(self._tree.directory(there))
+        try:
+            os.link(old, name, src_dir_fd=folder,
+                    dst_dir_fd=self._tree.directory(parent),
+                    follow_symlinks=False)  # fmt: skip
+        finally:
+            os.close(folder)
+
+    # --- contents
+
+    def _fill(self, file: int, inode: int) -> None:
+        """Write a file's data regions; what is between them stays a hole."""
+        members = self._members
+        size, source = members.sizes[inode], members.data[inode]
+        sparse = members.extras.get(inode, NO_EXTRA).sparse
+        for offset, length in ((0, size),) if sparse is None else sparse:
+            self._copy(members.layers[inode], source, file, offset, length)
+            source += length
+        if sparse is not None:
+            os.ftruncate(file, size)
+
+    def _copy(
+        self, layer: int, source: int, file: int, offset: int, length: int
+    ) -> None:
+        bytes_ = self._layers[layer]
+        while length:
+            extent = bytes_.extent(source) if length >= _BY_KERNEL else None
+            done = 0
+            if extent is not None:
+                descriptor, start, there = extent
+                count = min(length, there, 1 << 26)
+                done = _copy_file_range(descriptor, start, file, count, offset)
+            if not done:
+                view = self._buffer[:length]
+                bytes_.readinto(source, view)
+                done = os.pwrite(file, view, offset)
+            source, offset, length = source + done, offset + done, length - done
+            if self._advance is not None:
+                self._advance(done)
+
+    # --- metadata
+
+    def _describe(self, target: int | str, inode: int) -> None:
+        """Set owner, mode, xattrs and mtime, in the order that keeps them all."""
+        members = self._members
+        mode, uid, gid = members.owner_table[members.owners[inode]]
+        if self._me is None:
+            owned = self._attempt("owners", os.chown, target, uid, gid)
+        else:
+            owned = self._me == (uid, gid)
+        if members.kinds[inode] != SYMLINK:
+            if mode & _SET_IDS and not owned:  # it would be somebody else's program
+                mode &= ~_SET_IDS
+                self.missed["setuid bits"] += 1
+            os.chmod(target, mode)
+        extra = members.extras.get(inode, NO_EXTRA)
+        if extra.records:
+            self._set_xattrs(target, extra.records)
+        time = members.mtimes[inode] * 10**9 + extra.nanoseconds
+        self._attempt("times", os.utime, target, ns=(time, time))
+
+    def _set_xattrs(
+        self, target: int | str, records: tuple[tuple[bytes, bytes], ...]
+    ) -> None:
+        try:
+            found = xattrs.from_records(records)
+        except ValueError:
+            self.missed["xattrs"] += 1
+            return
+        for name, value in found.items():
+            self._attempt("xattrs", os.setxattr, target, name, value)
+
+    def _attempt(
+        self, what: str, act: Callable[..., object], *given: object, **named: object
+    ) -> bool:
+        """Do what may be refused, and count it then."""
+        try:
+            act(*given, **named)
+        except OSError as error:
+            if error.errno not in _REFUSED:
+                raise
+        except OverflowError:  # numbers that this system cannot hold
+            pass
+        else:
+            return True
+        self.missed[what] += 1
+        return False
+
+
+def _check_paths(plan: Plan) -> None:
+    """Refuse what a kernel cannot look up, before anything is written."""
+    longest = max(plan.paths, key=len, default=b"")
+    if len(longest) > MAX_PATH:
+        raise FlattenError(
+            f"{quoted(longest)}: a path of {len(longest):,} bytes; a directory takes "
+            f"{MAX_PATH:,}, a tar any"
+        )
+
+
+def _copy_file_range(
+    source: int, start: int, file: int, count: int, offset: int
+) -> int:
+    """Copy inside the kernel; 0 where it cannot, or at the end of the file."""
+    try:
+        return os.copy_file_range(source, file, count, start, offset)
+    except OSError as error:
+        if error.errno not in _CANNOT_COPY:
+            raise
+        return 0
+
+
+def _failed(path: bytes, error: OSError) -> FlattenError:
+    return FlattenError(f"cannot write {quoted(path)}: {error.strerror}")

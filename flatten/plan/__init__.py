@@ -1,0 +1,1 @@
+"""A tree to the ordered pieces of a tar. No I/O."""

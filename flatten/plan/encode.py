@@ -1,0 +1,117 @@
+"""The header blocks of planned members, encoded."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
+
+from ..errors import FormatError, quoted
+from ..tar import write_header
+from ..tar.members import (
+    FILE,
+    LINK,
+    NO_EXTRA,
+    Extra,
+)
+from ..tar.wire import BLOCK_SIZE, padded, remember
+from .plan import CODED, Plan
+
+_GNU_REST: Final = write_header.header(b"", FILE)[257:]  # what follows the target
+
+
+_START: Final = struct.Struct("100s24s12s12s")  # all that comes before the checksum
+
+
+def encode_header(plan: Plan, position: int, path: bytes, inode: int) -> bytes:
+    """Encode all blocks of a member before its data."""
+    members = plan.members
+    first = plan.links.get(position)
+    write = write_header.posix_member if plan.posix else write_header.gnu_member
+    extra = members.extras.get(inode, NO_EXTRA)
+    try:
+        return write(
+            path,
+            members.kinds[inode] if first is None else LINK,
+            owner=members.owner_table[members.owners[inode]],
+            size=members.sizes[inode],
+            mtime=members.mtimes[inode],
+            target=members.targets.get(inode, b"") if first is None else first,
+            extra=extra if first is None else Extra(nanoseconds=extra.nanoseconds),
+        )
+    except ValueError as error:
+        raise FormatError(str(error), where=quoted(path)) from error
+
+
+def _long_name(path: bytes, blocks: int = 0) -> bytes:
+    """Write a GNU ``L`` member, of some blocks of name, or of as many as it needs."""
+    size = len(path) + 1
+    if blocks:
+        size = max(size, blocks * BLOCK_SIZE - 1)
+    return _long_header(size) + path + bytes(padded(size) - len(path))
+
+
+@lru_cache
+def _long_header(size: int) -> bytes:
+    return write_header.header(write_header.LONG_LINK, ord("L"), size=size)
+
+
+_Encode = Callable[[bytes, int, int, tuple[bytes, int]], bytes]
+
+
+def plain_encoder(plan: Plan) -> _Encode:
+    """Return what encodes a plain member's blocks: of a path, an inode, size and rest.
+
+    The parts are the name; mode, uid and gid; size; mtime; the checksum; the rest, from
+    the typeflag on. Most members share most of them. The checksum is made of the parts'
+    sums; the low half of Adler-32 is 1 + the sum of so few bytes.
+    """
+    members = plan.members
+    owners, mtimes = members.owners, members.mtimes
+    owner_fields = [write_header.owner_fields(owner) for owner in members.owner_table]
+    numbers: dict[int, bytes] = {}
+    checksums: dict[int, bytes] = {}
+    adler32, pack = zlib.adler32, _START.pack
+
+    def number(value: int) -> bytes:
+        text = b"%011o\0" % value
+        remember(value, text, numbers)
+        return text
+
+    def encode(path: bytes, inode: int, size: int, rest: tuple[bytes, int]) -> bytes:
+        mtime = mtimes[inode]
+        start = pack(
+            path,
+            owner_fields[owners[inode]],
+            numbers.get(size) or number(size),
+            numbers.get(mtime) or number(mtime),
+        )
+        behind, total = rest
+        total += adler32(start) & 0xFFFF
+        checksum = checksums.get(total)
+        if checksum is None:
+            checksum = checksums[total] = b"%06o\0 " % total
+        head = start + checksum + behind
+        return head if len(path) <= 100 else _long_name(path) + head
+
+    return encode
+
+
+def encode_odd(plan: Plan, encode: _Encode, position: int, odd: int) -> bytes:
+    """Return a member's blocks where they are not those of a plain one."""
+    path, inode = plan.paths[position], plan.inodes[position]
+    if odd == CODED:
+        return encode_header(plan, position, path, inode)
+    if position in plan.links:
+        return encode(path, inode, 0, header_rest(LINK, plan.links[position]))
+    head = encode(path[:100], inode, plan.members.sizes[inode], header_rest(FILE, b""))
+    return _long_name(path, plan.pads[position]) + head
+
+
+def header_rest(kind: int, target: bytes) -> tuple[bytes, int]:
+    """Return a header from its typeflag on, and the sum of that and of 8 spaces.
+
+    Less 1, which the Adler-32 of what comes before is too high.
+    """
+    rest = b"%c%b%b" % (kind, target.ljust(100, b"\0"), _GNU_REST)
+    return rest, (zlib.adler32(rest) & 0xFFFF) - 2 + 8 * 0x20

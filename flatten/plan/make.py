@@ -1,0 +1,148 @@
+"""A tree to the ordered pieces of its tar, with the size known before the first byte.
+
+Order: depth first, a directory before its contents, siblings bytewise by name. It
+does not depend on how the tree was layered, so equal trees give equal bytes, and a
+plain ``tar -x`` keeps the mtimes of directories, which it sets on leaving them.
+
+Layers are mostly in this order too. Members that follow each other both in the
+output and in their layer become one span, with our headers patched over theirs, so
+that copying is a few large reads whatever the number of members.
+"""
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..tar.members import Extra, Members
+from ..tar.wire import BLOCK_SIZE, padded
+from ..tar.write_header import RECORD_SIZE
+from ..tree.tree import Tree
+from ..tree.walk import later_names, walk
+from .encode import encode_header
+from .plan import CODED, MARK, VARIED, Plan
+
+BODY: Final = 1 << 17  # contents from this size on are copied alone, by the kernel
+SHARED: Final = 1 << 16  # and from this one on when they can be shared
+
+_BUSYBOX_BLOCKS: Final = 8  # of name; its tar reads at most 4,095 bytes
+_OCTAL_LIMIT: Final = 8**11  # sizes and mtimes from here on are base-256
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where contents must be in the output, to share the blocks of their source.
+
+    Attributes:
+        block: The file system's block size.
+        origins: By layer, what says where an offset of its stream is in a file; None
+            where it is in none.
+    """
+
+    block: int
+    origins: Sequence[Callable[[int], int | None]]
+
+
+def make_plan(
+    tree: Tree,
+    *,
+    posix: bool = False,
+    clamp_mtime: int | None = None,
+    placement: Placement | None = None,
+    entries: Sequence[tuple[bytes, int]] | None = None,
+) -> Plan:
+    """List what to write for a tree, and sum up its size.
+
+    Args:
+        tree: All layers applied.
+        posix: Write POSIX headers (pax) throughout, with fractions of seconds.
+        clamp_mtime: Later mtimes become this one, as ``tar --clamp-mtime`` does.
+        placement: Place large contents so that blocks can be shared. A GNU ``L``
+            record whose name is padded with NULs does that; every reader allows it.
+        entries: What to write instead of the whole tree: output paths and inodes.
+
+    Raises:
+        FormatError: The tree cannot be said in a tar that we would read.
+    """
+    members = tree.members
+    if clamp_mtime is not None:
+        _clamp(members, clamp_mtime)
+    if entries is None:
+        paths, inodes = walk(tree)
+    else:
+        paths = [path for path, _ in entries]
+        inodes = array("I", [inode for _, inode in entries])
+    links = later_names(tree, paths, inodes)
+    plan = Plan(members, paths, inodes, links, posix=posix, warnings=tree.warnings)
+    plan.alone = BODY if placement is None else SHARED
+    _measure(plan, placement)
+    return plan
+
+
+def _clamp(members: Members, latest: int) -> None:
+    """Make later mtimes ``latest``, without a fraction."""
+    mtimes = members.mtimes
+    members.mtimes = array("q", [min(mtime, latest) for mtime in mtimes])
+    for member, extra in members.extras.items():
+        if mtimes[member] >= latest and extra.nanoseconds:
+            members.extras[member] = Extra(extra.records, extra.sparse, extra.device)
+
+
+def _measure(plan: Plan, placement: Placement | None) -> None:
+    """Mark the members that need more than one plain header, and sum up the tar."""
+    members, links, odd = plan.members, plan.links, plan.odd
+    sizes, extras, targets = members.sizes, members.extras, members.targets
+    mtimes = members.mtimes
+    total = 0
+    for position, (path, inode) in enumerate(plan):
+        if not position % MARK:
+            plan.marks.append(total)
+        size = sizes[inode]
+        if position in links:
+            size, target = 0, links[position]
+        else:
+            target = targets.get(inode, b"")
+        if (
+            plan.posix
+            or len(target) > 100
+            or inode in extras
+            or size >= _OCTAL_LIMIT
+            or not 0 <= mtimes[inode] < _OCTAL_LIMIT
+        ):
+            odd[position] = CODED
+            total += len(encode_header(plan, position, path, inode))
+            total += 0 if position in links else padded(members.stored(inode))
+        else:
+            if position in links:
+                odd[position] = VARIED
+            if placement is not None and size >= SHARED:
+                total += _place(plan, placement, position, total)
+            elif len(path) > 100:
+                total += BLOCK_SIZE + (len(path) + 512 & -512)
+            total += BLOCK_SIZE + (size + 511 & -512)
+    total += 2 * BLOCK_SIZE
+    plan.size = total + -total % RECORD_SIZE
+
+
+def _place(plan: Plan, placement: Placement, position: int, at: int) -> int:
+    """Return how many bytes of name to put before a member at ``at`` in the output.
+
+    That is none where its content is in place as it is, and has a short name. Names
+    that busybox could not read any more are not padded: their contents are copied.
+    """
+    members, inode = plan.members, plan.inodes[position]
+    origin = placement.origins[members.layers[inode]](members.data[inode])
+    length = len(plan.paths[position])
+    least = (length + BLOCK_SIZE) // BLOCK_SIZE  # of a name with its NUL
+    unpadded = BLOCK_SIZE * (1 + least) if length > 100 else 0
+    if origin is None:
+        return unpadded
+    away = origin - at - BLOCK_SIZE  # how far, without a name
+    if length <= 100 and away % placement.block == 0:
+        return 0
+    blocks = least + (away - BLOCK_SIZE * (1 + least)) % placement.block // BLOCK_SIZE
+    if blocks > _BUSYBOX_BLOCKS:
+        return unpadded
+    plan.pads[position] = blocks
+    plan.odd[position] = VARIED
+    return BLOCK_SIZE * (1 + blocks)

@@ -1,0 +1,207 @@
+"""The graph of docker before 1.10, as one storage driver has it: steps, names, layers.
+
+What a container sees is a step's directory, so that is read, as AUFS would show it;
+the archive that it came as (docker 0.4, 0.5) only where there is none. The old checksum
+of an image is the SHA-256 of its json, a line end and that archive.
+
+An image's parent is what the file ``parent`` says, or else the json's ``parent``, or
+its ``parent_id`` (images pulled by 1.8.3 and on, whose ids are digests).
+
+Reference: moby graph/graph.go at v1.9.1, image.go and graph.go at v0.6.7.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final
+
+from ...errors import FormatError, quoted
+from ...image.assembly import AssembledLayer, Assembly
+from ...image.blob import BlobLayer
+from ...image.image import Layer
+from ...image.union import AUFS
+from ..documents import MAX_DOCUMENT, MAX_LAYERS, read_json
+from .drivers import Driver, Stack, Stored
+from .root import ID, Root
+
+OLD: Final = Driver("graph", "graph/{}/layer", AUFS, upper="containers/{}/rw")
+"""Before storage drivers: AUFS, with its branches in the graph."""
+
+
+@dataclass(slots=True)
+class Graph:
+    """The graph, as one driver has it.
+
+    Attributes:
+        root: The data root.
+        driver: Who has the directories.
+        names_file: What has the names.
+    """
+
+    root: Root
+    driver: Driver
+    names_file: str
+    _steps: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+
+    def names(self) -> dict[str, list[str]]:
+        """Return the names of each image id, those with tags first.
+
+        Raises:
+            FormatError: The file is not what it should be.
+        """
+        found: dict[str, list[str]] = {}
+        if self.names_file.encode() not in self.root:
+            return found
+        document, _ = read_json(self.root, self.names_file, "list of names")
+        where = self.root.path(self.names_file)
+        names = document.get("Repositories") if isinstance(document, dict) else None
+        for name, tags in (names if isinstance(names, dict) else {}).items():
+            if not isinstance(tags, dict):
+                raise FormatError(
+                    f"{quoted(name)}: tags that are no object", where=where
+                )
+            for tag, image_id in tags.items():
+                if not isinstance(image_id, str) or not ID.fullmatch(image_id):
+                    raise FormatError(f"{quoted(name)} has a tag of no id", where=where)
+                mark = "@" if tag.startswith("sha256:") else ":"
+                found.setdefault(image_id, []).append(f"{name}{mark}{tag}")
+        return {
+            image_id: sorted(names, key=lambda name: "@" in name)
+            for image_id, names in found.items()
+        }
+
+    def ids(self) -> list[str]:
+        """List the images that the driver has a directory of."""
+        return [
+            id_
+            for id_ in self.root.ids("graph")
+            if self.driver.place.format(id_).encode() in self.root
+        ]
+
+    def step(self, id_: str) -> dict[str, Any]:
+        """Return an image's json.
+
+        Raises:
+            FormatError: It is not there, or of another image.
+        """
+        if id_ not in self._steps:
+            path = f"graph/{id_}/json"
+            document, _ = read_json(self.root, path, f"json of {id_[:12]}")
+            where = self.root.path(path)
+            if not isinstance(document, dict):
+                raise FormatError("not an object", where=where)
+            if document.get("id", id_) != id_:
+                other = quoted(str(document["id"]))
+                raise FormatError(f"the json of another image, {other}", where=where)
+            self._steps[id_] = document
+        return self._steps[id_]
+
+    def parent(self, id_: str) -> str | None:
+        """Return an image's parent.
+
+        Raises:
+            FormatError: It is no id.
+        """
+        document = self.step(id_)
+        parent = self.root.text(f"graph/{id_}/parent") or document.get("parent")
+        parent = parent or document.get("parent_id") or ""
+        if not isinstance(parent, str):
+            parent = repr(parent)
+        parent = parent.removeprefix("sha256:")
+        if parent and not ID.fullmatch(parent):
+            where = self.root.path(f"graph/{id_}")
+            raise FormatError(f"a parent that is no id: {quoted(parent)}", where=where)
+        return parent or None
+
+    def chain(self, id_: str) -> list[str]:
+        """Return the ids from the base to an image.
+
+        Raises:
+            FormatError: One is not there, or they go in a circle.
+        """
+        chain: dict[str, None] = {}
+        current: str | None = id_
+        while current is not None:
+            where = self.root.path(f"graph/{current}")
+            if current in chain or len(chain) > MAX_LAYERS:
+                raise FormatError("its parents go in a circle", where=where)
+            if f"graph/{current}".encode() not in self.root:
+                raise FormatError(f"not there: an ancestor of {id_[:12]}", where=where)
+            chain[current] = None
+            current = self.parent(current)
+        return [*chain][::-1]
+
+    def stack(self, chain: Sequence[str]) -> Stack:
+        """Return the layers of a chain, to be read."""
+        stored: list[Stored] = []
+        records = False
+        for position, id_ in enumerate(chain, 1):
+            what = f"layer {position} of {len(chain)} ({id_[:12]})"
+            record = f"graph/{id_}/tar-data.json.gz"
+            size = self.root.text(f"graph/{id_}/layersize") or ""
+            here = record.encode() in self.root
+            records = records or here  # from here on docker has written them
+            stored.append(
+                Stored(
+                    f"{self.root.name}, {what}", id_, record,
+                    size=int(size) if re.fullmatch("[0-9]{1,18}", size) else None,
+                    empty=records and not here and size == "0",
+                )
+            )  # fmt: skip
+        stack = Stack(self.root, self.driver, stored)
+        self._compare_chains(chain, stack.warnings)
+        return stack
+
+    def layers(self, stack: Stack, chain: Sequence[str]) -> list[Layer]:
+        """Return the layers of a chain: directories, and their archives checked."""
+        layers: list[Layer] = list(stack.layers())
+        for position, id_ in enumerate(chain if len(layers) == len(chain) else ()):
+            archive = f"graph/{id_}/layer.tar.xz"
+            layer = layers[position]
+            if archive.encode() not in self.root or self.driver is not OLD:
+                continue
+            if self.root.tree(self.driver.place.format(id_)) is None:
+                opener = partial(self.root.open, archive, "layer.tar.xz")
+                layers[position] = BlobLayer(
+                    layer.name, None, None, opener, self.root.pool
+                )
+            elif isinstance(layer, AssembledLayer):
+                layers[position] = replace(
+                    layer,
+                    digest=self._checksum(id_),
+                    stored=partial(self._summed, id_, archive),
+                )
+        return layers
+
+    def _checksum(self, id_: str) -> str | None:
+        """Return the checksum that is known of an image."""
+        if b"graph/checksums" not in self.root:
+            return None
+        sums, _ = read_json(self.root, "graph/checksums", "checksums")
+        found = sums.get(id_) if isinstance(sums, dict) else None
+        return found if isinstance(found, str) else None
+
+    def _summed(self, id_: str, archive: str) -> Assembly:
+        """Return what the old checksum is of."""
+        where = f"{self.root.name}, json and layer.tar.xz of {id_[:12]}"
+        summed = Assembly(self.root.pool, where)
+        summed.add_tree(self.root.top)
+        data = self.root.read(f"graph/{id_}/json", "json", MAX_DOCUMENT)
+        summed.add_bytes(data + b"\n")
+        size = self.root.top.status(archive.encode()).st_size
+        summed.add_file(archive.encode(), size)
+        summed.finish()
+        self.root.resources.callback(summed.close)
+        return summed
+
+    def _compare_chains(self, chain: Sequence[str], warnings: list[str]) -> None:
+        """Warn when AUFS would stack other directories than the graph says."""
+        path = f"aufs/layers/{chain[-1]}" if chain else ""
+        if self.driver.name != "aufs" or path.encode() not in self.root:
+            return
+        listed = self.root.read(path, path, 1 << 20).decode("ascii", "replace").split()
+        if listed != [*chain[:-1]][::-1]:
+            warnings.append(
+                f"{self.root.path(path)} names other ancestors than the graph does"
+            )

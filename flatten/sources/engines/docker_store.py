@@ -1,0 +1,276 @@
+"""What one storage driver of docker's has: names, configs, layers, containers.
+
+================================================  ==================================
+``image/DRIVER/repositories.json``                names, and the image id of each
+``image/DRIVER/imagedb/content/sha256/ID``        an image's config
+``image/DRIVER/layerdb/sha256/CHAIN/``            a layer: ``diff``, ``parent``,
+                                                  ``cache-id``, ``tar-split.json.gz``
+``image/DRIVER/layerdb/mounts/CONTAINER/``        ``mount-id``, ``init-id``,
+                                                  ``parent``
+``containers/CONTAINER/config.v2.json``           a container's name and image
+================================================  ==================================
+
+A chain id names a layer with all that are below it: that of the base is its diff_id,
+that of another is the SHA-256 of its parent's chain id, a space and its own diff_id.
+
+Reference: moby reference/store.go, image/fs.go, layer/filestore.go, layer/layer.go and
+container/container.go at v20.10.24.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import FormatError, IntegrityError, quoted
+from ...image.chain_ids import chain_ids
+from ..documents import DIGEST, diff_ids, read_json
+from .drivers import Driver, Stack, Stored
+from .root import ID, TREE_ID, Root
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer of a root.
+
+    Attributes:
+        chain_id: Names it, with all below it; hex.
+        diff_id: ``sha256:<hex>`` of its tar.
+        parent: The chain id of the layer below; None of a base.
+        cache_id: Names its directory.
+        size: As the driver counted it; None where that is not recorded.
+    """
+
+    chain_id: str
+    diff_id: str
+    parent: str | None
+    cache_id: str
+    size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container of a root.
+
+    Attributes:
+        id: Hex.
+        name: Without docker's leading slash; "" where that is lost.
+        image_id: Of the image it was made from; hex, "" where that is lost.
+        mount_id: Names its directory.
+        init_id: Names the directory of docker's own layer for it, "" if it has none.
+        parent: The chain id of the image's top layer; None where it has no layers.
+    """
+
+    id: str
+    name: str
+    image_id: str
+    mount_id: str
+    init_id: str
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The images of one driver.
+
+    Attributes:
+        root: The data root.
+        driver: Whose they are.
+    """
+
+    root: Root
+    driver: Driver
+
+    @property
+    def place(self) -> str:
+        """Return the directory of the documents."""
+        return f"image/{self.driver.name}"
+
+    def names(self) -> dict[str, list[str]]:
+        """Return the names of each image id, those with tags first.
+
+        Raises:
+            FormatError: ``repositories.json`` is not what it should be.
+        """
+        path = f"{self.place}/repositories.json"
+        found: dict[str, list[str]] = {}
+        if path.encode() not in self.root:
+            return found
+        document, _ = read_json(self.root, path, "list of names")
+        names = document.get("Repositories") if isinstance(document, dict) else None
+        where = self.root.path(path)
+        if not isinstance(names, dict):
+            raise FormatError("no object of Repositories", where=where)
+        for references in names.values():
+            if not isinstance(references, dict):
+                raise FormatError("a repository that is no object", where=where)
+            for name, image_id in references.items():
+                if not isinstance(image_id, str) or not DIGEST.fullmatch(image_id):
+                    raise FormatError(f"{quoted(name)} is of no id", where=where)
+                found.setdefault(image_id.removeprefix("sha256:"), []).append(name)
+        return {
+            image_id: sorted(names, key=lambda name: "@" in name)
+            for image_id, names in found.items()
+        }
+
+    def ids(self) -> list[str]:
+        """List the images' ids."""
+        return self.root.ids(f"{self.place}/imagedb/content/sha256")
+
+    def config(self, image_id: str) -> dict[str, Any]:
+        """Return an image's config.
+
+        Raises:
+            FormatError: It is not there, or no object.
+            IntegrityError: It does not have the digest that the id is.
+        """
+        path = f"{self.place}/imagedb/content/sha256/{image_id}"
+        document, data = read_json(self.root, path, f"config of {image_id[:12]}")
+        where = self.root.path(path)
+        found = hashlib.sha256(data).hexdigest()
+        if found != image_id:
+            raise IntegrityError(f"{where}: its digest is sha256:{found}")
+        if not isinstance(document, dict):
+            raise FormatError("not an object", where=where)
+        return document
+
+    def parent(self, image_id: str) -> str | None:
+        """Return the id of the image that one was built on, here, by docker's builder.
+
+        Raises:
+            FormatError: It is no id.
+        """
+        path = f"{self.place}/imagedb/metadata/sha256/{image_id}/parent"
+        parent = self.root.text(path)
+        if not parent:
+            return None
+        if not DIGEST.fullmatch(parent):
+            raise FormatError(
+                f"holds {quoted(parent)}, an id was expected",
+                where=self.root.path(path),
+            )
+        return parent.removeprefix("sha256:")
+
+    def chains(self) -> list[str]:
+        """List the chain ids of all layers; layers half removed have other names."""
+        return self.root.ids(f"{self.place}/layerdb/sha256")
+
+    def layer(self, chain_id: str) -> Layer:
+        """Return a layer by its chain id.
+
+        Raises:
+            FormatError: It is not there, or what it says is not what it should be.
+        """
+        place = f"{self.place}/layerdb/sha256/{chain_id}"
+        where = self.root.path(place)
+        if place.encode() not in self.root:
+            raise FormatError(
+                "not there: the layer was removed, or is of another driver", where=where
+            )
+        diff = self._text(place, "diff", DIGEST)
+        parent = self.root.text(f"{place}/parent")
+        if parent is not None and not DIGEST.fullmatch(parent):
+            raise FormatError(f"parent: {quoted(parent)} is no id", where=where)
+        size = self.root.text(f"{place}/size") or ""
+        return Layer(
+            chain_id,
+            diff,
+            None if parent is None else parent.removeprefix("sha256:"),
+            self._text(place, "cache-id", TREE_ID),
+            int(size) if re.fullmatch(r"[0-9]{1,18}", size) else None,
+        )
+
+    def record(self, chain_id: str) -> str:
+        """Return where tar-split's record of a layer is, if it is there."""
+        return f"{self.place}/layerdb/sha256/{chain_id}/tar-split.json.gz"
+
+    def below(self, chain_id: str | None) -> list[Layer]:
+        """Return a layer and those below it, oldest first.
+
+        Raises:
+            FormatError: They go in a circle, or one is not there.
+        """
+        found: dict[str, Layer] = {}
+        while chain_id is not None:
+            if chain_id in found:
+                where = self.root.path(f"{self.place}/layerdb/sha256/{chain_id}")
+                raise FormatError("its parents go in a circle", where=where)
+            found[chain_id] = self.layer(chain_id)
+            chain_id = found[chain_id].parent
+        return [*found.values()][::-1]
+
+    def stack(self, layers: Sequence[Layer]) -> Stack:
+        """Return layers, oldest first, to be read."""
+        stored = []
+        for position, layer in enumerate(layers, 1):
+            what = f"layer {position} of {len(layers)} ({layer.diff_id})"
+            record = self.record(layer.chain_id)
+            stored.append(
+                Stored(
+                    f"{self.root.name}, {what}",
+                    layer.cache_id,
+                    record,
+                    layer.diff_id,
+                    layer.size,
+                )
+            )
+        return Stack(self.root, self.driver, stored)
+
+    def image_layers(self, config: dict[str, Any], image_id: str) -> list[Layer]:
+        """Return the layers that a config promises, oldest first.
+
+        Raises:
+            FormatError: One is not there, or has another diff_id.
+        """
+        rootfs = config.get("rootfs")
+        listed = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+        count = len(listed) if isinstance(listed, list) else 0
+        where = f"{self.root.name}, config of {image_id[:12]}"
+        promised = [name for name in diff_ids(config, count, where) if name]
+        layers = []
+        for chain_id, diff_id in chain_ids(promised):
+            layer = self.layer(chain_id)
+            if layer.diff_id != diff_id:
+                where = self.root.path(f"{self.place}/layerdb/sha256/{chain_id}")
+                raise FormatError(
+                    f"diff: {layer.diff_id}, the image promises {diff_id}", where=where
+                )
+            layers.append(layer)
+        return layers
+
+    def containers(self) -> list[Container]:
+        """List the containers that have a layer of this driver's."""
+        place = f"{self.place}/layerdb/mounts"
+        return [self._container(place, name) for name in self.root.ids(place)]
+
+    def _container(self, place: str, id_: str) -> Container:
+        path = f"{place}/{id_}"
+        init = self.root.text(f"{path}/init-id") or ""
+        parent = self.root.text(f"{path}/parent") or ""
+        if (init and not TREE_ID.fullmatch(init)) or (
+            parent and not DIGEST.fullmatch(parent)
+        ):
+            raise FormatError("init-id or parent: no id", where=self.root.path(path))
+        config_path = f"containers/{id_}/config.v2.json"
+        config: Any = {}
+        if config_path.encode() in self.root:
+            config, _ = read_json(self.root, config_path, f"container {id_[:12]}")
+        known = config if isinstance(config, dict) else {}
+        image_id = str(known.get("Image", "")).removeprefix("sha256:")
+        return Container(
+            id_,
+            str(known.get("Name", "")).removeprefix("/"),
+            image_id if ID.fullmatch(image_id) else "",
+            self._text(path, "mount-id", TREE_ID),
+            init,
+            parent.removeprefix("sha256:") or None,
+        )
+
+    def _text(self, place: str, name: str, pattern: re.Pattern[str]) -> str:
+        text = self.root.text(f"{place}/{name}")
+        if text is None or not pattern.fullmatch(text):
+            found = "is not there" if text is None else f"holds {quoted(text)}"
+            where = self.root.path(f"{place}/{name}")
+            raise FormatError(f"{found}, an id was expected", where=where)
+        return text

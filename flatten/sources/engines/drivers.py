@@ -1,0 +1,261 @@
+"""Docker's storage drivers: where each has a layer's directory, and what is in it.
+
+===============  ===========================  =======================================
+driver           a layer's directory          what it holds
+===============  ===========================  =======================================
+overlay2         overlay2/ID/diff             the layer, with overlay's marks
+fuse-overlayfs   fuse-overlayfs/ID/diff       the layer, with any marks
+aufs             aufs/diff/ID                 the layer, with AUFS's marks
+overlay          overlay/ID/root              all up to the layer; containers differ
+btrfs            btrfs/subvolumes/ID          all up to the layer
+vfs              vfs/dir/ID                   all up to the layer
+zfs              zfs/graph/ID                 all, while it is mounted
+devicemapper     devicemapper/mnt/ID/rootfs   all, while it is mounted
+===============  ===========================  =======================================
+
+A layer with a record of tar-split comes back byte for byte, whatever the driver.
+Without one its directory is walked; where that is a full tree, the top one is the
+image.
+
+Reference: moby daemon/graphdriver at v1.9.1, v20.10.24 and v23.0.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from ...errors import FormatError, quoted
+from ...host.beneath import Beneath
+from ...image.assembly import AssembledLayer, Assembly
+from ...image.directory import Owners, Reading, changes, walk
+from ...image.image import Place
+from ...image.union import AUFS, FUSE, OVERLAY, PLAIN, Style
+from .root import Root
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """A storage driver.
+
+    Attributes:
+        name: Docker's.
+        place: A layer's directory, with ``{}`` for its id.
+        style: Which marks are in it.
+        full: It holds the layers below too.
+        upper: A container's directory, where that is another: only what it changed,
+            with overlay's marks where layers have none, and docker's own layer in it.
+        advice: What to do where a directory is empty.
+    """
+
+    name: str
+    place: str
+    style: Style = PLAIN
+    full: bool = False
+    upper: str = ""
+    advice: str = ""
+
+
+_ALL: Final = (
+    Driver("overlay2", "overlay2/{}/diff", OVERLAY),
+    Driver("fuse-overlayfs", "fuse-overlayfs/{}/diff", FUSE),
+    Driver("aufs", "aufs/diff/{}", AUFS),
+    Driver("overlay", "overlay/{}/root", full=True, upper="overlay/{}/upper"),
+    Driver("btrfs", "btrfs/subvolumes/{}", full=True),
+    Driver("vfs", "vfs/dir/{}", full=True),
+    Driver(
+        "zfs", "zfs/graph/{}", full=True,
+        advice="mount the layer's dataset there: mount -t zfs -o ro POOL/ID DIRECTORY",
+    ),
+    Driver(
+        "devicemapper", "devicemapper/mnt/{}/rootfs", full=True,
+        advice="activate the thin pool and mount the layer's device, read-only, "
+        "above that directory",
+    ),
+)  # fmt: skip
+DRIVERS: Final = {driver.name: driver for driver in _ALL}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A layer as it is stored.
+
+    Attributes:
+        name: In messages.
+        id: Names its directory.
+        record: The file with tar-split's record of it.
+        diff_id: What the image promises of it.
+        size: Its bytes as the engine counts them.
+        empty: It has no record because there is nothing in it.
+    """
+
+    name: str
+    id: str
+    record: str
+    diff_id: str | None = None
+    size: int | None = None
+    empty: bool = False
+
+
+class Stack:
+    """The layers of one image, by one driver.
+
+    Attributes:
+        warnings: Receives what is lost.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        driver: Driver,
+        stored: Sequence[Stored],
+        owners: Callable[[], tuple[Owners, Owners]] | None = None,
+        *,
+        trusted: bool = True,
+    ) -> None:
+        """Look at layers, oldest first.
+
+        Args:
+            root: Where they are.
+            driver: What keeps them.
+            stored: They.
+            owners: Returns what turns a uid and a gid of the disk into the image's;
+                None goes by the root's name.
+            trusted: Overlay's marks may be in xattrs that only root sees.
+        """
+        self.warnings: list[str] = []
+        self._root = root
+        self._driver = driver
+        self._stored = stored
+        self._owners = owners or partial(_shifted, root.owner)
+        self._trusted = trusted
+
+    def layers(self) -> list[AssembledLayer]:
+        """Return them to be read.
+
+        Where a full tree has no record of a layer, it is the only layer.
+        """
+        lost = [
+            stored
+            for stored in self._stored
+            if not stored.empty and stored.record.encode() not in self._root
+        ]
+        if lost:
+            self.warnings.append(
+                f"{lost[0].name}: {quoted(self._root.path(lost[0].record))} is not "
+                f"there ({len(lost):,} of {len(self._stored):,} are missing): read "
+                "from the directory, so that nothing is verified, directories have "
+                "the metadata of the disk, and xattrs the driver dropped are lost"
+            )
+        if lost and self._driver.full:
+            top = replace(self._stored[-1], diff_id=None)
+            return [self._layer(top, partial(self._walk, top.name, [top.id]))]
+        return [
+            self._walked(position) if stored in lost else self._recorded(stored)
+            for position, stored in enumerate(self._stored)
+        ]
+
+    def own(self, name: str, id_: str, below: Sequence[str]) -> AssembledLayer:
+        """Return the layer that a container has of its own, or docker's for it.
+
+        Args:
+            name: In messages.
+            id_: Names its directory.
+            below: Names those of the container's layers below, nearest first, that
+                are not the image's.
+        """
+        ids = [id_, *below, *(stored.id for stored in reversed(self._stored))]
+        read = self._changes if self._driver.full else self._walk
+        if self._driver.upper:
+            read = self._walk_upper
+        return self._layer(Stored(name, id_, ""), partial(read, name, ids))
+
+    def _recorded(self, stored: Stored) -> AssembledLayer:
+        if stored.empty:
+            return self._layer(stored, partial(self._nothing, stored.name))
+        build = partial(
+            self._root.assemble,
+            stored.record,
+            self._tree_or_why(stored.id),
+            stored.name,
+        )
+        return self._layer(stored, build)
+
+    def _nothing(self, name: str) -> Assembly:
+        assembly = Assembly(self._root.pool, name)
+        assembly.finish()
+        return assembly
+
+    def _walked(self, position: int) -> AssembledLayer:
+        stored = replace(self._stored[position], diff_id=None)
+        ids = [s.id for s in reversed(self._stored[: position + 1])]
+        return self._layer(stored, partial(self._walk, stored.name, ids))
+
+    def _layer(self, stored: Stored, build: "partial[Assembly]") -> AssembledLayer:
+        driver = self._driver
+        directory = self._root.path(driver.place.format(stored.id))
+        place = Place(driver.name, stored.id, directory, stored.size)
+        return AssembledLayer(
+            stored.name, stored.diff_id, build, self._root.resources, place=place
+        )
+
+    def _walk(self, name: str, ids: Sequence[str]) -> Assembly:
+        if not self._driver.style.attributes:
+            ids = ids[:1]  # nothing else can be moved to the layer from below
+        return walk([self.tree(id_, name) for id_ in ids], self._reading(name))
+
+    def _walk_upper(self, name: str, ids: Sequence[str]) -> Assembly:
+        upper = self.tree(ids[0], name, self._driver.upper)
+        below = [self.tree(id_, name) for id_ in ids[1:2]] if self._driver.full else []
+        style = OVERLAY if self._driver.full else self._driver.style
+        return walk([upper, *below], replace(self._reading(name), style=style))
+
+    def _changes(self, name: str, ids: Sequence[str]) -> Assembly:
+        if len(ids) == 1:
+            return self._walk(name, ids)
+        upper, lower = (self.tree(id_, name) for id_ in ids[:2])
+        return changes(lower, upper, self._reading(name))
+
+    def _reading(self, name: str) -> Reading:
+        uid, gid = self._owners()
+        return Reading(
+            self._root.pool,
+            name,
+            self._driver.style,
+            self.warnings,
+            uid=uid,
+            gid=gid,
+            trusted=self._trusted,
+        )
+
+    def tree(self, id_: str, where: str, place: str = "") -> Beneath:
+        """Return a layer's directory, or another one of its id.
+
+        Raises:
+            FormatError: There is none.
+        """
+        tree = self._tree_or_why(id_, place)
+        if isinstance(tree, str):
+            raise FormatError(tree, where=where)
+        return tree
+
+    def _tree_or_why(self, id_: str, place: str = "") -> Beneath | str:
+        """Return a directory, or why there is none."""
+        driver = self._driver
+        path = (place or driver.place).format(id_)
+        tree = self._root.tree(path)
+        shown = quoted(self._root.path(path))
+        if tree is None:
+            return f"{shown} is not there{driver.advice and '; '}{driver.advice}"
+        if driver.advice and not tree.names():
+            return f"{shown} is empty; {driver.advice}"
+        return tree
+
+
+def _shifted(starts: tuple[int, int]) -> tuple[Owners, Owners]:
+    return partial(_shift, starts[0]), partial(_shift, starts[1])
+
+
+def _shift(start: int, number: int) -> int:
+    """Return an id as it is in the user namespace that begins at ``start``."""
+    return number - start if number >= start else number

@@ -1,0 +1,1 @@
+"""The layer format: headers, members, whiteouts, xattr records. No I/O."""

@@ -1,0 +1,153 @@
+"""What stands ahead of members and is none: records, long names, labels.
+
+========  ===========================================================  ==============
+typeflag  is                                                           bytes at most
+========  ===========================================================  ==============
+x         PAX records for the next member                              1 MiB
+X         the same as Solaris writes it: times, but no names or sizes  1 MiB
+g         PAX records for all members that follow, no names or sizes   1 MiB
+L, K      GNU long name, long link target                              64.5 KiB
+V         GNU volume label; skipped, with its data                     any
+========  ===========================================================  ==============
+
+What readers understand differently is refused, with a ValueError.
+"""
+
+from base64 import b64decode
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..errors import quoted
+from . import wire
+from .members import MAX_NAME
+from .wire import BLOCK_SIZE, MAX_RECORDS
+
+MAX_GLOBAL: Final = 1 << 16  # bytes of PAX records for all members
+
+LABEL: Final = ord("V")
+GLOBAL: Final = ord("g")
+RECORDS: Final = b"xXg"
+LIMITS: Final = {
+    **dict.fromkeys(RECORDS, MAX_RECORDS),
+    **dict.fromkeys(b"LK", MAX_NAME + BLOCK_SIZE),
+    LABEL: 1 << 62,
+}
+"""The typeflags of what is no member, and how many bytes of data each may have."""
+
+_SOLARIS: Final = ord("X")
+_MEMBERS_TO_GO: Final = frozenset((_SOLARIS, GLOBAL, LABEL))
+_KEPT_PREFIXES: Final = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
+_DROPPED_PREFIXES: Final = (
+    b"SCHILY.xattr.trusted.overlay.",
+    b"SCHILY.xattr.user.overlay.",
+    b"SCHILY.xattr.user.fuseoverlayfs.",
+)
+_LIBARCHIVE_XATTR: Final = b"LIBARCHIVE.xattr."
+_READ: Final = frozenset(
+    (
+        b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime",
+        b"SCHILY.devmajor", b"SCHILY.devminor",
+    )
+)  # fmt: skip
+_READ_PREFIXES: Final = (*_KEPT_PREFIXES, _LIBARCHIVE_XATTR, b"GNU.sparse.")
+
+Records = dict[bytes, bytes]
+
+
+@dataclass(slots=True)
+class Ahead:
+    """What L, K and x members say of the member that follows them."""
+
+    name: bytes | None = None
+    target: bytes | None = None
+    records: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    def take(self, flag: int, body: bytes, size: int) -> None:
+        """Take in such a member; ``body`` has what pads its ``size``, too."""
+        if flag in b"LK":
+            text = body.split(b"\0", 1)[0]
+            if not 0 < len(text) <= size:  # Go takes the short one; GNU tar reads on
+                raise ValueError("a long name that is empty, or longer than its size")
+            known = self.name if flag == ord("L") else self.target
+            if known is not None:  # GNU tar takes the last, Python the first
+                raise ValueError("two long names for one member")
+            if flag == ord("L"):
+                self.name = text
+            else:
+                self.target = text
+            return
+        if self.records:
+            raise ValueError("two PAX headers for one member")
+        self.records = wire.parse_records(body[:size])
+        if flag == _SOLARIS:
+            _check_attributes(self.records)
+
+
+def check_place(flag: int, ahead: Ahead | None) -> None:
+    """Refuse what Go takes for a member, and what is ahead of it for that one's."""
+    if flag in _MEMBERS_TO_GO and ahead is not None:
+        raise ValueError(f"typeflag {chr(flag)!r} behind what is about a member")
+
+
+def global_records(defaults: Records, body: bytes) -> Records:
+    """Return the records for all members, with those of one more g member."""
+    records = wire.parse_records(body)
+    _check_attributes(records)
+    merged = meant(defaults | dict(records))
+    total = sum(len(key) + len(value) for key, value in merged.items())
+    if total > MAX_GLOBAL:
+        raise ValueError(f"{total:,} bytes of records for all members, "
+                         f"over {MAX_GLOBAL:,}")  # fmt: skip
+    return merged
+
+
+def _check_attributes(records: list[tuple[bytes, bytes]]) -> None:
+    """Refuse records of names and sizes where not all readers heed records.
+
+    Go and bsdtar pass over global ones, Go over Solaris's: to them members would have
+    other names, or end elsewhere.
+    """
+    for key, _ in records:
+        if key in (b"path", b"linkpath", b"size") or key.startswith(b"GNU.sparse."):
+            raise ValueError(f"{quoted(key)}: a record that some readers do not heed")
+
+
+def meant(records: Records) -> Records:
+    """Drop records that say nothing here, comments above all, and empty ones.
+
+    An empty value means that there is none; but an xattr may be empty.
+    """
+    return {
+        key: value
+        for key, value in records.items()
+        if (value and (key in _READ or key.startswith(_READ_PREFIXES)))
+        or key.startswith(_KEPT_PREFIXES)
+    }
+
+
+def kept_records(records: Records) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the xattrs, ACLs and labels among PAX records, sorted by keyword.
+
+    Overlay's own marks are dropped: they would mean something where the output is
+    unpacked below an overlay mount.
+    """
+    kept = {
+        key: value
+        for key, value in records.items()
+        if key.startswith(_KEPT_PREFIXES) and not key.startswith(_DROPPED_PREFIXES)
+    }
+    for key, value in records.items():
+        if key.startswith(_LIBARCHIVE_XATTR):  # bsdtar writes both, old ones this only
+            name, decoded = _libarchive_xattr(key, value)
+            if name not in records and not name.startswith(_DROPPED_PREFIXES):
+                kept[name] = decoded
+    return tuple(sorted(kept.items()))
+
+
+def _libarchive_xattr(key: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Decode libarchive's own record: name URL-encoded, value in base64."""
+    head, *rest = key.removeprefix(_LIBARCHIVE_XATTR).split(b"%")
+    name = head + b"".join(bytes.fromhex(part[:2].decode()) + part[2:] for part in rest)
+    if b"=" in name or b"\0" in name:
+        raise ValueError(f"an xattr that no PAX record can name: {quoted(name)}")
+    return b"SCHILY.xattr." + name, b64decode(value + b"=" * (-len(value) % 4))

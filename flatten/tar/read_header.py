@@ -1,0 +1,303 @@
+"""A member's header that is not a plain file's, or that others override, to its fields.
+
+What counts, strongest first: PAX records for this member, GNU's long name and link
+target, PAX records for all members, the header. A size that a record gives decides
+where the next header is.
+
+======================  ==========================================================
+sparse file             its map
+======================  ==========================================================
+typeflag S              four regions in the header, 21 in each block that extends it
+PAX 0.0                 ``GNU.sparse.offset``, ``.numbytes``, again for each region
+PAX 0.1                 ``GNU.sparse.map``, all numbers with commas
+PAX 1.0                 numbers on lines, in the blocks that start the data
+======================  ==========================================================
+
+What cannot be read raises ValueError; the reader of the stream knows where.
+"""
+
+from typing import Final, NamedTuple, Protocol
+
+from ..errors import quoted
+from . import wire
+from .extended import Ahead, Records, kept_records, meant
+from .members import BLOCK, CHAR, DIRECTORY, FILE, LINK, SYMLINK, Extra, Owner
+from .wire import BLOCK_SIZE, parse_decimal, parse_number
+
+MAX_NUMBER: Final = 1 << 62  # of sizes and times: sums of two fit a column
+MAX_OWNER: Final = 1 << 32  # as Linux; GNU tar fails on more
+
+_PLAIN_FLAGS: Final = frozenset(b"123456")
+
+Regions = list[tuple[int, int]]
+
+
+class HeaderBytes(Protocol):
+    """What is needed of a tar stream to read its headers, first to last."""
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Return ``count`` bytes; fewer only at the end of the stream."""
+
+    def size(self) -> int:
+        """Return the length of the stream."""
+
+
+class Fields(NamedTuple):
+    """A header as it is meant.
+
+    Attributes:
+        name: As spelled, not normalised.
+        size: Bytes of content as unpacked; 0 for all but files.
+        data: Offset of the first content byte.
+        stored: Bytes from ``data`` on that belong to the member.
+        target: Of links; None for other kinds.
+        extra: None where there is nothing in it.
+    """
+
+    name: bytes
+    kind: int
+    owner: Owner
+    mtime: int
+    size: int
+    data: int
+    stored: int
+    target: bytes | None
+    extra: Extra | None
+
+
+def read_header(
+    block: bytes, offset: int, ahead: Ahead, defaults: Records, source: HeaderBytes
+) -> Fields:
+    """Read a header with everything that overrides it.
+
+    Args:
+        block: The header block.
+        offset: Where it is in ``source``.
+        ahead: What the members before it say.
+        defaults: Global PAX records.
+        source: The stream, for the maps of sparse files.
+
+    Raises:
+        ValueError: It breaks the format, or says what cannot be.
+    """
+    records = _merged(defaults, ahead.records)
+    name = _text(b"path", wire.parse_name(block), ahead.name, records)
+    target = _text(b"linkpath", wire.text_field(block, 157, 257), ahead.target, records)
+    kind = _kind(block[156], name)
+    owner = parse_owner(block, records)
+    mtime, nanoseconds = parse_number(block[136:148]), 0
+    if b"mtime" in records:
+        mtime, nanoseconds = wire.parse_time(records[b"mtime"])
+    size = _size(block, records)
+    data = offset + BLOCK_SIZE
+    stored = size if kind == FILE or block[156] == ord("D") else 0
+    sparse = found = None
+    if kind == FILE:
+        found = _sparse(block, data, stored, ahead.records, records, source)
+        if found is not None:
+            regions, size, data, stored = found
+            _check_format(block)
+            sparse = wire.sparse_map(regions, size, stored)
+            name = _text(b"GNU.sparse.name", name, None, records)
+    if found is None:
+        _check_plain(kind, size, records)
+    extra = None
+    kept = kept_records(records)
+    if kept or sparse is not None or nanoseconds or kind in (CHAR, BLOCK):
+        device = _device(block, records) if kind in (CHAR, BLOCK) else (0, 0)
+        extra = Extra(kept, sparse, device, nanoseconds)
+    return Fields(
+        name,
+        kind,
+        owner if kind != SYMLINK else (0o777, *owner[1:]),  # a link has no mode
+        mtime,
+        size if kind == FILE else 0,
+        data,
+        stored,
+        target if kind in (LINK, SYMLINK) else None,
+        extra,
+    )
+
+
+def _size(block: bytes, records: Records) -> int:
+    """Return the size that counts for a member."""
+    size = parse_number(block[124:136])
+    if b"size" in records:
+        size = parse_decimal(records[b"size"])
+    if not 0 <= size < MAX_NUMBER:
+        raise ValueError(f"a size of {size:,} bytes")
+    return size
+
+
+def _merged(defaults: Records, records: list[tuple[bytes, bytes]]) -> Records:
+    """Return the records that count for a member."""
+    merged = defaults | dict(records)
+    for key in (b"path", b"linkpath", b"size"):
+        if merged.get(key) == b"":  # none, or an empty one: readers differ
+            raise ValueError(f"an empty PAX record {key.decode()!r}")
+    return meant(merged)
+
+
+def _check_plain(kind: int, size: int, records: Records) -> None:
+    """Refuse what only some readers heed in what is no sparse file."""
+    if (
+        kind not in (FILE, LINK, DIRECTORY) and size
+    ):  # GNU tar skips data, others do not
+        raise ValueError(f"a size of {size:,} bytes, of what has none")
+    if kind != FILE and records.get(b"size", b"0").strip(b"0"):  # bsdtar skips data
+        raise ValueError("a PAX size of what is no file")
+    for key in records:
+        if key.startswith(b"GNU.sparse."):
+            raise ValueError(f"{quoted(key)}: a record of what is no sparse file")
+
+
+def parse_owner(block: bytes, records: Records) -> Owner:
+    """Read mode, uid and gid; the mode's file type bits are not its business."""
+    mode = parse_number(block[100:108]) & 0o7777
+    uid, gid = parse_number(block[108:116]), parse_number(block[116:124])
+    if b"uid" in records:
+        uid = parse_decimal(records[b"uid"])
+    if b"gid" in records:
+        gid = parse_decimal(records[b"gid"])
+    if not (0 <= uid < MAX_OWNER and 0 <= gid < MAX_OWNER):
+        raise ValueError(f"an owner that cannot be: {uid}:{gid}")
+    return mode, uid, gid
+
+
+def _kind(flag: int, name: bytes) -> int:
+    """Return the kind that a typeflag means."""
+    if flag == 0 and name.endswith(b"/"):
+        return DIRECTORY
+    if flag in b"0\x007S":
+        return FILE
+    if flag in _PLAIN_FLAGS:
+        return flag
+    if flag == ord("D"):
+        return DIRECTORY
+    raise ValueError(f"a member of unknown typeflag {chr(flag)!r}: {quoted(name)}")
+
+
+def _text(key: bytes, short: bytes, long: bytes | None, records: Records) -> bytes:
+    """Choose between a header's text, GNU's long one, and the PAX record."""
+    record = records.get(key)
+    if record is None:
+        return short if long is None else long
+    if long is not None and long != record:  # Go takes the long one, GNU tar the record
+        raise ValueError(f"two names for one member: {quoted(long)}, {quoted(record)}")
+    if b"\0" in record:
+        raise ValueError(f"a NUL in the PAX record {key.decode()!r}")
+    return record
+
+
+def _device(block: bytes, records: Records) -> tuple[int, int]:
+    """Read a device's numbers; star and libarchive have records for large ones."""
+    major, minor = parse_number(block[329:337]), parse_number(block[337:345])
+    if b"SCHILY.devmajor" in records:
+        major = parse_decimal(records[b"SCHILY.devmajor"])
+    if b"SCHILY.devminor" in records:
+        minor = parse_decimal(records[b"SCHILY.devminor"])
+    if not (0 <= major < 1 << 32 and 0 <= minor < 1 << 32):
+        raise ValueError(f"a device that cannot be: {major}, {minor}")
+    return major, minor
+
+
+# --- sparse files
+
+
+def _sparse(  # noqa: PLR0913, PLR0917 - all places where a map can be
+    block: bytes,
+    data: int,
+    stored: int,
+    ordered: list[tuple[bytes, bytes]],
+    records: Records,
+    source: HeaderBytes,
+) -> tuple[Regions, int, int, int] | None:
+    """Read a sparse map: regions, size with holes, where the data is, its size."""
+    if block[156] == ord("S"):
+        regions, data = _gnu_regions(block, data, source)
+        size = parse_number(block[483:495])
+    elif records.get(b"GNU.sparse.major", b"0") != b"0":
+        version = records[b"GNU.sparse.major"], records.get(b"GNU.sparse.minor")
+        if version != (b"1", b"0"):
+            raise ValueError("a PAX sparse file of a version that is not 1.0")
+        size = parse_decimal(records.get(b"GNU.sparse.realsize", b""))
+        start = data
+        regions, data = _pax_regions(start, stored, source)
+        stored -= data - start  # the map is part of the content
+    elif b"GNU.sparse.size" in records:
+        size = parse_decimal(records[b"GNU.sparse.size"])
+        texts = [
+            value
+            for key, value in ordered
+            if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
+        ]
+        if b"GNU.sparse.map" in records:
+            texts = (
+                records[b"GNU.sparse.map"].split(b",")
+                if (records[b"GNU.sparse.map"])
+                else []
+            )
+        regions = _pairs([parse_decimal(text) for text in texts])
+        if records.get(b"GNU.sparse.numblocks") != b"%d" % len(regions):
+            raise ValueError("a sparse map that is not as long as it says")
+    else:
+        return None
+    if not 0 <= size < MAX_NUMBER:
+        raise ValueError(f"a sparse file of {size:,} bytes")
+    return regions, size, data, stored
+
+
+def _check_format(block: bytes) -> None:
+    """Refuse sparse files where GNU tar expects none, and takes another size then.
+
+    It tells star's headers by their times, not by their second magic.
+    """
+    posix = block[257:263] == b"ustar\0" and (block[475] or not block[476])
+    gnu = block[257:265] == b"ustar  \0"
+    if not (gnu if block[156] == ord("S") else posix):
+        raise ValueError("a sparse file in a header of a format that has none so")
+
+
+def _gnu_regions(block: bytes, data: int, source: HeaderBytes) -> tuple[Regions, int]:
+    """Read the regions in an S header and in the blocks that extend it."""
+    regions = wire.parse_regions(block, 386, 4)
+    more = block[482]
+    while more:
+        block = source.read(data, BLOCK_SIZE)
+        if len(block) < BLOCK_SIZE:
+            raise ValueError("truncated: the map of a sparse file")
+        regions += wire.parse_regions(block, 0, 21)
+        if len(regions) > wire.MAX_SPARSE_REGIONS:
+            raise ValueError("a sparse file with too many regions")
+        more = block[504]
+        data += BLOCK_SIZE
+    return regions, data
+
+
+def _pax_regions(data: int, stored: int, source: HeaderBytes) -> tuple[Regions, int]:
+    """Read the map that starts the data of a PAX 1.0 sparse file."""
+    numbers: list[int] = []
+    text, end = b"", data + stored
+    wanted = 1
+    while len(numbers) < wanted:
+        block = source.read(data, BLOCK_SIZE)
+        data += BLOCK_SIZE
+        if len(block) < BLOCK_SIZE or data > end:
+            raise ValueError("truncated: the map of a sparse file")
+        *lines, text = (text + block).split(b"\n")
+        if len(text) > BLOCK_SIZE:
+            raise ValueError("a sparse map without line ends")
+        for line in lines:
+            if len(numbers) == wanted:
+                break
+            numbers.append(parse_decimal(line))
+            wanted = 1 + 2 * numbers[0]
+        if wanted > 2 * wire.MAX_SPARSE_REGIONS + 1:
+            raise ValueError("a sparse file with too many regions")
+    return _pairs(numbers[1:]), data
+
+
+def _pairs(numbers: list[int]) -> Regions:
+    if len(numbers) % 2 or len(numbers) > 2 * wire.MAX_SPARSE_REGIONS:
+        raise ValueError("a sparse map with an odd number of values, or too many")
+    return list(zip(numbers[::2], numbers[1::2], strict=True))

@@ -1,0 +1,349 @@
+"""A layer tar to its members: the columns of ``Members`` and a ``LayerIndex``.
+
+Reads v7, ustar, star, GNU and PAX headers and all GNU sparse kinds. The data of
+members is skipped, not read. What readers in use understand differently is refused,
+since the tree would depend on who reads (CVE-2025-62518).
+
+=========  ===============================================================
+typeflag   read as
+=========  ===============================================================
+0 NUL 7    file (NUL with a trailing slash: directory, as before POSIX)
+1 to 6     hard link, symlink, char, block, directory, FIFO; no data follows
+S          sparse file, old GNU
+D          directory, GNU incremental; its data is skipped
+xXgLKV     no members, but about them (``ahead``)
+=========  ===============================================================
+"""
+
+import re
+import struct
+import zlib
+from typing import Final, NoReturn
+
+from ..errors import FormatError, quoted
+from . import extended, wire
+from .extended import Ahead
+from .members import (
+    DIRECTORY,
+    FILE,
+    LINK,
+    MAX_NAME,
+    NO_EXTRA,
+    SYMLINK,
+    Members,
+)
+from .read_header import MAX_NUMBER, Fields, HeaderBytes, parse_owner, read_header
+from .wire import BLOCK_SIZE, ZEROS, parse_number, remember
+
+NEAR: Final = 1 << 13  # how far the next header may be, to read more of them at once
+READ_AHEAD: Final = 1 << 16
+READ_ONE: Final = 1 << 11  # after a jump over data: a header, and what describes it
+
+_FIELDS: Final = struct.Struct("100x24s12s12s8sB")
+"""Mode, uid and gid; size; mtime; checksum; typeflag."""
+
+_SUMS: Final[dict[bytes, int]] = {}
+_NUMBERS: Final[dict[bytes, int]] = {}
+"""What texts in headers mean: a checksum that of its ASCII block, less 1; a number."""
+
+_PARSED: Final = 32  # for a record, kept or not: 4 million take ten seconds
+
+_PLAIN: Final = frozenset((FILE, LINK, SYMLINK, DIRECTORY))  # nothing else in them
+_SIZE: Final = "a size of {:,} bytes"
+_MTIME: Final = "an mtime of {:,} seconds"
+_DOT_SLASH: Final = frozenset(b"./")
+_PAX: Final = ord("x")
+_ONLY_PATH: Final = re.compile(rb"([0-9]{1,5}) path=([^\0]+)\n", re.DOTALL)
+"""The records of most PAX headers: docker writes them for names over 100 bytes."""
+
+
+class TarReader:
+    """Reads the headers of one tar stream, in archive order.
+
+    Attributes:
+        where: The stream's name in messages.
+        paths: Of the members read so far.
+        hidden: Rows whose paths have ``.wh.`` in them.
+        ended: An end-of-archive block was seen.
+    """
+
+    def __init__(self, source: HeaderBytes, where: str) -> None:
+        """Prepare to read from the start of ``source``."""
+        self.where = where
+        self.paths: list[bytes] = []
+        self.hidden: list[int] = []
+        self.ended = False
+        self._source = source
+        self._offset = 0  # of the header that is being read
+        self._ahead: Ahead | None = None
+        self._defaults: dict[bytes, bytes] = {}
+
+    def fail(self, what: str, offset: int) -> NoReturn:
+        """Raise FormatError at an offset."""
+        raise FormatError(what, where=self.where, offset=offset)
+
+    def read(self, into: Members) -> None:
+        """Append all members: to ``paths``, and a row to each column but ``layers``.
+
+        Raises:
+            FormatError: The stream breaks the format; what comes before is there.
+        """
+        try:
+            self._read(into)
+        except ValueError as error:
+            self.fail(str(error), self._offset)
+        into.check_limit(0, where=self.where, offset=self._offset)
+
+    def _read(self, into: Members) -> None:  # noqa: C901, PLR0912, PLR0915
+        """Read all headers: the hot loop, so that ordinary ones stay in line.
+
+        Few texts stand in the numeric fields, so what they mean is remembered: of the
+        checksum in an ASCII block the low half of its Adler-32, which is 1 + the sum of
+        its bytes, and for one text always the same (bench/micro/headers.py).
+
+        Names of marks begin with a dot, so they are among those that are looked at.
+        """
+        read, adler32, paths = self._source.read, zlib.adler32, self.paths
+        kinds, owners, sizes = into.kinds, into.owners, into.sizes
+        places, mtimes = into.data, into.mtimes
+        only_path = _ONLY_PATH.fullmatch
+        fields, sums, numbers = _FIELDS.unpack_from, _SUMS, _NUMBERS
+        known: dict[bytes, int] = {}
+        long: bytes | None = None  # the next member's path, if that is all that is said
+        special = False  # more than that is said
+        buffer, base, end = b"", 0, 0  # what was read last, where it begins, its length
+        offset = reached = 0  # of the next header; the end of the last data
+        while True:
+            at = offset - base
+            if at + BLOCK_SIZE > end:
+                into.check_limit(0, where=self.where, offset=offset)
+                near = at - end < NEAR
+                buffer, base = read(offset, READ_AHEAD if near else READ_ONE), offset
+                at, end = 0, len(buffer)
+                if end < BLOCK_SIZE:
+                    self._offset = offset
+                    self._check_end(buffer, reached, described=long is not None)
+                    return
+            block = buffer[at : at + BLOCK_SIZE]
+            owner_text, size_text, mtime_text, checksum, flag = fields(block)
+            self._offset = offset
+            total = adler32(block) & 0xFFFF
+            if total != sums.get(checksum) or not block.isascii():
+                if block == ZEROS:
+                    self._check_end(block, reached, described=long is not None)
+                    return
+                if wrong := wire.checksum_error(block):
+                    raise ValueError(wrong)
+                if block.isascii():
+                    remember(checksum, total, sums)
+            if flag == _PAX and long is None and not special:
+                count = numbers.get(size_text)
+                if count is None:
+                    count = parse_number(size_text)
+                    if 0 <= count < READ_ONE:
+                        remember(size_text, count, numbers)
+                body = buffer[at + BLOCK_SIZE : at + BLOCK_SIZE + count]
+                found = only_path(body)
+                if found is not None and int(found[1]) == count == len(body):
+                    long = found[2]
+                    reached = offset + BLOCK_SIZE + count
+                    offset = reached + 511 & -512
+                    continue
+            if special or flag not in _PLAIN:
+                if long is not None:
+                    self._ahead, long = Ahead(records=[(b"path", long)]), None
+                around = buffer[at + BLOCK_SIZE : at + READ_ONE]
+                reached, offset = self._read_odd(block, around, into)
+                special = self._ahead is not None or bool(self._defaults)
+                continue
+            size = numbers.get(size_text)
+            if size is None:
+                size = _number(size_text, _SIZE)
+            mtime = numbers.get(mtime_text)
+            if mtime is None:
+                mtime = _number(mtime_text, _MTIME)
+            owner = known.get(owner_text)
+            if owner is None:
+                owner = known[owner_text] = into.owner(parse_owner(block, {}))
+            if long is not None:
+                into.allowance.take(len(long))
+                name, long = long, None
+            elif block[345]:
+                name = wire.parse_name(block)
+            else:
+                nul = block.find(0, 0, 100)
+                name = block[:nul] if nul >= 0 else block[:100]
+            # Most names are a path already; "find" takes half the time of "in".
+            if (
+                name
+                and name[0] not in _DOT_SLASH
+                and name.find(b"/.") < 0
+                and name.find(b"//") < 0
+                and len(name) <= MAX_NAME
+            ):
+                paths.append(name[:-1] if name[-1] == 0x2F else name)
+            else:
+                self._add_path(name, len(kinds))
+            if flag != FILE:
+                if size and flag == SYMLINK:  # GNU tar skips data, others do not
+                    raise ValueError(f"a symlink with {size:,} bytes of data")
+                size = 0  # no data follows, whatever the header says
+                if flag == SYMLINK:
+                    owner = into.owner((0o777, *into.owner_table[owner][1:]))
+                if flag != DIRECTORY:
+                    target = wire.text_field(block, 157, 257)
+                    into.targets[len(kinds)] = _target(flag, target)
+            elif size < 0:
+                raise ValueError(_SIZE.format(size))
+            kinds.append(flag)
+            owners.append(owner)
+            sizes.append(size)
+            offset += BLOCK_SIZE
+            places.append(offset)
+            mtimes.append(mtime)
+            reached = offset + size
+            offset = reached + 511 & -512
+
+    def _read_odd(self, block: bytes, around: bytes, into: Members) -> tuple[int, int]:
+        """Read a header that is not plain, or that others say much of.
+
+        Args:
+            block: The header.
+            around: Some of what follows it.
+            into: Receives a row, if it is a member's.
+
+        Returns:
+            Where its data ends, and where the next header is.
+        """
+        flag, data = block[156], self._offset + BLOCK_SIZE
+        if flag in extended.LIMITS:
+            size = parse_number(block[124:136])
+            body = self._body(flag, size, around)
+            if flag in extended.RECORDS:  # each ends a line; tools do not write over 16
+                into.allowance.take(_PARSED * body.count(b"\n"))
+            if flag == extended.GLOBAL:
+                self._defaults = extended.global_records(self._defaults, body[:size])
+            elif flag != extended.LABEL:
+                self._ahead = self._ahead or Ahead()
+                self._ahead.take(flag, body, size)
+            return data + size, data + wire.padded(size)
+        fields = read_header(
+            block, self._offset, self._ahead or Ahead(), self._defaults, self._source
+        )
+        self._ahead = None
+        into.allowance.take(_memory(fields))
+        self._add(fields, into)
+        return fields.data + fields.stored, fields.data + wire.padded(fields.stored)
+
+    def _add(self, fields: Fields, into: Members) -> None:
+        """Append what was read of one member."""
+        row = len(into.kinds)
+        if fields.target is not None:
+            into.targets[row] = _target(fields.kind, fields.target)
+        if fields.extra is not None:
+            into.extras[row] = fields.extra
+        self._add_path(fields.name, row)
+        into.kinds.append(fields.kind)
+        into.owners.append(into.owner(fields.owner))
+        into.sizes.append(fields.size)
+        into.data.append(fields.data)
+        into.mtimes.append(_in_range(fields.mtime, _MTIME))
+
+    def _add_path(self, name: bytes, row: int) -> None:
+        """Append the path that a row's name means."""
+        path = _path(name)
+        self.paths.append(path)
+        if path.find(b".wh.") >= 0:
+            self.hidden.append(row)
+
+    def _check_end(self, block: bytes, reached: int, *, described: bool) -> None:
+        """Check that the archive may end here: zeros, or the end of the stream.
+
+        Args:
+            block: Zeros, or what there is of a block at the end of the stream.
+            reached: Where the last data ends.
+            described: There was a path for a next member.
+        """
+        size = self._source.size()
+        if reached > size:
+            raise ValueError(
+                f"truncated: the last member reaches byte {reached:,}, "
+                f"the stream has {size:,}"
+            )
+        if (described or self._ahead is not None) and not block:
+            raise ValueError("truncated: a header that describes the next, and no next")
+        if block.strip(b"\0"):
+            raise ValueError(f"truncated: {len(block)} bytes of a header")
+        self.ended = bool(block)
+        # GNU tar, bsdtar and Python stop at a lone zero block, Go refuses it.
+        behind = self._source.read(self._offset + BLOCK_SIZE, BLOCK_SIZE)
+        full = len(behind) == BLOCK_SIZE and behind != ZEROS
+        if full and not wire.checksum_error(behind):
+            raise ValueError("a lone zero block, with more members behind it")
+
+    def _body(self, flag: int, size: int, around: bytes) -> bytes:
+        """Return the data of what is no member, padded; nothing of a label's."""
+        extended.check_place(flag, self._ahead)
+        if not 0 <= size <= extended.LIMITS[flag]:
+            raise ValueError(
+                f"{size:,} bytes of records, over the {extended.LIMITS[flag]:,} allowed"
+            )
+        count = 0 if flag == extended.LABEL else wire.padded(size)
+        body = around[:count]
+        if len(body) < count:
+            body = self._source.read(self._offset + BLOCK_SIZE, count)
+        if len(body) < min(size, count):
+            raise ValueError(f"truncated: {len(body):,} of {size:,} bytes of records")
+        return body
+
+
+def _number(text: bytes, what: str) -> int:
+    """Read a numeric field, and remember what it means."""
+    number = _in_range(parse_number(text), what)
+    remember(text, number, _NUMBERS)
+    return number
+
+
+def _in_range(number: int, what: str) -> int:
+    """Check that a number fits a column."""
+    if not -MAX_NUMBER < number < MAX_NUMBER:
+        raise ValueError(what.format(number))
+    return number
+
+
+def _path(name: bytes) -> bytes:
+    """Return the path that a name means; most names are one already."""
+    odd = not name or name[0] in _DOT_SLASH or len(name) > MAX_NAME
+    # "find" takes half the time of "in".
+    if odd or name.find(b"/.") >= 0 or name.find(b"//") >= 0:
+        return _odd_path(name)
+    return name[:-1] if name[-1] == 0x2F else name
+
+
+def _odd_path(name: bytes) -> bytes:
+    """Return the path that any name means."""
+    try:
+        path = wire.normalise(name)
+    except ValueError as error:
+        raise ValueError(f"{error}: {quoted(name)}") from error
+    if len(path) > MAX_NAME:
+        raise ValueError(f"a name of {len(path):,} bytes, over {MAX_NAME:,}")
+    return path
+
+
+def _memory(fields: Fields) -> int:
+    """Return the bytes that a member takes beside the columns, about."""
+    extra = fields.extra or NO_EXTRA
+    return len(fields.name) + len(fields.target or b"") + extra.memory()
+
+
+def _target(kind: int, target: bytes) -> bytes:
+    """Return a symlink's text as it is, and the path a hard link means."""
+    if kind == SYMLINK:
+        if len(target) > MAX_NAME:
+            raise ValueError(f"a symlink of {len(target):,} bytes, over {MAX_NAME:,}")
+        return target
+    try:
+        return _path(target)
+    except ValueError as error:
+        raise ValueError(f"hard link to {error}") from error

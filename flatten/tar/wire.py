@@ -1,0 +1,314 @@
+r"""The tar wire format: fields of 512-byte header blocks, PAX records, sparse maps.
+
+Pure functions over ``bytes``; nothing here opens, seeks or knows of layers.
+What breaks the format raises ValueError with a text; callers know where.
+
+Field offsets:   0 name[100]  100 mode[8]  108 uid[8]  116 gid[8]  124 size[12]
+               136 mtime[12]  148 chksum[8]  156 typeflag  157 linkname[100]
+               257 magic[8]  265 uname[32]  297 gname[32]  329 devmajor[8]
+               337 devminor[8]  345 prefix[155]
+
+GNU headers have the magic "ustar  \0" and no prefix, but, in sparse headers (S):
+               386 four regions of offset[12] length[12]  482 extended  483 size[12]
+each extension block has 21 regions and, at 504, a mark that one more follows.
+
+Reference: POSIX.1-2017 pax(1), "ustar Interchange Format" and "pax Extended
+Header"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
+"""
+
+import re
+import zlib
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from .members import SparseMap
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+BLOCK_SIZE: Final = 512
+ZEROS: Final = bytes(BLOCK_SIZE)
+
+MAX_SPARSE_REGIONS: Final = 1 << 18  # Go's archive/tar stops at 2**20 (CVE-2025-58183)
+MAX_KNOWN: Final = 1 << 15  # entries of some 100 bytes
+MAX_RECORDS: Final = 1 << 20  # bytes of PAX records for one member, as Go, libarchive
+
+_OCTAL: Final = re.compile(rb" *([0-7]+)(?:[ \0].*)?|[ \x000]*", re.DOTALL)
+_TIME_FIELD: Final = re.compile(
+    rb" *[0-7]*(?:[ \0]*|\0.*)|\x80\0{3}[\0-\x7f].*|\xff{4}[\x80-\xff].*", re.DOTALL
+)
+"""What Go takes for a time in a GNU header; what it does not, it reads as a prefix."""
+_RECORD: Final = re.compile(rb"([0-9]{1,19}) ([^=\0]+)=")
+_DECIMAL: Final = re.compile(rb"0*([0-9]{1,19})")
+_TIME: Final = re.compile(rb"(-?)0*([0-9]{1,19})(?:\.([0-9]*))?")
+
+
+def remember(key: _Key, value: _Value, known: dict[_Key, _Value]) -> None:
+    """Remember what a field means or how it is written; if that is too much, forget.
+
+    Images say few different things in many headers.
+    """
+    if len(known) >= MAX_KNOWN:
+        known.clear()
+    known[key] = value
+
+
+def padded(size: int) -> int:
+    """Round a size up to whole blocks.
+
+    >>> padded(0), padded(1), padded(512)
+    (0, 512, 512)
+    """
+    return size + 511 & -512
+
+
+def parse_number(field: bytes) -> int:
+    r"""Read a numeric header field: octal text, or base-256 (GNU, star).
+
+    Octal may have leading spaces, ends at a space or NUL, and is 0 when empty, as GNU
+    tar and Go read it. Digits behind NULs are refused: Go skips all of them, GNU tar
+    one, of an old tar that overflowed, while Python and bsdtar read 0.
+
+    >>> parse_number(b"0000644\0"), parse_number(b"  755 \0"), parse_number(bytes(8))
+    (420, 493, 0)
+    >>> parse_number(b"\x80\0\0\0\0\0\0\x0a"), parse_number(b"\xff" * 8)
+    (10, -1)
+    """
+    digits = field[:-1]
+    if digits.isdigit() and field[-1] in b" \0":  # as nearly all are
+        try:
+            return int(digits, 8)
+        except ValueError:
+            raise ValueError(f"the header field {field!r} is not octal") from None
+    if field[0] & 0x80:
+        value = int.from_bytes(field, "big") & ~(0xC0 << 8 * (len(field) - 1))
+        if field[0] & 0x40:
+            value -= 1 << 8 * len(field) - 2
+        return value
+    found = _OCTAL.fullmatch(field)
+    if found is None:
+        raise ValueError(f"the header field {field!r} is not a number")
+    return int(found[1] or b"0", 8)
+
+
+def format_number(value: int, width: int) -> bytes:
+    r"""Write a numeric header field: octal with a NUL, else base-256.
+
+    >>> format_number(0o644, 8), format_number(-1, 12) == b"\xff" * 12
+    (b'0000644\x00', True)
+    """
+    if 0 <= value < 8 ** (width - 1):
+        return b"%0*o\0" % (width - 1, value)
+    if value < 0:
+        return (value + (1 << 8 * width)).to_bytes(width, "big")
+    return (value | 0x80 << 8 * (width - 1)).to_bytes(width, "big")
+
+
+def checksum_error(block: bytes) -> str:
+    """Compare a header's checksum with its bytes; return what is wrong, or "".
+
+    The sum of the bytes with the field itself as spaces; some old tars summed
+    signed bytes. The low half of Adler-32 is 1 + the sum modulo 65521, at a fifth
+    of the cost of ``sum`` in Python; the sum of 512 ASCII bytes stays below that.
+    Other bytes than digits, spaces and NULs are refused: bsdtar leaves the member out.
+    """
+    field = block[148:156]
+    spaces = 256 - sum(field)
+    digits = field[:6]  # "%06o\0 ", as nearly all write it
+    if digits.isdigit() and field[6:] == b"\0 " and block.isascii():
+        with suppress(ValueError):  # not octal
+            if (zlib.adler32(block) & 0xFFFF) - 1 + spaces == int(digits, 8):
+                return ""
+    stored = -1
+    if not field.strip(b"01234567 \0"):
+        with suppress(ValueError):
+            stored = parse_number(field)
+    total = sum(block) + spaces
+    signed = total - 256 * sum(
+        byte > 127 for byte in block[:148] + block[156:]
+    )  # fmt: skip
+    if stored in (total, signed):
+        return ""
+    return f"header checksum is {quoted_field(field)}, its bytes sum to {total:#o}"
+
+
+def quoted_field(field: bytes) -> str:
+    r"""Show a header field in a message.
+
+    >>> quoted_field(b"0012345\0")
+    "'0012345'"
+    """
+    return repr(field.rstrip(b"\0 ").decode("ascii", "backslashreplace"))
+
+
+def text_field(block: bytes, start: int, stop: int) -> bytes:
+    """Return the bytes of a text field, up to its first NUL."""
+    end = block.find(b"\0", start, stop)
+    return block[start : stop if end < 0 else end]
+
+
+def parse_name(block: bytes) -> bytes:
+    """Return a header's name, with the prefix where its format has one.
+
+    GNU's has two times in its place, v7 nothing; Python and Go may take what is there
+    for a prefix all the same.
+    """
+    name = text_field(block, 0, 100)
+    if not block[345]:
+        return name
+    if block[257:263] == b"ustar\0":
+        prefix = text_field(block, 345, 500)
+        if len(prefix) > 130 and block[508:512] == b"tar\0":
+            # star keeps two times behind 131 bytes of prefix, which others take for it
+            raise ValueError("a prefix that fills its field in a header of star's")
+        return prefix + b"/" + name
+    times = block[345:357], block[357:369]
+    if block[257:265] != b"ustar  \0" or not all(map(_TIME_FIELD.fullmatch, times)):
+        raise ValueError("a prefix in a header of a format that has none")
+    return name
+
+
+def normalise(name: bytes) -> bytes:
+    """Turn a name, or the target of a hard link, into the path it means.
+
+    Raises:
+        ValueError: It leaves the root, is too long, or holds a NUL.
+
+    >>> [normalise(n) for n in (b"./x", b"/x", b"x/", b"a//x", b"a/../x", b"./")]
+    [b'x', b'x', b'x', b'a/x', b'x', b'']
+    """
+    if b"\0" in name:
+        raise ValueError("a name with a NUL in it")
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            if not parts:
+                raise ValueError("a name that leaves the root")
+            parts.pop()
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)
+
+
+# --- PAX records
+
+
+def parse_records(body: bytes) -> list[tuple[bytes, bytes]]:
+    r"""Read PAX records, ``"%d %s=%s\n" % (length, keyword, value)``, in order.
+
+    >>> parse_records(b"11 path=ab\n")
+    [(b'path', b'ab')]
+    """
+    records: list[tuple[bytes, bytes]] = []
+    match, start, end = _RECORD.match, 0, len(body)
+    while start < end:
+        found = match(body, start)
+        if found is None:
+            if not body[start:].strip(b"\0"):
+                break  # padded with NULs inside its size: GNU tar and Python allow it
+            raise ValueError(
+                f"a PAX record that starts with {body[start : start + 20]!r}, "
+                "without a length or without a keyword"
+            )
+        stop = start + int(found[1])
+        if not found.end() < stop <= end or body[stop - 1] != 0x0A:
+            raise ValueError(
+                f"a PAX record of {int(found[1]):,} bytes does not end there"
+            )
+        records.append((found[2], body[found.end() : stop - 1]))
+        start = stop
+    return records
+
+
+def format_records(records: list[tuple[bytes, bytes]]) -> bytes:
+    r"""Write PAX records; the length counts its own digits.
+
+    >>> format_records([(b"path", b"ab"), (b"x", b"")])
+    b'11 path=ab\n5 x=\n'
+    """
+    out = []
+    for keyword, value in records:
+        rest = len(keyword) + len(value) + 3
+        length = rest + len(str(rest))
+        length = rest + len(str(length))
+        out.append(b"%d %b=%b\n" % (length, keyword, value))
+    return b"".join(out)
+
+
+def parse_decimal(value: bytes) -> int:
+    """Read a PAX number that cannot be negative, with any number of zeros before it."""
+    found = _DECIMAL.fullmatch(value)
+    if found is None:
+        raise ValueError(f"{value[:40]!r} is not a number")
+    return int(found[1])
+
+
+def parse_time(value: bytes) -> tuple[int, int]:
+    """Read a PAX time: seconds, floored, and the nanoseconds above them.
+
+    >>> parse_time(b"1.5"), parse_time(b"-1.5"), parse_time(b"-7")
+    ((1, 500000000), (-2, 500000000), (-7, 0))
+    """
+    found = _TIME.fullmatch(value)
+    if found is None:
+        raise ValueError(f"{value[:40]!r} is not a time")
+    seconds, fraction = int(found[2]), int((found[3] or b"").ljust(9, b"0")[:9])
+    if not found[1]:
+        return seconds, fraction
+    return (-seconds - 1, 10**9 - fraction) if fraction else (-seconds, 0)
+
+
+# --- sparse files
+
+
+def parse_regions(block: bytes, start: int, count: int) -> list[tuple[int, int]]:
+    """Read the regions of a sparse header or extension block, up to an empty slot."""
+    regions = []
+    for at in range(start, start + 24 * count, 24):
+        if block[at] == 0:
+            break
+        regions.append(
+            (parse_number(block[at : at + 12]), parse_number(block[at + 12 : at + 24]))
+        )
+    return regions
+
+
+def sparse_map(
+    regions: list[tuple[int, int]], size: int, stored: int
+) -> SparseMap | None:
+    """Check and normalise a sparse file's regions; None when it has no holes.
+
+    Regions that touch are joined and empty ones dropped, so that the four ways of
+    writing a sparse file give one.
+
+    Args:
+        regions: (offset, length), as the archive has them.
+        size: The file's size with its holes.
+        stored: How many bytes of data the archive holds.
+
+    Raises:
+        ValueError: The regions overlap, leave the file, or do not sum to ``stored``.
+    """
+    joined: list[tuple[int, int]] = []
+    end = total = 0
+    for offset, length in regions:
+        if length and total % BLOCK_SIZE:  # GNU tar reads it from the next block
+            raise ValueError("a sparse region that ends inside a block, and one more")
+        if offset < end or length < 0 or offset + length > size:
+            raise ValueError(
+                f"a sparse region of {length:,} bytes at {offset:,}, "
+                f"in a file of {size:,} whose data has reached {end:,}"
+            )
+        if length and joined and offset == end:
+            joined[-1] = (joined[-1][0], joined[-1][1] + length)
+        elif length:
+            joined.append((offset, length))
+        end = offset + length
+        total += length
+    if len(joined) >= MAX_SPARSE_REGIONS:
+        raise ValueError("a sparse file with too many regions")
+    if total != stored:
+        raise ValueError(
+            f"sparse regions of {total:,} bytes, but {stored:,} are stored"
+        )
+    return None if total == size else tuple(joined)

@@ -1,0 +1,1 @@
+"""The rules: layers applied to one tree of inodes, and edits of it. No I/O."""

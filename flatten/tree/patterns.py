@@ -1,0 +1,96 @@
+r"""Patterns that choose paths, as those of a .gitignore file do.
+
+==============  ==================================================================
+``name``        that name in any directory
+``dir/name``    from the root, as ``/name`` is: a slash that is not the last one
+                anchors a pattern
+``name/``       directories only
+``*`` ``?``     any characters of one name, any one of them
+``[a-z]``       one of a set; ``[!a-z]`` one that is not in it
+``**``          as a whole component: any number of directories
+``!pattern``    takes back what patterns before it chose; the last that fits decides
+``\``           takes the next character as it is
+==============  ==================================================================
+
+Reference: gitignore(5), "PATTERN FORMAT".
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from ..errors import UsageError, quoted
+
+_WHOLE: Final = re.compile(
+    rb"\\(?P<literal>.)|\[(?P<negated>[!^]?)(?P<set>\]?[^\]/]*)\]"
+    rb"|(?P<star>\*+)|(?P<one>\?)|(?P<plain>.)",
+    re.DOTALL,
+)
+
+
+class Patterns:
+    """Patterns in order, of which the last that fits a path decides."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        """Compile patterns.
+
+        Raises:
+            UsageError: One is none.
+        """
+        self._rules = [_compile(text) for text in texts]
+
+    def __bool__(self) -> bool:
+        """Say whether there are any."""
+        return bool(self._rules)
+
+    def fit(self, path: bytes, directory: bool) -> bool:
+        """Say whether the patterns choose a path, itself and not by a parent.
+
+        >>> Patterns(["*.pyc", "!keep.pyc"]).fit(b"usr/lib/a.pyc", False)
+        True
+        >>> Patterns(["/usr/share/doc/**/*.gz"]).fit(b"usr/share/doc/a/b/c.gz", False)
+        True
+        """
+        for expression, taken, directories in reversed(self._rules):
+            if (directory or not directories) and expression.fullmatch(path):
+                return taken
+        return False
+
+
+def _compile(text: str) -> tuple[re.Pattern[bytes], bool, bool]:
+    """Return a rule: what it fits, whether that is chosen, whether it must be a dir."""
+    pattern = text.encode("utf-8", "surrogateescape")
+    taken = not pattern.startswith(b"!")
+    pattern = pattern.removeprefix(b"!").removeprefix(b"./")
+    directories = pattern.endswith(b"/")
+    parts = pattern.rstrip(b"/").split(b"/")
+    if not pattern.strip(b"/"):
+        raise UsageError(f"{quoted(text)} is no pattern of paths")
+    if len(parts) == 1:
+        parts.insert(0, b"**")
+    if not parts[0]:  # of a leading slash
+        parts.pop(0)
+    expression = b"".join(_component(part, at + 1 == len(parts))
+                          for at, part in enumerate(parts))  # fmt: skip
+    try:
+        return re.compile(expression, re.DOTALL), taken, directories
+    except re.error as error:
+        raise UsageError(f"{quoted(text)} is no pattern of paths: {error}") from error
+
+
+def _component(part: bytes, last: bool) -> bytes:
+    """Translate one component, with the slash behind it."""
+    if part == b"**":
+        return b".+" if last else b"(?:.*/)?"
+    out = b""
+    for found in _WHOLE.finditer(part):
+        if found["star"]:
+            out += b"[^/]*"
+        elif found["one"]:
+            out += b"[^/]"
+        elif found["set"]:
+            members = found["set"].replace(b"\\", b"\\\\").replace(b"[", b"\\[")
+            out += b"[" + (b"^/" if found["negated"] else b"") + members + b"]"
+        else:
+            out += re.escape(found["literal"] or found["plain"])
+    return out if last else out + b"/"

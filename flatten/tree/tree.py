@@ -1,0 +1,370 @@
+"""Members of all layers to one tree of inodes: the rules of docs/semantics.md.
+
+Layers are applied oldest first, each in two steps: first everything it removes,
+since whiteouts only ever hide *older* layers, then everything it adds, in archive
+order. A path names an inode, and a hard link is a second name for the inode that
+the path named at that moment, so it keeps that content when the path is replaced.
+
+The tree is a dict a directory, from names to inodes; the inode of a directory is a
+key of ``children``. Parents are looked up once for each run of siblings.
+
+Reference: OCI image-spec layer.md; where it is silent, what docker's vfs driver,
+podman's vfs driver and umoci do when they agree.
+"""
+
+from itertools import count
+from typing import Final, NoReturn
+
+from ..errors import FormatError, quoted
+from ..tar import whiteout
+from ..tar.layer import LayerIndex
+from ..tar.members import DIRECTORY, LINK, SYMLINK, Members
+
+MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
+MAX_FOLLOWED: Final = 1 << 24  # bytes of their texts, for all paths: two seconds
+FOLLOWED: Final = 1 << 8  # and so many more for each member; real ones need 20
+
+_WAYS: Final = (DIRECTORY, SYMLINK)
+
+Names = dict[bytes, int]
+"""A directory: its names, and the inode of each."""
+
+Places = set[tuple[int, bytes]]
+"""Names in directories: the id of the directory's dict, and the name."""
+
+
+class Tree:
+    """The file system that the layers applied so far make.
+
+    Attributes:
+        members: The columns that inodes are rows of.
+        root: The names in the root.
+        root_inode: The member that gives the root its metadata, if a layer lists it.
+        children: The names in each other directory, by its inode.
+        linked: Inodes that may have more than one name.
+        warnings: A sentence for each kind of oddity met.
+    """
+
+    def __init__(self, members: Members) -> None:
+        """Start with an empty tree."""
+        self.members = members
+        self.root: Names = {}
+        self.root_inode: int | None = None
+        self.children: dict[int, Names] = {}
+        self.linked: set[int] = set()
+        self.warnings: list[str] = []
+        self._followed = 0  # bytes of symlinks' texts
+        self._aside: Names = {}  # AUFS bookkeeping of the layer that is being applied
+
+    def apply(self, index: LayerIndex) -> None:
+        """Apply one layer on top of those before it.
+
+        Raises:
+            FormatError: A hard link names nothing or a directory; an entry lies
+                below what is not a directory, or behind too many symlinks.
+        """
+        self._remove(index)
+        self._add(index)
+        repeated = len(index.paths) - len(set(index.paths))
+        if repeated:
+            self.warnings.append(
+                f"{index.where}: {repeated:,} paths stand in the layer more than once; "
+                "the last one counts"
+            )
+
+    def remove(self, names: Names, name: bytes) -> None:
+        """Take a name out of a directory, and what is below it."""
+        self._forget(names.pop(name))
+
+    def find(self, path: bytes) -> int | None:
+        """Return the inode at a path, whose directories may be behind symlinks."""
+        parent, _, name = path.rpartition(b"/")
+        names = self._walk(parent, None, LayerIndex("", 0), 0)
+        return None if names is None else names.get(name)
+
+    # --- what a layer removes
+
+    def _remove(self, index: LayerIndex) -> None:
+        """Remove what a layer hides.
+
+        All marks are looked up before any counts: their order means nothing, and
+        one may be behind a symlink that another removes.
+        """
+        replaced: Places | None = None
+        found: list[tuple[Names, bytes | None]] = []
+        for removal in index.removals:
+            parent, _, name = removal.path.rpartition(b"/")
+            victim = None if removal.opaque else name
+            parent = removal.path if removal.opaque else parent
+            if replaced is None and self._crosses_symlink(parent):
+                replaced = self._replaced_symlinks(index)
+            names = self._walk(parent, None, index, removal.offset, replaced or ())
+            if names is not None:
+                found.append((names, victim))
+        for names, victim in found:
+            if victim is None:
+                for inode in names.values():
+                    self._forget(inode)
+                names.clear()  # not one by one: that leaves the room to look through
+            elif victim in names:
+                self.remove(names, victim)
+
+    def _replaced_symlinks(self, index: LayerIndex) -> Places:
+        """Return the symlinks in whose places a layer puts directories.
+
+        It is those directories that marks below are about, and nothing of the layers
+        below is in them; what the symlinks lead to is not meant.
+        """
+        kinds, places = self.members.kinds, set()
+        listed = dict(zip(index.paths, count(index.first)))
+        for path, member in listed.items():
+            if kinds[member] == DIRECTORY and path:
+                parent, _, name = path.rpartition(b"/")
+                names = self._walk(parent, None, index, self.members.data[member] - 512)
+                inode = None if names is None else names.get(name)
+                if inode is not None and kinds[inode] == SYMLINK:
+                    places.add((id(names), name))
+        return places
+
+    def _crosses_symlink(self, path: bytes) -> bool:
+        """Say whether a prefix of ``path`` is a symlink."""
+        names = self.root
+        for part in path.split(b"/") if path else ():
+            inode = names.get(part)
+            if inode is None:
+                return False
+            if self.members.kinds[inode] == SYMLINK:
+                return True
+            names = self.children.get(inode, {})
+        return False
+
+    def _forget(self, inode: int) -> None:
+        """Drop the directories below an inode that has lost its name."""
+        todo = [inode]
+        while todo:
+            below = self.children.pop(todo.pop(), None)
+            if below:
+                todo.extend(below.values())
+
+    # --- what a layer adds
+
+    def _add(self, index: LayerIndex) -> None:
+        """Add a layer's members, in archive order."""
+        kinds, children = self.members.kinds, self.children
+        waiting: dict[int, tuple[Names, bytes]] = {}
+        known: dict[bytes, Names] = {b"": self.root}  # directories met, by path
+        parent, names = b"", self.root
+        aside, self._aside = index.aside, {}
+        for member, path in enumerate(index.paths, index.first):
+            if aside and member in aside:
+                self._aside[path] = self._link(
+                    member, self._aside, path, waiting, index
+                )
+                continue
+            head, _, name = path.rpartition(b"/")
+            if head != parent:
+                found = known.get(head)
+                if found is None:
+                    found = known[head] = self._make(head, member, index)
+                parent, names = head, found
+            kind = kinds[member]
+            old = names.get(name)
+            inode = member
+            if kind == DIRECTORY:
+                if not name:
+                    self.root_inode = member
+                    continue
+                # A directory over a directory: new metadata, the same children.
+                kept = None if old is None else children.pop(old, None)
+                children[member] = known[path] = {} if kept is None else kept
+            elif kind == LINK:
+                inode = self._link(member, names, name, waiting, index)
+            names[name] = inode
+            if old is None or old == inode or kinds[old] not in _WAYS:
+                continue
+            if kind != DIRECTORY or kinds[old] == SYMLINK:
+                # What was known of paths may have gone through here.
+                self._forget(old)
+                known = {b"": self.root}
+                parent, names = b"", self.root
+        self._link_waiting(waiting, index)
+
+    def _make(self, path: bytes, member: int, index: LayerIndex) -> Names:
+        """Return the directory at ``path``, made if need be, for ``member``."""
+        offset = self.members.data[member] - 512
+        names = self._walk(path, member, index, offset)
+        assert names is not None, "a walk that makes directories ends in one"
+        return names
+
+    def _walk(  # noqa: C901, PLR0912 - one case a kind of path component
+        self,
+        path: bytes,
+        cause: int | None,
+        index: LayerIndex,
+        offset: int,
+        barred: Places | tuple[()] = (),
+    ) -> Names | None:
+        """Return the directory at ``path``, through symlinks, inside the root.
+
+        Args:
+            path: A normalised path.
+            cause: The member to make missing directories for (0755 0:0, with its
+                mtime); None makes nothing: what is no directory gives None.
+            index: The layer, for messages.
+            offset: Of the header that needs this, for messages.
+            barred: Symlinks that are not followed: there the walk ends, with None.
+
+        Raises:
+            FormatError: More than 40 symlinks; with ``cause``, something on the way
+                is neither a directory nor a symlink.
+        """
+        members, children = self.members, self.children
+        trail = [self.root]
+        todo = path.split(b"/")[::-1]
+        followed = 0
+        while todo:
+            name = todo.pop()
+            if name == b"..":
+                if len(trail) > 1:  # above the root is the root, as in a chroot
+                    trail.pop()
+                continue
+            if name in (b"", b"."):
+                continue
+            inode = trail[-1].get(name)
+            if inode is None:
+                if cause is None:
+                    return None
+                if whiteout.is_mark(name):  # through a symlink to it
+                    self._fail(
+                        f"an entry below the whiteout {quoted(name)}", index, offset
+                    )
+                inode = members.imply(members.layers[cause], members.mtimes[cause])
+                trail[-1][name] = inode
+                children[inode] = {}
+            below = children.get(inode)
+            if below is not None:
+                trail.append(below)
+            elif barred and (id(trail[-1]), name) in barred:
+                return None
+            elif members.kinds[inode] == SYMLINK:
+                followed += 1
+                if followed > MAX_LINKS and cause is None:
+                    return None
+                if followed > MAX_LINKS:
+                    self._fail(f"more than {MAX_LINKS} symlinks on the way to "
+                               f"{quoted(path)}", index, offset)  # fmt: skip
+                target = members.targets[inode]
+                self._followed += len(target)
+                if self._followed > MAX_FOLLOWED + FOLLOWED * len(members):
+                    self._fail("symlinks too long to follow for each entry below "
+                               "them", index, offset)  # fmt: skip
+                if target.startswith(b"/"):
+                    trail = [self.root]
+                todo.extend(reversed(target.split(b"/")))
+            elif cause is None:
+                return None
+            else:
+                self._fail(f"an entry below {quoted(path)}, where {quoted(name)} "
+                           "is not a directory", index, offset)  # fmt: skip
+        return trail[-1]
+
+    # --- hard links
+
+    def _link(
+        self,
+        member: int,
+        names: Names,
+        name: bytes,
+        waiting: dict[int, tuple[Names, bytes]],
+        index: LayerIndex,
+    ) -> int:
+        """Return a member's inode: its own, or what it links to, if it is there."""
+        if self.members.kinds[member] != LINK:
+            return member
+        target = self._target(member, index)
+        if target is None or self.members.kinds[target] == LINK:
+            waiting[member] = names, name
+            return member
+        self.linked.add(target)
+        return target
+
+    def _target(self, member: int, index: LayerIndex) -> int | None:
+        """Return what a hard link names: an inode, a link that waits, or None."""
+        path = self.members.targets[member]
+        offset = self.members.data[member] - 512
+        inode = self._aside.get(path)
+        if inode is None:
+            parent, _, name = path.rpartition(b"/")
+            names = self._walk(parent, None, index, offset)
+            inode = None if names is None else names.get(name)
+        found_directory = inode is not None and self.members.kinds[inode] == DIRECTORY
+        if not path or found_directory:
+            self._fail(f"a hard link to the directory {quoted(path)}", index, offset)
+        return inode
+
+    def _link_waiting(
+        self, waiting: dict[int, tuple[Names, bytes]], index: LayerIndex
+    ) -> None:
+        """Give their inodes to hard links that came before what they name.
+
+        Until then the link itself stands in the tree; where it no longer does, a
+        later entry of the layer has taken its place. It must name something all the
+        same: tools that link at once fail on it. The way to a target may lead through
+        links that wait too, so what is not found is looked for again.
+        """
+        found: dict[int, int] = {}
+        ahead: dict[int, int] = {}
+        todo = list(waiting)
+        for _ in range(MAX_LINKS):
+            for member in todo:
+                inode = self._follow(member, found, ahead, index)
+                names, name = waiting[member]
+                if inode is not None and names.get(name) == member:
+                    names[name] = inode
+                    self.linked.add(inode)
+            left = [member for member in todo if member not in found]
+            if not left:
+                return
+            if len(left) == len(todo):
+                break
+            todo = left
+        for member in left:
+            if member not in index.aside:
+                self._fail_link(member, "which is not there", index)
+
+    def _follow(
+        self,
+        member: int,
+        found: dict[int, int],
+        ahead: dict[int, int],
+        index: LayerIndex,
+    ) -> int | None:
+        """Return the inode at the end of a chain of links, and note it for them all.
+
+        Where it ends in nothing yet, ``ahead`` notes that end: the next one that comes
+        this way goes on from there.
+        """
+        chain: dict[int, None] = {}
+        inode = member
+        while self.members.kinds[inode] == LINK:
+            chain[inode] = None
+            target = found.get(inode, ahead.get(inode))
+            if target is None:
+                target = self._target(inode, index)
+            if target is None:
+                del chain[inode]
+                ahead |= dict.fromkeys(chain, inode)
+                return None
+            if target in chain:
+                self._fail_link(inode, "in a circle", index)
+            inode = target
+        found |= dict.fromkeys(chain, inode)
+        return inode
+
+    def _fail_link(self, member: int, why: str, index: LayerIndex) -> NoReturn:
+        path = quoted(self.members.targets[member])
+        offset = self.members.data[member] - 512
+        self._fail(f"a hard link to {path}, {why}", index, offset)
+
+    def _fail(self, what: str, index: LayerIndex, offset: int) -> NoReturn:
+        raise FormatError(what, where=index.where, offset=offset)

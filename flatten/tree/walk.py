@@ -1,0 +1,71 @@
+"""The order of a tree: depth first, a directory before its contents, names bytewise."""
+
+from array import array
+
+from ..errors import FormatError, quoted
+from ..tar.members import MAX_NAME, Allowance, Column
+from ..tree.tree import Names, Tree
+
+
+def walk(tree: Tree) -> tuple[list[bytes], Column]:
+    """Return all paths in walk order, of directories with a slash, and their inodes.
+
+    Raises:
+        FormatError: Paths are too long, one or all together: those of directories that
+            no layer lists can be longer than all that the image says.
+    """
+    allowance = Allowance()
+    paths: list[bytes] = []
+    inodes = array("I")
+    if tree.root_inode is not None:
+        paths.append(b"./")
+        inodes.append(tree.root_inode)
+    children = tree.children
+    stack = [(b"", iter(sorted(tree.root.items())))]
+    while stack:
+        prefix, names = stack[-1]
+        for name, inode in names:
+            path = prefix + name
+            below = children.get(inode)
+            inodes.append(inode)
+            if below is not None:
+                path += b"/"
+                paths.append(path)
+                if len(path) > Allowance.FREE:
+                    _check_depth(path, below, allowance)
+                stack.append((path, iter(sorted(below.items()))))
+                break
+            paths.append(path)
+        else:
+            stack.pop()
+    return paths, inodes
+
+
+def _check_depth(path: bytes, below: Names, allowance: Allowance) -> None:
+    """Count what the paths in a deep directory take."""
+    longest = len(path) + max(map(len, below), default=-1)
+    where = f"below {quoted(path)}"
+    if longest > MAX_NAME:
+        raise FormatError(
+            f"a path of {longest:,} bytes, over {MAX_NAME:,}", where=where
+        )
+    try:
+        for _ in below:
+            allowance.take(len(path))
+    except ValueError as error:
+        raise FormatError(str(error), where=where) from error
+
+
+def later_names(tree: Tree, paths: list[bytes], inodes: Column) -> dict[int, bytes]:
+    """Map the position of each later name of an inode to the inode's first name."""
+    linked = tree.linked
+    if not linked:
+        return {}
+    first: dict[int, bytes] = {}
+    links: dict[int, bytes] = {}
+    for position, inode in enumerate(inodes):
+        if inode in linked:
+            name = first.setdefault(inode, paths[position])
+            if name is not paths[position]:
+                links[position] = name
+    return links

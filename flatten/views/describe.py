@@ -1,0 +1,218 @@
+"""A tree as rows of plain data, which say all that matters of it, contents by hash.
+
+=============  ====================================================================
+``path``       relative to the root, which is ""; bytes that are not UTF-8 are
+               surrogates (U+DC80 to U+DCFF), as Python's ``os.fsdecode`` makes them
+``type``       ``file`` ``dir`` ``symlink`` ``hardlink`` ``fifo`` ``chr`` ``blk``
+``mode``       four octal digits
+``uid gid``    numbers
+``mtime``      seconds, floored
+``size``       of a file
+``xxh3``       of a file: XXH3, 128 bits, in hex. It finds damage and changes; whoever
+               can choose contents could make two that are equal in it
+``linkname``   what a symlink holds; of a hardlink, the first name of its inode
+``rdev``       of a device, ``major:minor``
+``xattrs``     names, and values in base64, if there are any
+``layer``      which layer it is from, from 1; null if it is from none
+=============  ====================================================================
+
+Rows are in walk order: depth first, siblings bytewise by name.
+"""
+
+import os
+import stat
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from ..errors import FlattenError, quoted
+from ..host.beneath import Beneath
+from ..host.files import LayerBytes
+from ..plan.plan import Plan
+from ..tar import xattrs
+from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK, Members
+
+Row = dict[str, Any]
+
+STEP: Final = 1 << 20
+_ZEROS: Final = bytes(STEP)
+_KINDS: Final = {
+    FILE: "file",
+    DIRECTORY: "dir",
+    SYMLINK: "symlink",
+    FIFO: "fifo",
+    CHAR: "chr",
+    BLOCK: "blk",
+}
+_FORMATS: Final = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "dir",
+    stat.S_IFLNK: "symlink",
+    stat.S_IFIFO: "fifo",
+    stat.S_IFCHR: "chr",
+    stat.S_IFBLK: "blk",
+    stat.S_IFSOCK: "socket",
+}
+
+
+def plan_rows(plan: Plan, layers: Sequence[LayerBytes], own: int) -> Iterator[Row]:
+    """Yield a row for each member of a plan.
+
+    Args:
+        plan: What is written.
+        layers: The layers' bytes, by position.
+        own: How many of them are the image's; what is on top is from no layer.
+
+    Raises:
+        FormatError: A layer has fewer bytes than when it was indexed.
+    """
+    members = plan.members
+    for position, (path, inode) in enumerate(plan):
+        first, layer = plan.links.get(position), members.layers[inode]
+        row = describe(members, path, inode, first)
+        if first is None and members.kinds[inode] == FILE:
+            row["xxh3"] = _hash_member(plan, inode, layers)
+        if layer >= own:
+            row["layer"] = None
+        yield row
+
+
+def describe(members: Members, path: bytes, inode: int, first: bytes | None) -> Row:
+    """Return the row of a path of a tree, without the hash of its content.
+
+    Args:
+        members: The columns that ``inode`` is a row of.
+        path: As in a tar: of a directory with a slash at its end, the root ``./``.
+        inode: What the path names.
+        first: The first name of the same inode, if this is a later one.
+    """
+    mode, uid, gid = members.owner_table[members.owners[inode]]
+    extra = members.extras.get(inode, NO_EXTRA)
+    kind = members.kinds[inode]
+    row: Row = {
+        "path": _text(b"" if path == b"./" else path.rstrip(b"/")),
+        "type": _KINDS[kind] if first is None else "hardlink",
+        "mode": f"{mode:04o}",
+        "uid": uid,
+        "gid": gid,
+        "mtime": members.mtimes[inode],
+        "layer": members.layers[inode] + 1,
+    }
+    if first is not None:
+        row["linkname"] = _text(first)
+    elif kind == FILE:
+        row["size"] = members.sizes[inode]
+    elif kind == SYMLINK:
+        row["linkname"] = _text(members.targets[inode])
+    elif kind in (CHAR, BLOCK):
+        row["rdev"] = "{}:{}".format(*extra.device)
+    if first is None and extra.records:
+        row |= _xattrs_field(_readable(extra.records))
+    return row
+
+
+def _readable(records: tuple[tuple[bytes, bytes], ...]) -> dict[bytes, bytes]:
+    """Return the attributes that records say, but for ACLs that say nothing here."""
+    with suppress(ValueError):
+        return xattrs.from_records(records)
+    return xattrs.from_records(r for r in records if not r[0].startswith(b"SCHILY.acl"))
+
+
+def _xattrs_field(found: Mapping[bytes, bytes]) -> Row:
+    """Return the field for attributes, if there are any."""
+    values = {_text(n): b64encode(v).decode() for n, v in sorted(found.items())}
+    return {"xattrs": values} if values else {}
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _hash_member(plan: Plan, inode: int, layers: Sequence[LayerBytes]) -> str:
+    import xxhash  # noqa: PLC0415 - for lists only
+
+    members = plan.members
+    digest = xxhash.xxh3_128()
+    size, source = members.sizes[inode], members.data[inode]
+    sparse = members.extras.get(inode, NO_EXTRA).sparse
+    done = 0
+    for offset, length in ((0, size),) if sparse is None else (*sparse, (size, 0)):
+        for hole in range(done, offset, STEP):
+            digest.update(_ZEROS[: offset - hole])
+        for start in range(source, source + length, STEP):
+            count = min(STEP, source + length - start)
+            view = memoryview(bytearray(count))
+            layers[members.layers[inode]].readinto(start, view)
+            digest.update(view)
+        source += length
+        done = offset + length
+    return digest.hexdigest()
+
+
+# --- a directory of the host
+
+
+def directory_rows(top: str) -> Iterator[Row]:
+    """Yield a row for each name in a directory, following no symlink.
+
+    Raises:
+        FlattenError: Something cannot be read.
+    """
+    firsts: dict[tuple[int, int], str] = {}
+    todo = [b""]
+    path = b""
+    try:
+        with Beneath(top) as tree:
+            while todo:
+                path = todo.pop()
+                status = tree.status(path)
+                yield _file_row(tree, path, status, firsts)
+                if stat.S_ISDIR(status.st_mode):
+                    start = path + b"/" if path else b""
+                    todo += [start + name for name in reversed(tree.names(path))]
+    except OSError as error:
+        where = quoted(os.path.join(os.fsencode(top), path))
+        raise FlattenError(f"{where}: {error.strerror}") from error
+
+
+def _file_row(
+    tree: Beneath,
+    path: bytes,
+    status: os.stat_result,
+    firsts: dict[tuple[int, int], str],
+) -> Row:
+    kind = _FORMATS[stat.S_IFMT(status.st_mode)]
+    row: Row = {
+        "path": _text(path),
+        "type": kind,
+        "mode": f"{stat.S_IMODE(status.st_mode):04o}",
+        "uid": status.st_uid,
+        "gid": status.st_gid,
+        "mtime": status.st_mtime_ns // 10**9,
+    }
+    inode = status.st_dev, status.st_ino
+    if kind != "dir" and status.st_nlink > 1 and inode in firsts:
+        return row | {"type": "hardlink", "linkname": firsts[inode]}
+    firsts[inode] = _text(path)
+    if kind == "file":
+        row["size"] = status.st_size
+        row["xxh3"] = _hash_file(tree.open(path))
+    elif kind == "symlink":
+        row["linkname"] = _text(tree.link(path))
+    elif kind in ("chr", "blk"):
+        row["rdev"] = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    return row | _xattrs_field(tree.xattrs(path))
+
+
+def _hash_file(file: int) -> str:
+    """Hash an open file, and close it."""
+    import xxhash  # noqa: PLC0415 - for lists only
+
+    digest = xxhash.xxh3_128()
+    try:
+        while data := os.read(file, STEP):
+            digest.update(data)
+    finally:
+        os.close(file)
+    return digest.hexdigest()

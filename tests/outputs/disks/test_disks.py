@@ -1,0 +1,404 @@
+"""Outputs that other tools make: file systems and disks, and our own cpio.
+
+They are mounted, and compared with the directory of the same image.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from test_directory import needs_user, run_as_user, theirs  # noqa: F401 - a fixture
+from test_tar import EVERYTHING, on_disk, root_only
+
+import flatten
+from builders import docker_archive, layers, member
+from command import FLATTEN, run
+from flatten.outputs.disks.tools import PACKAGES
+
+PLACES = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+TOOLS = {
+    "squashfs": ("tar2sqfs",),
+    "erofs": ("mkfs.erofs",),
+    "ext4": ("mke2fs", "debugfs", "dumpe2fs"),
+    "qcow2": ("mke2fs", "debugfs", "dumpe2fs", "qemu-img"),
+    "cpio": ("cpio",),
+    "cpio.gz": (),
+}
+
+
+def need(*tools):
+    """Skip without some programs, by name."""
+    for tool in tools:
+        if shutil.which(tool, path=PLACES) is None:
+            pytest.skip(f"needs {tool} ({PACKAGES.get(tool, tool)})")
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "i.tar"
+    path.write_bytes(docker_archive(EVERYTHING))
+    return path
+
+
+@contextlib.contextmanager
+def mounted(disk, where):
+    """Mount a file system, or skip where that cannot be."""
+    where.mkdir()
+    done = subprocess.run(
+        ["mount", "-o", "loop,ro", disk, where],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"needs to mount {disk.suffix} on a loop device: {done.stderr}")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", where], check=True)
+
+
+def tree(top, *, least=0):
+    """Describe a tree as ``on_disk`` does, but for times before 1970, and lost+found."""
+    rows = on_disk(top)
+    rows.pop("lost+found", None)
+    for row in rows.values():
+        row["mtime"] = max(row["mtime"], least)
+    return rows
+
+
+@root_only
+@pytest.mark.parametrize("kind", ["squashfs", "erofs", "ext4"])
+def test_mounted_it_is_the_directory(image, tmp_path, kind):
+    need(*TOOLS[kind])
+    flatten.export(image, f"{tmp_path}/dir/")
+    flatten.export(image, tmp_path / f"o.{kind}")
+
+    with mounted(tmp_path / f"o.{kind}", tmp_path / "mounted") as top:
+        least = -(1 << 31) if kind == "ext4" else 0
+        assert tree(top, least=least) == tree(tmp_path / "dir", least=least)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "i.tar",
+        "dir",
+        f"o.{kind}",
+        "mounted",
+    }
+
+
+@root_only
+def test_a_disk_of_qemus_is_the_same_ext4(image, tmp_path):
+    need(*TOOLS["qcow2"])
+    flatten.export(image, tmp_path / "o.ext4")
+    flatten.export(image, tmp_path / "o.qcow2")
+    subprocess.run(
+        ["qemu-img", "convert", "-O", "raw", "o.qcow2", "o.raw"],
+        cwd=tmp_path,
+        check=True,
+    )
+
+    assert (tmp_path / "o.raw").read_bytes() == (tmp_path / "o.ext4").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Return a directory with each kind that can be made here, twice, in two seconds."""
+    folder = tmp_path_factory.mktemp("twice")
+    (folder / "i.tar").write_bytes(docker_archive(EVERYTHING))
+    places = {"path": PLACES}
+    kinds = [
+        kind
+        for kind, tools in TOOLS.items()
+        if all(shutil.which(tool, **places) for tool in tools)
+        and (os.geteuid() == 0 or shutil.which("fakeroot"))
+    ]
+    for name in "ab":
+        started = int(time.time())
+        for kind in kinds:
+            flatten.export(folder / "i.tar", folder / f"{name}.{kind}")
+        while int(time.time()) == started:
+            time.sleep(0.05)
+    return folder
+
+
+@pytest.mark.parametrize("kind", TOOLS)
+def test_the_same_bytes_whenever_it_is_made(made, kind):
+    need(*TOOLS[kind], *(() if os.geteuid() == 0 else ("fakeroot",)))
+
+    assert (made / f"a.{kind}").read_bytes() == (made / f"b.{kind}").read_bytes()
+
+
+CHECKS = {
+    "squashfs": ["unsquashfs", "-s"],
+    "erofs": ["fsck.erofs"],
+    "ext4": ["e2fsck", "-fn"],
+    "qcow2": ["qemu-img", "check"],
+    "cpio": ["sh", "-c", 'cpio -t < "$0" | grep -x bin/su'],
+    "cpio.gz": ["gzip", "-t"],
+}
+
+
+@pytest.mark.parametrize("kind", CHECKS)
+def test_the_tools_own_checkers_find_nothing(made, kind):
+    need(*TOOLS[kind], CHECKS[kind][0])
+    if not (made / f"a.{kind}").exists():
+        pytest.skip("needs fakeroot (fakeroot)")
+
+    done = subprocess.run(
+        [*CHECKS[kind], f"a.{kind}"], cwd=made, capture_output=True, check=False,
+        env=os.environ | {"PATH": PLACES},
+    )  # fmt: skip
+    assert done.returncode == 0, done
+
+
+@needs_user
+@pytest.mark.parametrize("kind", ["squashfs", "erofs", "ext4"])
+def test_an_ordinary_user_makes_the_same(image, tmp_path, theirs, kind):  # noqa: F811
+    need(*TOOLS[kind], "fakeroot")
+    flatten.export(image, f"{tmp_path}/dir/")
+    shutil.copy(image, theirs / "i.tar")
+
+    done = run_as_user("i.tar", "-o", f"o.{kind}", cwd=theirs)
+
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in theirs.iterdir()} == {"i.tar", f"o.{kind}"}
+    with mounted(theirs / f"o.{kind}", tmp_path / "mounted") as top:
+        assert tree(top) == tree(tmp_path / "dir")
+
+
+def only(tmp_path, *tools):
+    """Return a PATH that has these programs only, and what they need."""
+    (tmp_path / "bin").mkdir()
+    for tool in tools:
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
+    return {"PATH": str(tmp_path / "bin")}
+
+
+@root_only
+def test_sqfstar_does_it_where_tar2sqfs_is_not(image, tmp_path, monkeypatch):
+    need("sqfstar")
+    flatten.export(image, f"{tmp_path}/dir/")
+    monkeypatch.setenv("PATH", only(tmp_path, "sqfstar")["PATH"])
+    flatten.export(
+        image, tmp_path / "o.squashfs", edits=flatten.Edits(exclude=("/xattr",))
+    )
+    monkeypatch.undo()
+
+    want = tree(tmp_path / "dir")
+    del want["xattr"]  # sqfstar cannot read an empty one
+    with mounted(tmp_path / "o.squashfs", tmp_path / "mounted") as top:
+        got = tree(top)
+        checked = run("verify", top, image, "--exclude", "/xattr", "--ignore", "mtime")
+        assert (checked.returncode, checked.stderr) == (0, "")  # it has no xattrs
+    got[""]["mtime"] = want[""]["mtime"]  # 4.5 ignores its -root-time
+    assert got == want
+
+
+MISSING = {
+    "squashfs": "needs tar2sqfs (squashfs-tools-ng) or sqfstar (squashfs-tools); on "
+    "Debian: apt-get install squashfs-tools-ng",
+    "erofs": "needs mkfs.erofs (erofs-utils); on Debian: apt-get install erofs-utils",
+    "qcow2": "needs qemu-img (qemu-utils); on Debian: apt-get install qemu-utils",
+}
+
+
+@pytest.mark.parametrize(("kind", "why"), MISSING.items(), ids=MISSING)
+def test_a_program_that_is_not_there_is_named_with_its_package(
+    image, tmp_path, kind, why
+):
+    got = run(image, "-o", tmp_path / f"o.{kind}", env=only(tmp_path))
+
+    assert (got.returncode, got.stderr) == (1, f"flatten: {why}\n")
+
+
+def test_a_program_that_fails_is_heard_and_nothing_is_left(image, tmp_path):
+    env = only(tmp_path, "head")
+    tool = tmp_path / "bin" / "tar2sqfs"
+    tool.write_text(
+        '#!/bin/sh\nhead -c 1000 >/dev/null; for last; do :; done; echo half > "$last"\n'
+        'echo "no luck" >&2; echo "today" >&2; exit 3\n'
+    )
+    tool.chmod(0o755)
+
+    got = run(image, "-o", tmp_path / "o.squashfs", env=env)
+
+    assert got.returncode == 1
+    assert got.stderr == "flatten: tar2sqfs failed (exit code 3): no luck; today\n"
+    assert {p.name for p in tmp_path.iterdir()} == {"i.tar", "bin"}
+
+
+def test_a_program_that_runs_is_stopped_by_a_signal(image, tmp_path):
+    env = only(tmp_path, "sleep", "touch")
+    tool = tmp_path / "bin" / "tar2sqfs"
+    tool.write_text("#!/bin/sh\ntouch started; exec sleep 60 >/dev/null 2>&1\n")
+    tool.chmod(0o755)
+    with subprocess.Popen(
+        [*FLATTEN, image, "-o", "o.squashfs"], cwd=tmp_path, env=env
+    ) as got:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        got.send_signal(signal.SIGTERM)
+
+    assert got.returncode == 128 + signal.SIGTERM
+    assert {p.name for p in tmp_path.iterdir()} == {"i.tar", "bin", "started"}
+
+
+@root_only
+@pytest.mark.parametrize("kind", ["squashfs", "erofs", "ext4", "qcow2", "cpio", "dir/"])
+def test_a_full_disk_leaves_nothing(image, tmp_path, kind):
+    need(*TOOLS.get(kind, ()))
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=500k", "small", small], check=True
+    )
+    try:
+        got = run(image, "-o", f"{small}/o.{kind}")
+        left = list(small.iterdir())
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+    assert (got.returncode, got.stderr.count("\n")) == (1, 1), got.stderr
+    assert "Traceback" not in got.stderr
+    assert left == []
+
+
+SHAPES = {
+    "nothing": [],
+    "many small files": [member(f"{n:05}", b"x") for n in range(1200)],
+    "long names": [member(f"d/{'n' * 200}{n}") for n in range(700)],
+    "long symlinks": [member(f"{n}", type=b"2", target="t" * 300) for n in range(500)],
+    "many directories": [f"{n % 50}/{n}/" for n in range(600)],
+    "one large file": [member("large", os.urandom(1 << 20) * 30)],
+    "many xattrs": [
+        member(
+            f"{n}",
+            records={b"SCHILY.xattr.user.a": bytes([n % 250 + 1, n // 250]) * 400},
+        )
+        for n in range(300)
+    ],
+}
+
+
+@root_only
+@pytest.mark.parametrize("words", SHAPES.values(), ids=SHAPES)
+def test_no_more_room_than_is_needed_is_enough(tmp_path, words):
+    need(*TOOLS["ext4"], "e2fsck")
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+
+    flatten.export(tmp_path / "i.tar", tmp_path / "o.ext4", size="+0")
+
+    done = subprocess.run(["e2fsck", "-fn", "o.ext4"], cwd=tmp_path, check=False,
+                          env={"PATH": PLACES}, capture_output=True)  # fmt: skip
+    assert done.returncode == 0, done
+
+
+SIZES = {"64M": 64 << 20, "+100M": None, "100001K": 100_000 << 10}
+
+
+@root_only
+@pytest.mark.parametrize(("size", "want"), SIZES.items(), ids=SIZES)
+def test_sizes(image, tmp_path, size, want):
+    need(*TOOLS["ext4"])
+
+    assert run(image, "-o", tmp_path / "o.ext4", "--size", size).returncode == 0
+
+    got = (tmp_path / "o.ext4").stat().st_size
+    if want is None:
+        with mounted(tmp_path / "o.ext4", tmp_path / "mounted") as top:
+            status = os.statvfs(top)
+            assert 100 << 20 <= status.f_bfree * status.f_frsize <= 110 << 20
+    else:
+        assert got == want
+
+
+REFUSED = {
+    "a disk that is too small": (["o.ext4", "--size", "3M"], "--size 3M is too small, it needs"),
+    "a compressed file system": (["o.ext4", "--compress", "zstd"], "make .squashfs or .erofs"),
+    "a compressor that there is not": (["o.squashfs", "--compress", "lzma"], "none of zstd, gzip"),
+    "a level that there is not": (["o.squashfs", "--compress", "xz:9"], "has no levels here"),
+    "a directory": (["dir.squashfs"], "is not a regular file"),
+    "no size": (["o.ext4", "--size", "large"], "is no size"),
+}  # fmt: skip
+
+
+@root_only
+@pytest.mark.parametrize(("args", "why"), REFUSED.values(), ids=REFUSED)
+def test_refused(image, tmp_path, args, why):
+    need("tar2sqfs", *TOOLS["ext4"])
+    (tmp_path / "dir.squashfs").mkdir()
+
+    got = run(image.name, "-o", *args, cwd=tmp_path)
+
+    assert got.returncode == 2, got.stderr
+    assert why in got.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"i.tar", "dir.squashfs"}
+
+
+# --- cpio
+
+
+@root_only
+@pytest.mark.parametrize("reader", ["cpio", "bsdtar"])
+def test_a_cpio_is_what_its_readers_unpack(image, tmp_path, reader):
+    need(reader)
+    commands = {
+        "cpio": [
+            "cpio",
+            "--quiet",
+            "-idm",
+            "--no-absolute-filenames",
+            "-F",
+            "../o.cpio",
+        ],
+        "bsdtar": ["bsdtar", "--numeric-owner", "-xpf", "../o.cpio"],
+    }
+    done = flatten.export(image, tmp_path / "o.cpio")
+    flatten.export(image, f"{tmp_path}/dir/")
+    (tmp_path / "out").mkdir()
+    subprocess.run(
+        commands[reader], cwd=tmp_path / "out", check=True, stderr=subprocess.DEVNULL
+    )
+
+    got, want = tree(tmp_path / "out"), tree(tmp_path / "dir")
+    for rows in (got, want):
+        for row in rows.values():
+            row["xattrs"] = {}
+            if (reader == "cpio" and row["type"] in ("dir", "symlink")) or not row[
+                "path"
+            ]:
+                row["mtime"] = 0  # which it leaves
+    assert got == want
+    assert done.warnings[-1].endswith("o.cpio: cpio holds no xattrs; 2 files had some")
+
+
+def test_what_a_cpio_cannot_hold_is_refused(tmp_path):
+    sparse = b"1\n%d\n0\n" % (5 << 30)
+    records = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0",
+               b"GNU.sparse.name": b"f", b"GNU.sparse.realsize": b"%d" % (5 << 30)}  # fmt: skip
+    words = [member("f", sparse.ljust(512, b"\0"), records=records)]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+
+    got = run("i.tar", "-o", "o.cpio", cwd=tmp_path)
+
+    assert got.returncode == 1
+    assert "'f': 5,368,709,120 is more than a cpio can hold" in got.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["i.tar"]
+
+
+def test_holes_are_zeros_in_a_cpio(tmp_path):
+    from test_headers import sparse_gnu  # noqa: PLC0415
+
+    words = [sparse_gnu(b"s", [(600_000, 512), (1 << 20, 0)], 1 << 20, b"s" * 512)]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+    flatten.export(tmp_path / "i.tar", tmp_path / "o.cpio")
+
+    data = (tmp_path / "o.cpio").read_bytes()
+    at = data.index(b"s" * 512)
+    assert data[at - 600_000 : at] == bytes(600_000)
+    assert len(data) % 512 == 0
+    assert Path(tmp_path / "o.cpio").stat().st_size > 1 << 20

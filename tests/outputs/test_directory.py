@@ -1,0 +1,525 @@
+"""Outputs that are directories: what is in them, and that nothing is outside."""
+
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from test_tar import EVERYTHING, on_disk, root_only
+from test_xattrs import ACL
+
+import flatten
+from builders import docker_archive, layers, member, pax
+from command import FLATTEN, run
+from flatten.host.beneath import remove_tree
+from flatten.outputs.choose import choose
+from flatten.outputs.job import Job
+
+NOBODY = 65_534
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive(EVERYTHING))
+    return path
+
+
+def inodes(top):
+    """Describe a tree as ``on_disk`` does, with holes, and fractions of seconds."""
+    rows = on_disk(top)
+    for name, row in rows.items():
+        status = (top / name).lstat()
+        row["links"] = status.st_nlink
+        row["mtime_ns"] = status.st_mtime_ns
+        row["blocks"] = status.st_blocks
+    return rows
+
+
+@root_only
+@pytest.mark.parametrize("format", ["gnu", "pax"])
+def test_it_is_what_gnu_tar_unpacks(image, tmp_path, format):
+    flatten.export(image, tmp_path / "o.tar", format=format)
+    (tmp_path / "tar").mkdir()
+    subprocess.run(
+        ["tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "-xpf", "../o.tar"],
+        cwd=tmp_path / "tar", check=True,
+    )  # fmt: skip
+
+    done = flatten.export(image, f"{tmp_path}/dir/", format=format)
+
+    assert inodes(tmp_path / "dir") == inodes(tmp_path / "tar")
+    assert done.warnings == ()
+
+
+@root_only
+def test_acls_and_fractions_of_seconds_are_kept(tmp_path):
+    words = [
+        member("d/", type=b"5", mode=0o755, records={b"SCHILY.acl.default": ACL[0]}),
+        member("d/f", b"x", records={b"SCHILY.acl.access": ACL[0], b"mtime": b"5.25"}),
+    ]  # fmt: skip
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+
+    flatten.export(tmp_path / "i.tar", f"{tmp_path}/o/")
+
+    got = os.getxattr(tmp_path / "o/d/f", "system.posix_acl_access")
+    assert got == ACL[1] == os.getxattr(tmp_path / "o/d", "system.posix_acl_default")
+    assert (tmp_path / "o/d/f").stat().st_mtime_ns == 5_250_000_000
+
+
+def test_a_hole_of_60_gb_takes_no_space(tmp_path):
+    records = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0",
+               b"GNU.sparse.name": b"f", b"GNU.sparse.realsize": b"%d" % (60 << 30)}  # fmt: skip
+    sparse_map = b"2\n%d\n4\n%d\n0\n" % (1 << 35, 60 << 30)
+    words = [member("f", sparse_map.ljust(512, b"\0") + b"data", records=records)]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+
+    flatten.export(tmp_path / "i.tar", f"{tmp_path}/o/", ownership="current")
+
+    with open(tmp_path / "o/f", "rb") as file:
+        assert file.seek(1 << 35) == file.seek(0, os.SEEK_DATA)
+        assert file.read(5) == b"data\0"
+    status = (tmp_path / "o/f").stat()
+    assert (status.st_size, status.st_blocks < 100) == (60 << 30, True)
+
+
+# --- attacks: those of containerd's TestBreakouts (archive/tar_test.go, 5fdf55e), and more
+
+INSIDE = [member("etc/", type=b"5", mode=0o770), member("/etc/passwd", b"inside")]
+FROM_BELOW = ["etc/", member("etc/passwd", b"all users")]
+
+
+OUT = "../../outside"  # as seen from the directory that is written
+
+
+def same(one, other):
+    return lambda top: (top / one).samefile(top / other)
+
+
+def holds(name, text):
+    return lambda top: (top / name).read_text() == text
+
+
+def gone(name):
+    return lambda top: not os.path.lexists(top / name)
+
+
+UNBROKEN = holds("etc/unbroken", "unbroken")
+REFUSED = None
+BREAKOUTS = {
+    "SymlinkAbsolute": ([[
+        "etc/", "localetc->/etc", member("/localetc/unbroken", b"unbroken")]], UNBROKEN),
+    "SymlinkUpAndOut": ([[
+        "etc/", "dummy/", "localetc->/dummy/../etc",
+        member("/localetc/unbroken", b"unbroken")]], UNBROKEN),
+    "SymlinkMultipleAbsolute": ([[
+        "etc/", "dummy/", "/dummy/etc->/etc", "localetc->/dummy/etc",
+        member("/dummy/etc/unbroken", b"unbroken")]], UNBROKEN),
+    "SymlinkMultipleRelative": ([[
+        "etc/", "dummy/", "/dummy/etc->/etc", "localetc->./dummy/etc",
+        member("/dummy/etc/unbroken", b"unbroken")]], UNBROKEN),
+    "SymlinkEmptyFile": ([[
+        "etc/", member("etc/emptied", b"notempty"), "localetc->/etc",
+        member("/localetc/emptied")]], holds("etc/emptied", "")),
+    "HardlinkRelative": ([[
+        *INSIDE, "breakouts/", "breakouts/d1->../../etc",
+        "breakouts/mypasswd=/breakouts/d1/passwd"]],
+        same("breakouts/mypasswd", "etc/passwd")),
+    "HardlinkDownAndOut": ([[
+        *INSIDE, "breakouts/", "downandout/", "breakouts/d1->../downandout/../../etc",
+        "breakouts/mypasswd=/breakouts/d1/passwd"]],
+        same("breakouts/mypasswd", "etc/passwd")),
+    "HardlinkAbsolute": ([[
+        *INSIDE, "localetc->/etc", "localpasswd=/localetc/passwd"]],
+        same("localpasswd", "etc/passwd")),
+    "HardlinkRelativeLong": ([[
+        *INSIDE, "localetc->../../../../../../../etc", "localpasswd=/localetc/passwd"]],
+        same("localpasswd", "etc/passwd")),
+    "HardlinkRelativeUpAndOut": ([[
+        *INSIDE, "localetc->upandout/../../../etc", "localpasswd=/localetc/passwd"]],
+        REFUSED),  # there is no upandout; containerd takes it for a directory
+    "HardlinkDirectRelative": ([[
+        *INSIDE, "localpasswd=../../../../../etc/passwd"]], REFUSED),
+    "HardlinkDirectAbsolute": ([[
+        *INSIDE, "localpasswd=/etc/passwd"]], same("localpasswd", "etc/passwd")),
+    "SymlinkParentDirectory": ([[
+        *INSIDE, "..->/etc/", "localpasswd=/etc/passwd"]], REFUSED),
+    "SymlinkEmptyFilename": ([[
+        *INSIDE, "->/etc/", "localpasswd=/etc/passwd"]], REFUSED),
+    "SymlinkParentRelative": ([[
+        *INSIDE, "localetc/sub/..->/etc/", "/localetc/localpasswd=/etc/passwd"]],
+        same("etc/localpasswd", "etc/passwd")),
+    "SymlinkSlashEnded": ([[
+        *INSIDE, "localetc/", "/localetc/localpasswd=/etc/passwd"]],
+        same("localetc/localpasswd", "etc/passwd")),
+    "SymlinkOverrideDirectory": ([
+        ["/etc/", member("/etc/passwd", b"inside"), "/localetc/"],
+        ["localetc->/etc", "/localetc/localpasswd=/etc/passwd"]],
+        same("etc/localpasswd", "etc/passwd")),
+    "SymlinkOverrideDirectoryRelative": ([
+        ["/etc/", member("/etc/passwd", b"inside"), "/localetc/"],
+        ["localetc->../../etc", "/localetc/localpasswd=/etc/passwd"]],
+        same("etc/localpasswd", "etc/passwd")),
+    "DirectoryOverrideSymlink": ([
+        ["/etc/", member("/etc/passwd", b"inside"), "localetc->/etc"],
+        ["/localetc/", "/localetc/localpasswd=/etc/passwd"]],
+        same("localetc/localpasswd", "etc/passwd")),
+    "DirectoryOverrideSymlinkAndHardlink": ([
+        ["/etc/", member("/etc/passwd", b"inside"), "localetc->etc",
+         "/localetc/localpasswd=/etc/passwd"],
+        ["/localetc/", member("/localetc/localpasswd", b"different")]],
+        holds("localetc/localpasswd", "different")),
+    "WhiteoutRootParent": ([FROM_BELOW, [member(".wh...")]], REFUSED),
+    "WhiteoutParent": ([FROM_BELOW, [member("etc/.wh...")]], REFUSED),
+    "WhiteoutRoot": ([FROM_BELOW, [member(".wh..")]], REFUSED),
+    "WhiteoutCurrentDirectory": ([FROM_BELOW, [member("etc/.wh..")]], REFUSED),
+    "WhiteoutSymlink": ([[*FROM_BELOW, "localetc->/etc"], ["-localetc"]],
+        gone("localetc")),
+    "WhiteoutSymlinkPath": ([
+        [*FROM_BELOW, "etc/whitedout", "localetc->/etc"], ["-localetc/whitedout"]],
+        gone("etc/whitedout")),
+    "WhiteoutDirectoryName": ([
+        [*FROM_BELOW, "localetc->/etc"], [member(".wh.etc/somefile", b"non-empty")]],
+        REFUSED),
+    "WhiteoutDeadSymlinkParent": ([
+        [*FROM_BELOW, "localetc->/dne"], ["-localetc/etc"]],
+        holds("etc/passwd", "all users")),
+    "WhiteoutRelativePath": ([
+        [*FROM_BELOW, "localetc->/dne"], [member("dne/../.wh.etc")]], gone("etc")),
+    "HardlinkSymlinkBeforeCreateTarget": ([[
+        "etc/", "localpasswd->/etc/passwd", "localpasswd-dup=localpasswd",
+        member("/etc/passwd", b"after")]],
+        lambda top: (top / "localpasswd-dup").readlink() == Path("/etc/passwd")),
+    "HardlinkSymlinkRelative": ([[
+        *INSIDE, "passwdlink->../../../../../etc/passwd", "localpasswd=/passwdlink"]],
+        lambda top: (top / "localpasswd").lstat().st_ino
+        == (top / "passwdlink").lstat().st_ino),
+    "HardlinkSymlinkAbsolute": ([[
+        *INSIDE, "passwdlink->/etc/passwd", "localpasswd=/passwdlink"]],
+        lambda top: (top / "localpasswd").lstat().st_ino
+        == (top / "passwdlink").lstat().st_ino),
+    "HardlinkSymlinkChmod": ([[
+        f"also->{OUT}", member("sketchylink", type=b"1", target="also", mode=0o777)]],
+        lambda top: (top / "sketchylink").is_symlink()),
+    # and ours
+    "a file through a symlink out": ([[f"x->{OUT}", member("x/victim", b"bad")]],
+        lambda _: True),
+    "a file in a symlink's place, out of a lower layer": (
+        [[f"x->{OUT}"], [member("x", b"good", mode=0o4777)]], holds("x", "good")),
+    "metadata for a symlink out": ([[
+        member("x", type=b"2", target=OUT, mode=0o7777, uid=12, mtime=12,
+               records={b"SCHILY.xattr.user.bad": b"1"})]],
+        lambda top: (top / "x").is_symlink()),
+    "a directory over a symlink out": (
+        [[f"x->{OUT}"], ["x/", member("x/victim", b"bad")]],
+        holds("x/victim", "bad")),
+    "a name with a long way up": ([[member("a/../../../victim", b"bad")]], REFUSED),
+    "a path record with a way up": ([[
+        pax({b"path": b"../victim"}) + member("x", b"bad")]], REFUSED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "check"), BREAKOUTS.values(), ids=BREAKOUTS)
+def test_breakouts(tmp_path, words, check):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "victim").write_text("unharmed")
+    outside.chmod(0o711)
+    os.utime(outside, (77, 77))
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "i.tar").write_bytes(docker_archive(layers(*words)))
+    before = on_disk(outside)
+
+    try:
+        flatten.export(work / "i.tar", f"{work}/o/")
+        refused = False
+    except flatten.FormatError:
+        refused = True
+
+    assert on_disk(outside) == before
+    assert {p.name for p in tmp_path.iterdir()} == {"outside", "work"}
+    assert {p.name for p in work.iterdir()} == (
+        {"i.tar"} if refused else {"i.tar", "o"}
+    )
+    assert check is REFUSED if refused else check(work / "o")
+
+
+# --- where it goes
+
+PLACES = {
+    "a directory that is not empty": (
+        ["full/"],
+        2,
+        "is not empty; --force replaces it",
+    ),
+    "a file": (["file/"], 2, "is not a directory"),
+    "where we are": (["./"], 2, "is where you are"),
+    "above where we are": (["../"], 2, "is where you are"),
+    "a mount point": (["/proc/"], 2, "is a mount point"),
+    "what has the image in it, by force": (
+        ["--force", "holder/"],
+        2,
+        "holds the image",
+    ),
+    "nowhere": (["no/such/"], 1, "No such file or directory"),
+    "without its slash": (["full"], 2, "full/"),
+    "a kind of output that there is not": (["o.vmdk"], 2, "no such kind of output"),
+    "such a kind, over a file": (["file.img"], 2, "no such kind of output"),
+    "a disk that would be compressed": (["o.ext4.gz"], 2, "no such kind of output"),
+    "a cpio that Linux could not read": (["o.cpio.xz"], 2, "no such kind of output"),
+}
+
+
+@pytest.mark.parametrize(("args", "code", "why"), PLACES.values(), ids=PLACES)
+def test_places_that_are_refused(image, tmp_path, args, code, why):
+    work = tmp_path / "work"
+    for name in ("full", "holder"):
+        (work / name).mkdir(parents=True)
+    image = image.rename(work / "holder" / "image.tar")
+    for name in ("full/file", "file", "file.img"):
+        (work / name).write_text("precious")
+    before = sorted(tmp_path.rglob("*"))
+
+    got = run("holder/image.tar", *args[:-1], "-o", args[-1], cwd=work)
+
+    assert (got.returncode, got.stderr.count("\n")) == (code, 1), got.stderr
+    assert why in got.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_empty_directory_is_filled_and_a_full_one_replaced_by_force(image, tmp_path):
+    (tmp_path / "o").mkdir()
+    args = [image, "--ownership", "current", "-o", f"{tmp_path}/o/"]
+    assert run(*args).returncode == 0
+    (tmp_path / "o" / "mine").write_text("x")
+    assert run(*args).returncode == 2
+    assert (tmp_path / "o" / "mine").exists()
+
+    assert run(*args, "--force").returncode == 0
+
+    assert not (tmp_path / "o" / "mine").exists()
+    assert (tmp_path / "o" / "bin" / "su").exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"image.tar", "o"}
+
+
+def test_a_symlink_to_the_place_is_followed(image, tmp_path):
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real").mkdir()
+
+    assert run(image, "-o", f"{tmp_path}/link/").returncode == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "bin").is_dir()
+
+
+def test_a_wrong_digest_leaves_nothing(image, tmp_path):
+    image.write_bytes(image.read_bytes().replace(b"c" * 3000, b"d" * 3000))
+
+    got = run(image, "-o", f"{tmp_path}/o/")
+
+    assert got.returncode == 5
+    assert [p.name for p in tmp_path.iterdir()] == ["image.tar"]
+
+
+def test_an_interrupted_run_leaves_only_a_part_that_the_next_one_removes(tmp_path):
+    words = [member(f"{n}", bytes(1 << 20)) for n in range(80)]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(["d/", *words])))
+    with subprocess.Popen([*FLATTEN, "i.tar", "-o", "o/"], cwd=tmp_path) as running:
+        while not (tmp_path / ".o.flatten-part" / "1").exists():
+            assert running.poll() is None
+        running.send_signal(signal.SIGSTOP)
+        second = run("i.tar", "-o", "o/", cwd=tmp_path)
+        running.kill()
+    left = {p.name for p in tmp_path.iterdir()}
+    third = run("i.tar", "-o", "o/", cwd=tmp_path)
+
+    assert (second.returncode, left) == (1, {"i.tar", ".o.flatten-part"})
+    assert "another run is writing it" in second.stderr
+    assert third.returncode == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"i.tar", "o"}
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """Return a directory "o" in which another one is mounted, with a file in it."""
+    precious = tmp_path / "elsewhere" / "precious"
+    precious.parent.mkdir()
+    precious.write_text("data")
+    point = tmp_path / "o" / "a b" / "point"
+    point.mkdir(parents=True)
+    bind = subprocess.run(["mount", "--bind", precious.parent, point], check=False)
+    if bind.returncode != 0:
+        pytest.skip("needs to be allowed to mount")
+    yield precious
+    subprocess.run(["umount", point], check=False)
+    subprocess.run(["umount", tmp_path / "old" / "a b" / "point"], check=False,
+                   stderr=subprocess.DEVNULL)  # fmt: skip
+
+
+@root_only
+def test_force_does_not_delete_through_a_mount(image, mounted, tmp_path):
+    got = run(image, "-o", f"{tmp_path}/o/", "--force")
+
+    assert got.returncode == 2
+    assert got.stderr == (
+        f"flatten: '{tmp_path}/o' has mount points below it, such as "
+        f"'{tmp_path}/o/a b/point'; unmount them, or name another directory\n"
+    )
+    assert mounted.read_text() == "data"
+
+
+@root_only
+def test_a_tree_with_a_mount_in_it_is_not_removed(mounted, tmp_path):
+    with pytest.raises(OSError, match="a b/point' is a mount point"):
+        remove_tree(tmp_path / "o")
+
+    assert mounted.read_text() == "data"
+
+
+def test_a_directory_that_is_called_part_is_the_users(image, tmp_path):
+    own = tmp_path / "o.part"
+    own.mkdir()
+    (own / "precious").write_text("data")
+
+    assert run(image, "-o", f"{tmp_path}/o/").returncode == 0
+    assert (own / "precious").read_text() == "data"
+
+
+def test_nobody_enters_before_the_digests_are_checked(tmp_path):
+    image = tmp_path / "i.tar"
+    root = member(".", type=b"5", mode=0o755)
+    image.write_bytes(docker_archive(layers([root, member("tool", mode=0o4755)])))
+    modes = []
+
+    def look():
+        modes.append(stat.S_IMODE((tmp_path / ".o.flatten-part").stat().st_mode))
+
+    with flatten.open_image(str(image)) as opened:
+        output = choose(f"{tmp_path}/o/", flatten.Options())
+        shape = output.shape(opened)
+        job = Job(opened, flatten.plan_image(opened, shape=shape), shape)
+        with output.writing(job):
+            look()  # here the caller waits for the digests
+
+    assert modes == [0o700]
+    assert stat.S_IMODE((tmp_path / "o").stat().st_mode) == 0o755
+
+
+def test_a_full_disk_leaves_nothing(image, tmp_path):
+    limit = "ulimit -f 1; exec"  # files of 512 bytes
+    got = subprocess.run(
+        ["sh", "-c", f"trap '' XFSZ; {limit} {sys.executable} -m flatten i.tar -o o/"],
+        cwd=image.rename(tmp_path / "i.tar").parent, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+    assert got.returncode == 1
+    assert re.fullmatch(r"flatten: cannot write '.*': File too large\n", got.stderr)
+    assert [p.name for p in tmp_path.iterdir()] == ["i.tar"]
+
+
+def test_a_path_that_no_directory_can_have(tmp_path):
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(["d/" * 2500 + "x"])))
+
+    got = run("i.tar", "-o", "o/", cwd=tmp_path)
+
+    assert got.returncode == 1
+    assert "a directory takes 4,095, a tar any" in got.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["i.tar"]
+
+
+def test_the_root_is_described_also_where_no_layer_lists_it(tmp_path):
+    tars = layers([member("old", mtime=5), member("new", mtime=9)])
+    (tmp_path / "i.tar").write_bytes(docker_archive(tars))
+
+    flatten.export(tmp_path / "i.tar", f"{tmp_path}/o/")
+
+    status = (tmp_path / "o").stat()
+    assert (status.st_mode & 0o7777, int(status.st_mtime)) == (0o755, 9)
+
+
+# --- without being root
+
+
+@pytest.fixture
+def theirs():
+    """Return a directory that an ordinary user may write to."""
+    folder = Path(tempfile.mkdtemp(prefix="flatten-test-"))
+    os.chown(folder, NOBODY, NOBODY)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def run_as_user(*args, **options):
+    """Run the command as nobody, by Debian's Python: ours may be root's alone."""
+    paths = [str(Path(flatten.__file__).parents[1]), *filter(None, sys.path)]
+    return subprocess.run(
+        ["/usr/bin/python3", "-m", "flatten", *map(str, args)],
+        user=NOBODY, group=NOBODY, extra_groups=[], check=False, capture_output=True,
+        text=True, env={"PYTHONPATH": ":".join(paths)}, **options,
+    )  # fmt: skip
+
+
+def others_may_enter(path):
+    """Return True if any user can reach a directory."""
+    return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
+
+
+needs_user = pytest.mark.skipif(
+    os.geteuid() != 0
+    or not Path("/usr/bin/python3").exists()
+    or not others_may_enter(Path(flatten.__file__).parent),
+    reason="needs root, to become another user, Debian's python3, and a checkout that "
+    "other users can read",
+)
+
+
+@needs_user
+def test_an_ordinary_user_is_told_what_could_not_be_set(image, theirs):
+    shutil.copy(image, theirs / "i.tar")
+
+    got = run_as_user("i.tar", "-o", "o/", cwd=theirs)
+
+    assert got.returncode == 0
+    assert got.stderr == (
+        "flatten: warning: o/: could not set without being root: 2 devices, "
+        "22 owners, 1 setuid bits, 1 xattrs; --ownership current asks for no owners, "
+        "a tar or a disk image keeps all\n"
+    )
+    rows = on_disk(theirs / "o")
+    assert rows["bin/su"]["mode"] == "0755"  # not somebody else's setuid program
+    assert rows["etc/conf"]["mode"] == "0640"
+    assert rows["xattr"]["xattrs"] == {"user.a": b"\0\xff\n", "user.b": b""}
+    assert rows["bin"]["mtime"] == 22
+    assert "dev/null" not in rows
+
+
+@needs_user
+def test_current_ownership_asks_for_none(image, theirs):
+    shutil.copy(image, theirs / "i.tar")
+
+    got = run_as_user("i.tar", "-o", "o/", "--ownership", "current", cwd=theirs)
+
+    assert "2 devices, 1 setuid bits, 1 xattrs; a tar" in got.stderr
+    assert {row["uid"] for row in on_disk(theirs / "o").values()} == {NOBODY}
+
+
+@needs_user
+def test_directories_without_permissions_are_filled_all_the_same(theirs):
+    words = [
+        member("d/", type=b"5", mode=0), member("d/e/", type=b"5", mode=0o500),
+        member("d/e/f", b"x", mode=0), "g=d/e/f",
+    ]  # fmt: skip
+    (theirs / "i.tar").write_bytes(docker_archive(layers(words)))
+
+    assert run_as_user("i.tar", "-o", "o/", "-q", cwd=theirs).returncode == 0
+
+    rows = on_disk(theirs / "o")
+    assert [rows[p]["mode"] for p in ("d", "d/e", "d/e/f")] == ["0000", "0500", "0000"]
+    assert (theirs / "o/g").stat().st_nlink == 2

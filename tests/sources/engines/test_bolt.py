@@ -1,0 +1,241 @@
+"""bbolt files: what is read, and what is refused."""
+
+import struct
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bolts import PAGE, bolt, branch, leaf, meta, pages
+from builders import Bytes
+from flatten import FlattenError, FormatError
+from flatten.sources.engines.bolt import Bucket, read_bolt
+
+
+def everything(bucket: Bucket):
+    return bucket.values() | {
+        key: everything(child) for key, child in bucket.buckets().items()
+    }
+
+
+def read(data):
+    return read_bolt(lambda: Bytes(data), "meta.db", everything)
+
+
+TREES = {
+    "nothing": {},
+    "values": {b"a": b"1", b"b": b""},
+    "an empty bucket": {b"a": {}},
+    "an inline bucket": {b"a": {b"b": b"c"}},
+    "many keys, below branches of branches": {b"%03d" % n: b"v" for n in range(200)},
+    "a value over many pages": {b"a": bytes(3000), b"b": b"2"},
+    "buckets five deep": {b"a": {b"b": {b"c": {b"d": {b"e": b"f"}}}}},
+    "values and buckets between each other": {
+        b"a": b"1", b"b": {b"c": {}}, b"d": b"2", b"e": {b"%d" % n: b"" for n in range(9)},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
+def test_what_was_written_is_read(tree):
+    assert read(bolt(tree)) == tree
+
+
+VALUES = st.binary(max_size=40)
+SPARSE_TREES = st.recursive(
+    st.dictionaries(st.binary(min_size=1, max_size=8), VALUES, max_size=9),
+    lambda below: st.dictionaries(
+        st.binary(min_size=1, max_size=8), VALUES | below, max_size=9
+    ),
+    max_leaves=20,
+)
+
+
+@given(SPARSE_TREES)
+def test_any_tree_that_was_written_is_read(tree):
+    assert read(bolt(tree)) == tree
+
+
+@given(st.data())
+def test_any_byte_may_be_wrong(data):
+    """A changed byte is an error, or changes what is read; it never ends otherwise."""
+    file = bytearray(
+        bolt({b"a": {b"b": b"c"}, b"d": {b"%d" % n: b"" for n in range(9)}})
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(FormatError):
+        read(bytes(file))
+
+
+def test_a_bucket_that_is_not_there_is_empty():
+    found = read_bolt(
+        lambda: Bytes(bolt({b"a": {b"b": {b"c": b"d"}}})),
+        "meta.db",
+        lambda top: (
+            top.find(b"a", b"b").values(),
+            top.find(b"a", b"x", b"y").values(),
+        ),
+    )
+
+    assert found == ({b"c": b"d"}, {})
+
+
+INLINE = struct.pack("<QQ", 0, 0)
+
+
+def bucket(page):
+    return struct.pack("<QQ", page, 0)
+
+
+BROKEN = {
+    "empty": (b"", "no bbolt file"),
+    "something else": (b"SQLite format 3\0" * 100, "no bbolt file"),
+    "both metas without their checksum": (
+        meta(0, 3, 4, 1, checksum=1) + meta(1, 3, 4, 1, checksum=1) + bytes(PAGE),
+        "no bbolt file",
+    ),
+    "another version": (meta(0, 3, 4, 1, version=3), "no bbolt file"),
+    "a page size that is none": (meta(0, 3, 4, 1, page_size=1000), "no bbolt file"),
+    "a root that is a meta": (pages(leaf(3, []), root=1), "page 1, but the file has 4"),
+    "a root beyond the end": (pages(leaf(3, []), root=9), "page 9, but the file has 4"),
+    "a root in the part never used": (
+        pages(leaf(3, []), leaf(4, []), root=4, high=4), "page 4, but the file has 4",
+    ),
+    "a file that is cut off": (pages(leaf(3, []), high=9, root=8), "a page of 0 bytes"),
+    "a page cut off": (pages(leaf(3, []))[:-1], "the file ends in a page at byte 1,536"),
+    "a page of the freelist": (pages(leaf(3, [], flags=16)), "flags 0x10 in a tree"),
+    "a page that says it is another": (pages(leaf(4, [])), "says it is page 4"),
+    "a branch that is its own child": (
+        pages(branch(3, [(b"a", 3)])), "a page in two places at byte 1,536",
+    ),
+    "branches in a circle": (
+        pages(branch(3, [(b"a", 4)]), branch(4, [(b"a", 3)])), "a page in two places",
+    ),
+    "a page below two branches": (
+        pages(branch(3, [(b"a", 4), (b"b", 4)]), leaf(4, [(0, b"a", b"")])),
+        "a page in two places",
+    ),
+    "a bucket inside itself": (
+        pages(leaf(3, [(1, b"a", bucket(3))])), "a page in two places",
+    ),
+    "two buckets of one page": (
+        pages(leaf(3, [(1, b"a", bucket(4)), (1, b"b", bucket(4))]), leaf(4, [])),
+        "a page in two places",
+    ),
+    "more elements than fit": (
+        pages(leaf(3, [], count=40)), "an element that leaves its page",
+    ),
+    "more elements than the page has bytes": (
+        pages(leaf(3, [], count=65535)), "an element that leaves its page",
+    ),
+    "more children than fit": (
+        pages(branch(3, [], count=65535)), "65,535 children do not fit",
+    ),
+    "a value beyond its page": (
+        pages(leaf(3, [])[:10] + struct.pack("<HIIIII", 1, 0, 0, 16, 1, 9999)),
+        "an element that leaves its page",
+    ),
+    "a position of 4 GiB": (
+        pages(struct.pack("<QHHI", 3, 2, 1, 0) + struct.pack("<IIII", 0, 2**32 - 1, 1, 1)),
+        "an element that leaves its page",
+    ),
+    "elements that are all the same 400 bytes": (
+        pages(struct.pack("<QHHI", 3, 2, 3, 0)
+              + b"".join(struct.pack("<IIII", 0, 60, 0, 400) for _ in range(3))),
+        "an element that leaves its page",
+    ),
+    "keys out of order": (
+        pages(leaf(3, [(0, b"b", b""), (0, b"a", b"")])), "keys that are not in order",
+    ),
+    "one key twice": (
+        pages(leaf(3, [(0, b"a", b"1"), (0, b"a", b"2")])), "keys that are not in order",
+    ),
+    "leaves out of order": (
+        pages(branch(3, [(b"a", 4), (b"b", 5)]), leaf(4, [(0, b"b", b"")]),
+              leaf(5, [(0, b"a", b"")])),
+        "keys that are not in order",
+    ),
+    "a bucket of three bytes": (pages(leaf(3, [(1, b"a", b"abc")])), "a bucket of 3"),
+    "an inline bucket of no page": (
+        pages(leaf(3, [(1, b"a", INLINE + b"short")])), "a page of 5 bytes",
+    ),
+    "an inline branch": (
+        pages(leaf(3, [(1, b"a", INLINE + branch(0, []))])), "that is no leaf",
+    ),
+    "a bucket in an inline bucket": (
+        pages(leaf(3, [(1, b"a", INLINE + leaf(0, [(1, b"b", INLINE)]))])),
+        "a bucket inside an inline bucket",
+    ),
+    "an overflow of 4 billion pages": (
+        pages(leaf(3, [], overflow=2**32 - 1)), "bytes of pages",
+    ),
+    "an overflow beyond the end": (
+        pages(leaf(3, [], overflow=3)), "the file ends in a page",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "why"), BROKEN.values(), ids=BROKEN)
+def test_broken(data, why):
+    with pytest.raises(FormatError) as caught:
+        read(data)
+
+    assert why in str(caught.value)
+    assert str(caught.value).startswith("meta.db: ")
+
+
+def test_the_last_transaction_counts():
+    old, new = leaf(3, [(0, b"a", b"old")]), leaf(4, [(0, b"a", b"new")])
+    body = pages(old, new)[2 * PAGE :]
+
+    def file(*metas):
+        return b"".join(metas) + body
+
+    later, earlier = meta(1, 4, 5, 9), meta(0, 3, 5, 8)
+    torn = meta(1, 4, 5, 9, checksum=0)
+    assert read(file(earlier, later)) == {b"a": b"new"}
+    assert read(file(earlier, torn)) == {b"a": b"old"}
+    assert read(file(meta(0, 3, 5, 8, checksum=0), later)) == {b"a": b"new"}
+    assert read(file(meta(0, 4, 5, 10), later)) == {b"a": b"new"}
+
+
+def test_the_second_meta_is_found_where_pages_are_large():
+    body = leaf(2, [(0, b"a", b"b")]).ljust(65536, b"\0")
+    data = bytes(65536) + meta(1, 2, 3, 1, page_size=65536) + body
+
+    assert read(data) == {b"a": b"b"}
+
+
+def test_a_file_that_is_written_meanwhile_is_read_again():
+    states = [bolt({b"a": b"%d" % n}, transaction=n) for n in (10, 11, 11, 11)]
+
+    got = read_bolt(lambda: Bytes(states.pop(0)), "meta.db", everything)
+
+    assert got == {b"a": b"11"}
+
+
+def test_an_error_in_what_was_torn_is_not_one():
+    broken = pages(leaf(9, []))  # of transaction 2
+    states = [broken, *[bolt({b"a": b"b"})] * 3]
+
+    assert read_bolt(lambda: Bytes(states.pop(0)), "meta.db", everything) == {
+        b"a": b"b"
+    }
+
+
+def test_a_file_that_never_holds_still():
+    counter = iter(range(2, 1000))
+
+    with pytest.raises(FlattenError, match="a daemon keeps writing to it"):
+        read_bolt(
+            lambda: Bytes(bolt({}, transaction=next(counter))), "meta.db", everything
+        )
+
+
+def test_pages_have_a_limit(monkeypatch):
+    monkeypatch.setattr("flatten.sources.engines.bolt.MAX_READ", 4 * PAGE)
+
+    with pytest.raises(FormatError, match="over 2,048 bytes of pages"):
+        read(bolt({b"%02d" % n: b"" for n in range(30)}))

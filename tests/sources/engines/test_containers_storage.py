@@ -1,0 +1,486 @@
+"""The store of podman, buildah and CRI-O: what is found, what is refused."""
+
+import json
+import os
+import pwd
+import stat
+import tarfile
+from contextlib import suppress
+
+import pytest
+
+import flatten
+from builders import digest, layer, layers, member
+from fixtures import needs_fixtures, restored_root, right, unpacked_save
+from flatten.sources.engines.user_namespace import granted
+from listing import contents, listing
+from stores import TREES, append, layer_ids, podman_image
+
+TARS = layers(["a", member("b", b"b" * 700)], ["-a", "c"])
+WANT = {"b": "b" * 700, "c": "1"}
+
+
+def change(path, edit):
+    """Rewrite the records of a list."""
+    records = json.loads(path.read_text())
+    path.write_text(json.dumps([edit(record) for record in records]))
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tmp_path / "storage"
+
+
+@pytest.fixture
+def flat(tmp_path):
+    def run(reference, **options):
+        flatten.export(str(reference), tmp_path / "out.tar", **options)
+        return contents(tmp_path / "out.tar")
+
+    return run
+
+
+@pytest.mark.parametrize("driver", TREES)
+def test_an_image_by_its_name(flat, store, driver):
+    image_id = podman_image(store, TARS, driver=driver)
+
+    for name in ("", "#app:1", "#docker.io/library/app:1", f"#{image_id[:9]}"):
+        assert flat(f"containers-storage:{store}{name}") == WANT
+    assert flat(store) == flat(store.parent) == WANT
+    assert flat(f"{store}#app@sha256:{digest(b'manifest')}") == WANT
+
+
+def test_names_have_localhost_before_them(flat, store):
+    podman_image(store, TARS, ["localhost/fx/app:latest", "quay.io/x/app:2"])
+
+    for name in ("fx/app", "fx/app:latest", "localhost/fx/app", "quay.io/x/app:2"):
+        assert flat(f"{store}#{name}") == WANT
+
+
+def test_two_drivers_in_one_root(flat, store):
+    podman_image(store, TARS)
+    podman_image(store, layers(["x"]), driver="vfs")
+
+    assert flat(store, store="overlay") == WANT
+    assert flat(store, store="vfs") == {"x": "0"}
+    with pytest.raises(flatten.UsageError, match=r"--driver .* in overlay; .* in vfs$"):
+        flat(store)
+
+
+def test_layers_that_are_listed_as_volatile(flat, store):
+    podman_image(store, TARS)
+    lists = store / "overlay-layers"
+    base, top = json.loads((lists / "layers.json").read_text())
+    (lists / "layers.json").write_text(json.dumps([base]))
+    (lists / "volatile-layers.json").write_text(json.dumps([top]))
+
+    assert flat(store) == WANT
+
+
+def test_an_image_without_layers(flat, store):
+    podman_image(store, [])
+
+    assert flat(store) == {}
+
+
+def test_where_layers_lie(store):
+    podman_image(store, TARS)
+    ids = layer_ids(TARS)
+
+    with flatten.open_image(str(store)) as image:
+        got = [layer.place for layer in image.layers]
+
+    assert [place.cache_id for place in got] == ids
+    assert [place.directory for place in got] == [
+        f"{store}/overlay/{i}/diff" for i in ids
+    ]
+    assert [place.size for place in got] == [len(tar) for tar in TARS]
+
+
+def no_config(store, image_id):
+    (config_,) = (store / "overlay-images" / image_id).glob("=*")
+    config_.unlink()
+
+
+def other_config(store, image_id):
+    (config_,) = (store / "overlay-images" / image_id).glob("=*")
+    config_.write_text("{}")
+
+
+def no_layer(store, _id):
+    lists = store / "overlay-layers" / "layers.json"
+    change(lists, lambda r: r | {"parent": "0" * 64})
+
+
+def circle(store, _id):
+    change(store / "overlay-layers" / "layers.json", lambda r: r | {"parent": r["id"]})
+
+
+def path_for_a_parent(store, _id):
+    change(
+        store / "overlay-layers" / "layers.json", lambda r: r | {"parent": "../../etc"}
+    )
+
+
+def path_for_a_layer(store, _id):
+    change(store / "overlay-images" / "images.json", lambda r: r | {"layer": "../../x"})
+
+
+def path_for_an_image(store, _id):
+    change(store / "overlay-images" / "images.json", lambda r: r | {"id": "../../../x"})
+
+
+def layer_of_another_kind(store, _id):
+    change(store / "overlay-images" / "images.json", lambda r: r | {"layer": 5})
+
+
+def names_of_another_kind(store, _id):
+    change(store / "overlay-images" / "images.json", lambda r: r | {"names": "x"})
+
+
+def one_layer_too_many(store, _id):
+    change(
+        store / "overlay-images" / "images.json",
+        lambda r: r | {"layer": layer_ids(TARS)[0]},
+    )
+
+
+def list_of_platforms(store, image_id):
+    manifest = store / "overlay-images" / image_id / "manifest"
+    manifest.write_text('{"manifests": []}')
+    change(
+        store / "overlay-images" / "images.json",
+        lambda r: r | {"layer": "", "big-data-names": ["manifest"]},
+    )
+
+
+def no_list(store, _id):
+    (store / "overlay-layers" / "layers.json").write_text('{"a": 1}')
+
+
+def no_json(store, _id):
+    (store / "overlay-images" / "images.json").write_text("[")
+
+
+def no_tree(store, _id):
+    tree = store / "overlay" / layer_ids(TARS)[1] / "diff"
+    (tree / "c").unlink()
+    (tree / ".wh.a").unlink()
+    tree.rmdir()
+
+
+def no_content(store, _id):
+    (store / "overlay" / layer_ids(TARS)[0] / "diff" / "b").unlink()
+
+
+def tree_outside(store, _id):
+    tree = store / "overlay" / layer_ids(TARS)[0] / "diff"
+    tree.rename(store.parent / "outside")
+    tree.symlink_to(store.parent / "outside")
+
+
+def composefs(store, _id):
+    layer = store / "overlay" / layer_ids(TARS)[0]
+    (layer / "composefs-data").mkdir()
+    for path in (layer / "diff").iterdir():
+        path.unlink()
+    (layer / "diff" / "ab").mkdir()
+
+
+BROKEN = {
+    "no config": (no_config, flatten.FormatError, "is not there"),
+    "a config that is another": (other_config, flatten.IntegrityError, "its digest is"),
+    "a layer that is in no list": (no_layer, flatten.FormatError, "additional image store"),
+    "layers in a circle": (circle, flatten.FormatError, "go in a circle"),
+    "a parent that is a path": (path_for_a_parent, flatten.FormatError, "is no id"),
+    "a layer that is a path": (path_for_a_layer, flatten.FormatError, "is no id"),
+    "an image that is a path": (path_for_an_image, flatten.FormatError, "is no id"),
+    "a layer that is a number": (
+        layer_of_another_kind, flatten.FormatError, "is no id",
+    ),
+    "names that are a text": (names_of_another_kind, flatten.FormatError, "no list"),
+    "a config of more layers": (
+        one_layer_too_many, flatten.FormatError, "2 diff_ids, but",
+    ),
+    "a list of platforms": (list_of_platforms, flatten.FormatError, "choose one of"),
+    "layers that are no list": (no_list, flatten.FormatError, "not a list of objects"),
+    "images that are no JSON": (no_json, flatten.FormatError, "is not JSON"),
+    "a tree that is not there": (no_tree, flatten.FormatError, "/diff' is not there"),
+    "a file that is not there": (no_content, flatten.FormatError, "/diff/b' is not there"),
+    "a tree that is a link to the outside": (
+        tree_outside, flatten.FormatError, "/diff' is not there",
+    ),
+    "composefs": (composefs, flatten.FormatError, "composefs"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change_", "error", "why"), BROKEN.values(), ids=BROKEN)
+def test_broken(flat, store, change_, error, why):
+    image_id = podman_image(store, TARS)
+    change_(store, image_id)
+
+    with pytest.raises(error) as caught:
+        flat(store)
+
+    assert why in str(caught.value)
+    assert str(store) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_broken_image_spoils_no_other(flat, store):
+    no_config(store, podman_image(store, TARS, ["broken:1"]))
+    podman_image(store, layers(["x"]), ["app:1"])
+
+    assert flat(f"{store}#app:1") == {"x": "0"}
+    with pytest.raises(flatten.FormatError):
+        flat(f"{store}#broken:1")
+
+
+def test_an_edited_file_is_named(flat, store):
+    podman_image(store, TARS)
+    (store / "overlay" / layer_ids(TARS)[0] / "diff" / "b").write_bytes(b"x" * 700)
+
+    with pytest.raises(flatten.IntegrityError, match=r"layer 1 of 2 .*/diff/b"):
+        flat(store)
+
+
+# --- containers
+
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can own and make it"
+)
+
+
+def run(store, name="box", *, driver="overlay", **record):
+    """Add a container of the store's one image, and return its own tree."""
+    (image,) = json.loads((store / f"{driver}-images" / "images.json").read_text())
+    own = digest(name.encode())
+    (store / f"{driver}-containers").mkdir(exist_ok=True)
+    append(
+        store / f"{driver}-containers" / "containers.json",
+        {"id": digest(b"c" + name.encode()), "names": [name], "image": image["id"],
+         "layer": own},
+    )  # fmt: skip
+    append(
+        store / f"{driver}-layers" / "layers.json",
+        {"id": own, "parent": image["layer"], **record},
+    )
+    tree = store / TREES[driver].format(own)
+    tree.mkdir(parents=True)
+    return tree
+
+
+@needs_root
+def test_a_container_is_its_image_and_what_it_changed(flat, store):
+    podman_image(store, TARS)
+    tree = run(store)
+    (tree / "new").write_text("new")
+    os.mknod(tree / "c", 0o600 | stat.S_IFCHR, 0)
+
+    want = {"b": "b" * 700, "new": "new"}
+    for name in ("box", digest(b"cbox"), digest(b"cbox")[:8]):
+        got = flat(f"{store}#container:{name}")
+        assert {path: got[path] for path in got if path != "./"} == want
+    assert flat(store) == WANT
+    with flatten.open_image(f"{store}#container:box") as image:
+        assert image.config["os"] == "linux"
+
+
+@needs_root
+def test_a_container_of_a_full_tree(flat, store):
+    podman_image(store, TARS, driver="vfs")
+    tree = run(store, driver="vfs")
+    (tree / "b").write_text("changed")
+
+    got = flat(f"{store}#container:box")
+    assert got["b"] == "changed"
+    assert "c" not in got
+
+
+@needs_root
+def test_a_container_on_a_copy_of_its_images_top_layer(flat, store):
+    """As podman makes one for other ids; the driver may have moved what is in it."""
+    podman_image(store, TARS)
+    copy = "c" * 64
+    lists = store / "overlay-layers"
+    top = json.loads((lists / "layers.json").read_text())[1]
+    append(lists / "layers.json", top | {"id": copy})
+    (lists / f"{copy}.tar-split.gz").write_bytes(
+        (lists / f"{top['id']}.tar-split.gz").read_bytes()
+    )
+    (store / "overlay" / copy / "diff").mkdir(parents=True)
+    tree = run(store)
+    change(
+        lists / "layers.json",
+        lambda r: r | ({"parent": copy} if r["id"] == digest(b"box") else {}),
+    )
+    (tree / "new").write_text("new")
+
+    got = flat(f"{store}#container:box")
+    assert {path: got[path] for path in got if path != "./"} == WANT | {"new": "new"}
+
+
+def test_no_such_container(flat, store):
+    podman_image(store, TARS)
+
+    with pytest.raises(flatten.FormatError, match="holds no"):
+        flat(f"{store}#container:box")
+    run(store)
+    with pytest.raises(flatten.SourceError, match="no image 'container:x' in it"):
+        flat(f"{store}#container:x")
+
+
+USER = 61_001  # nobody on this machine, so that /etc/subuid grants nothing
+
+
+def owners(path):
+    with tarfile.open(path) as opened:
+        return {info.name: (info.uid, info.gid) for info in opened if info.name != "."}
+
+
+def give(store, start):
+    """Give a store to a user, whose ids from 1 on begin at ``start``."""
+    for path in [store, *store.rglob("*")]:
+        status = path.lstat()
+        os.chown(
+            path,
+            *(n - 1 + start if n else USER for n in (status.st_uid, status.st_gid)),
+            follow_symlinks=False,
+        )
+
+
+NAMESPACES = {
+    "ids that layers show": ([("f", 5, 6)], {}, [("new", 7, 8)], {"new": (7, 8)}),
+    "ids of one kind each in two layers": (
+        [("f", 5, 0), ("g", 0, 6)], {}, [("new", 7, 8)], {"new": (7, 8)},
+    ),
+    "the user's own are root's": ([("f", 5, 6)], {}, [("new", 0, 0)], {"new": (0, 0)}),
+    "a namespace inside, as with keep-id": (
+        [("f", 5, 6)],
+        {key: [{"container_id": 0, "host_id": 1, "size": 1000},
+               {"container_id": 1000, "host_id": 0, "size": 1}]
+         for key in ("uidmap", "gidmap")},
+        [("new", 0, 1), ("mine", 7, 8), ("out", 5000, 5000)],
+        {"new": (1000, 0), "mine": (6, 7), "out": (65534, 65534)},
+    ),
+}  # fmt: skip
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("shown", "maps", "files", "want"), NAMESPACES.values(), ids=NAMESPACES
+)
+def test_ids_of_a_user_namespace(flat, store, shown, maps, files, want):  # noqa: PLR0917
+    podman_image(store, [layer(member(n, b"x", uid=u, gid=g)) for n, u, g in shown])
+    tree = run(store, **maps)
+    for name, uid, gid in files:
+        (tree / name).write_text("")
+        os.chown(tree / name, uid, gid)
+    give(store, 100_000)
+
+    flat(f"{store}#container:box")
+
+    got = owners(store.parent / "out.tar")
+    assert {name: got[name] for name, *_ in files} == want
+    assert {name: got[name] for name, *_ in shown} == {n: (u, g) for n, u, g in shown}
+
+
+@needs_root
+def test_ids_in_a_namespace_of_a_container_of_roots(flat, tmp_path, store):
+    podman_image(store, TARS)
+    ids = [{"container_id": 0, "host_id": 200_000, "size": 65536}]
+    tree = run(store, uidmap=ids, gidmap=ids)
+    (tree / "new").write_text("")
+    os.chown(tree / "new", 200_003, 200_000)
+
+    flat(f"{store}#container:box")
+
+    assert owners(tmp_path / "out.tar")["new"] == (3, 0)
+
+
+@needs_root
+def test_ids_that_no_layer_shows_and_nobody_granted_stay(tmp_path, store):
+    podman_image(store, TARS)
+    tree = run(store)
+    (tree / "new").write_text("")
+    os.chown(tree / "new", 7, 0)
+    give(store, 100_000)
+
+    done = flatten.export(f"{store}#container:box", tmp_path / "out.tar")
+
+    assert owners(tmp_path / "out.tar")["new"] == (100_006, 0)
+    assert "they are left as they are on the disk" in done.warnings[0]
+    assert len(done.warnings) == 1
+
+
+def test_ids_that_a_file_grants(tmp_path):
+    (tmp_path / "subuid").write_text("# comment\nroot:100000:65536\n4242:200000:9\n")
+
+    assert granted(str(tmp_path / "subuid"), 4242) == 200_000
+    assert granted(str(tmp_path / "subuid"), 4243) is None
+    assert granted(str(tmp_path / "none"), 4242) is None
+    with suppress(KeyError):
+        root = pwd.getpwuid(0).pw_name
+        (tmp_path / "subuid").write_text(f"{root}:7:1")
+        assert granted(str(tmp_path / "subuid"), 0) == 7
+
+
+def test_an_id_map_that_is_none(flat, store):
+    podman_image(store, TARS)
+    for maps in ([{"container_id": 0}], [5], [{"container_id": -1, "host_id": 0, "size": 1}],
+                 [{"container_id": True, "host_id": 0, "size": 1}]):  # fmt: skip
+        change(
+            store / "overlay-layers" / "layers.json",
+            lambda r, m=maps: r | {"uidmap": m},
+        )
+        with pytest.raises(flatten.FormatError, match="an id map that is none"):
+            flat(store)
+
+
+def test_a_layer_without_its_record_is_read_from_its_directory(store, tmp_path):
+    podman_image(store, [layer("a", "d/", "d/b")])
+    (record,) = (store / "overlay-layers").glob("*.tar-split.gz")
+    record.unlink()
+
+    done = flatten.export(store, tmp_path / "out.tar")
+
+    assert done.verified == 0
+    assert "tar-split.gz' is not there (1 of 1 are missing)" in done.warnings[0]
+    assert {"a", "d/", "d/b"} <= contents(tmp_path / "out.tar").keys()
+
+
+# --- real stores
+
+REAL = {
+    "fx/hand:1": ("hand", "pod-overlay-hand", None),
+    "fx/tiny-child:1": ("tovl-tiny-child", "tovl-multi", "fx/tiny-child:1"),
+    "fx/tiny-sib:1": ("tovl-tiny-sib", "tovl-multi", "fx/tiny-sib:1"),
+    "localhost/fx/tiny-commit:1": (
+        "tovl-tiny-commit", "tovl-multi", "fx/tiny-commit:1",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    return {
+        driver: restored_root(f"tiny-podman-{driver}", tmp_path_factory.mktemp(driver))
+        for driver in ("overlay", "vfs")
+    }
+
+
+@needs_fixtures
+@needs_root
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+def test_a_real_store(tmp_path, real, driver, name):
+    answer, save, tag = REAL[name]
+    archive = unpacked_save(save, tmp_path)
+    out, other = tmp_path / "out.tar", tmp_path / "other.tar"
+    flatten.export(f"{archive}#{tag}" if tag else archive, other)
+
+    flatten.export(f"{real[driver]}#{name}", out)
+
+    got = listing(out)
+    assert got == right(f"canon-{answer}", got)
+    assert out.read_bytes() == other.read_bytes()
