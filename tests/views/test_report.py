@@ -68,12 +68,13 @@ def test_for_people(image):
 
     assert lines[1] == "279 B in 4 files, 7 paths; 2 layers of 339 B"
     assert lines[2] == (
-        "efficiency 76.4 %, wasted 130 B, 72.6 % of what is not the base (as dive)"
+        "dive: efficiency 76.4 %, 130 B wasted "
+        "(72.6 % of everything above the base layer)"
     )
     assert lines[3] == "hidden 60 B in 2 files that later layers replaced or removed"
-    assert lines[4] == "equal  100 B to spare in 1 contents"
+    assert lines[4] == "duplicates: 1 groups, 100 B could be saved"
     for title in ("Layers", "Directories", "Largest files", "Hidden files",
-                  "Waste, as dive", "Equal files"):  # fmt: skip
+                  "Wasted paths (dive)", "Equal files"):  # fmt: skip
         assert title in lines
 
 

@@ -72,17 +72,20 @@ def _print(report: Report, top: int) -> None:
         f"{human(report.size)} in {report.files:,} files, {len(report.rows):,} paths; "
         f"{len(image.layers):,} layers of {human(dive.size)}"
     )
-    spent = f", {100 * dive.wasted / dive.user_size:.1f} % of what is not the base" if (
-        dive.user_size
-    ) else ""  # fmt: skip
-    print(f"efficiency {100 * dive.score:.1f} %, wasted {human(dive.wasted)}{spent} "
-          "(as dive)")  # fmt: skip
+    share = ""
+    if dive.user_size:
+        part = 100 * dive.wasted / dive.user_size
+        share = f" ({part:.1f} % of everything above the base layer)"
+    print(
+        f"dive: efficiency {100 * dive.score:.1f} %, {human(dive.wasted)} wasted{share}"
+    )
     lost = sum(item.size for item in report.hidden)
     print(f"hidden {human(lost)} in {len(report.hidden):,} files that later layers "
           "replaced or removed")  # fmt: skip
     if report.equal is not None:
         spare = sum(equal.spare for equal in report.equal)
-        print(f"equal  {human(spare)} to spare in {len(report.equal):,} contents")
+        groups = len(report.equal)
+        print(f"duplicates: {groups:,} groups, {human(spare)} could be saved")
     _print_layers(report)
     _print_directories(report)
     _print_lists(report, top)
@@ -129,7 +132,7 @@ def _print_lists(report: Report, top: int) -> None:
             for item in report.hidden[:top]
         ])  # fmt: skip
     if report.efficiency.paths:
-        print("\nWaste, as dive")
+        print("\nWasted paths (dive)")
         print_table((">SIZE", ">TIMES", "PATH"), [
             (human(noted.total), str(noted.count), show_name(path))
             for path, noted in report.efficiency.paths[:top]
