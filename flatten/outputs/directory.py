@@ -52,7 +52,7 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Write beside the place, and rename when the body ends."""
-        part = self._place.with_name(f".{self._place.name[:240]}{PART}")
+        part = self._place.with_name(f".{_start(self._place, 240)}{PART}")
         try:
             with _locked(part) as root:
                 missed = write_directory(
@@ -64,6 +64,9 @@ class Output:
                     job.plan, root, missed, own=self._options.ownership == "keep"
                 )
                 job.settle()
+                if not os.path.samestat(os.fstat(root), os.lstat(part)):
+                    name = quoted(str(part))
+                    raise FlattenError(f"{name}: another directory took its place")
                 _swap(part, self._place, self._options.force)
         except OSError as error:
             raise FlattenError(f"{quoted(str(self.path))}: {error.strerror}") from error
@@ -119,6 +122,11 @@ def _check_mounts(place: Path) -> None:
         )
 
 
+def _start(path: Path, count: int) -> str:
+    """Return the first bytes of a path's name: file systems limit bytes."""
+    return os.fsdecode(os.fsencode(path.name)[:count])
+
+
 @contextmanager
 def _locked(part: Path) -> Iterator[int]:
     """Make a directory that is only ours; yield its descriptor.
@@ -130,6 +138,8 @@ def _locked(part: Path) -> Iterator[int]:
     with suppress(FileNotFoundError):
         left = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
+            if os.fstat(left).st_uid != os.geteuid():
+                raise FlattenError(f"{name} belongs to another user; remove it")
             _lock(left, name)
             remove_tree(part)
         finally:
@@ -167,7 +177,7 @@ def _swap(part: Path, place: Path, force: bool) -> None:
         os.rename(part, place)
         return
     _check_mounts(place)
-    old = place.with_name(f".{place.name[:180]}.{os.urandom(6).hex()}.flatten-old")
+    old = place.with_name(f".{_start(place, 180)}.{os.urandom(6).hex()}.flatten-old")
     os.rename(place, old)
     try:
         os.rename(part, place)
