@@ -78,7 +78,10 @@ def export(
         _open(os.fspath(source), options) as image,
         _checking(image, options.verify) as check,
     ):
-        _refuse_itself(out, image)
+        _refuse_same(out, options)
+        for path in (out, options.config_out, options.list_out):
+            if path is not None:
+                refuse_image(path, image)
         shape = output.shape(image)
         if shape.rooted and options.since is not None:
             raise UsageError("a delta is a layer: write it to a tar")
@@ -211,8 +214,22 @@ def _write_sidecars(job: Job, options: Options) -> None:
         write_sidecars(job, options)
 
 
-def _refuse_itself(out: str | os.PathLike[str] | int, image: Image) -> None:
-    """Refuse an output that is the image, or is in the image's directory."""
+def _refuse_same(out: str | os.PathLike[str] | int, options: Options) -> None:
+    """Refuse two files under one name: the later would replace the other."""
+    paths = [path for path in (out, options.config_out, options.list_out)
+             if path is not None and not isinstance(path, int)]  # fmt: skip
+    names = [os.path.realpath(path) for path in paths]
+    for path, name in zip(paths, names, strict=True):
+        if names.count(name) > 1 and (os.path.isfile(name) or not os.path.exists(name)):
+            raise UsageError(f"{quoted(os.fspath(path))} is named for two outputs")
+
+
+def refuse_image(out: str | os.PathLike[str] | int, image: Image) -> None:
+    """Refuse an output that is the image, or is in the image's directory.
+
+    Raises:
+        UsageError: It is.
+    """
     with suppress(OSError, ValueError):  # what is not there is neither
         source = os.stat(image.path)
         path = Path(

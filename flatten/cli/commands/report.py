@@ -3,6 +3,7 @@
 import argparse
 import os
 
+from ...export import refuse_image
 from ...outputs import atomic
 from ...views.listing import Row
 from ...views.report import Report, document, main_directories, make_report
@@ -40,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print or write the report, and return the exit code."""
     with options.open_tree(args) as (index, contents):
+        if args.output not in (None, "-"):
+            refuse_image(args.output, contents.image)
         report = make_report(index, contents, equal=args.equal)
     if args.output is not None:
         _write_page(report, args.output)
