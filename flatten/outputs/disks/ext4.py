@@ -136,11 +136,11 @@ def _set_times(job: Job, name: Path, time: int, env: dict[str, str]) -> None:
     used = used_inodes(tools.run([dumpe2fs, name], env))
     members, root = job.plan.members, job.plan.inodes[0]
     mode, uid, gid = members.owner_table[members.owners[root]]
-    fields = {"mode": f"{0o40000 | mode:#o}", "uid": uid, "gid": gid,
+    fields = {"mode": f"0{0o40000 | mode:o}", "uid": uid, "gid": gid,
               "mtime": f"@{members.mtimes[root]}", "atime": f"@{time}"}  # fmt: skip
     commands = [f"set_inode_field <2> {key} {text}\n" for key, text in fields.items()]
     commands += [f"set_inode_field <{inode}> ctime @{time}\n" for inode in used]
-    with tools.fed([debugfs, "-w", "-f", "-", name], env) as pipe:
+    with tools.fed([debugfs, "-w", "-f", "-", name], env, banner=b"debugfs ") as pipe:
         data = memoryview("".join(commands).encode())
         while data:
             data = data[os.write(pipe, data) :]

@@ -93,12 +93,23 @@ def run(
 
 @contextmanager
 def fed(
-    argv: Sequence[str | os.PathLike[str]], env: Mapping[str, str], hint: str = ""
+    argv: Sequence[str | os.PathLike[str]],
+    env: Mapping[str, str],
+    hint: str = "",
+    *,
+    banner: bytes | None = None,
 ) -> Iterator[int]:
     """Run a program that reads standard input; yield the descriptor to write to.
 
     When the body ends it has its end of file, and is waited for. If the body fails, it
     is stopped.
+
+    Args:
+        argv: The program and its arguments.
+        env: Variables beside those of this process.
+        hint: Ends the message.
+        banner: Starts the only line that a program writes to standard error when all is
+            well, though it ends with 0 in any case; None trusts its exit code.
 
     Raises:
         FlattenError: It failed, maybe before it had read all; what it said, and then
@@ -115,9 +126,13 @@ def fed(
                 yield running.stdin.fileno()
             running.stdin.close()
             code = running.wait()
-        if code:
-            said.seek(0)
-            raise failed(argv, code, said.read(), hint)
+        said.seek(0)
+        text = said.read()
+        if banner is not None:
+            lines = text.splitlines()
+            text = b"\n".join(line for line in lines if not line.startswith(banner))
+        if code or (banner is not None and text):
+            raise failed(argv, code, text, hint)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ They are mounted, and compared with the directory of the same image.
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from test_tar import EVERYTHING, on_disk, root_only
 import flatten
 from builders import docker_archive, layers, member
 from command import FLATTEN, run
+from flatten.outputs.disks import tools
 from flatten.outputs.disks.tools import PACKAGES
 
 PLACES = f"{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -102,6 +104,33 @@ def test_a_disk_of_qemus_is_the_same_ext4(image, tmp_path):
     )
 
     assert (tmp_path / "o.raw").read_bytes() == (tmp_path / "o.ext4").read_bytes()
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o700, 0o755])
+def test_the_roots_mode_is_kept_by_ext4(tmp_path, mode):
+    need("mke2fs", *(() if os.geteuid() == 0 else ("fakeroot",)))
+    root = member(".", type=b"5", mode=mode)
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers([root, "a"])))
+
+    flatten.export(tmp_path / "i.tar", tmp_path / "o.ext4")
+
+    shown = subprocess.run(
+        ["/usr/sbin/debugfs", "-R", "stat <2>", tmp_path / "o.ext4"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert re.search(r"Mode: +([0-7]+)", shown)[1] == f"0{mode:o}"
+
+
+@pytest.mark.parametrize(("said", "fails"), [("prog 1.0", False), ("wrong", True)])
+def test_what_a_program_says_may_be_its_failure(said, fails):
+    command = ["sh", "-c", f"cat >/dev/null; echo {said} >&2"]
+    expected = pytest.raises(flatten.FlattenError, match="wrong")
+
+    with (
+        expected if fails else contextlib.nullcontext(),
+        tools.fed(command, {}, banner=b"prog "),
+    ):
+        pass
 
 
 @pytest.fixture(scope="module")
