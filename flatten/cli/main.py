@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except signals.Stopped as stopped:
             signals.ignore()
             return 128 + int(stopped.args[0])
-        except RuntimeError as error:  # as of __set_name__ in a class that loads, 3.11
+        except (RuntimeError, SystemError) as error:  # what Python 3.11 makes of it in
+            # __set_name__, and where a C function has returned already
             if isinstance(error.__cause__, signals.Stopped):
                 signals.ignore()
                 return 128 + int(error.__cause__.args[0])

@@ -49,7 +49,11 @@ def heed() -> None:
 
 
 def _send_again(noted: int) -> None:
-    """Send each signal that is noted again, until the command has stopped."""
+    """Send each signal that is noted again, until the command has stopped.
+
+    This thread takes no signals itself: those under way at the end would be too late.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     while number := os.read(noted, 1)[0]:
         time.sleep(AGAIN)
         if signal.getsignal(number) is _stop:
@@ -83,14 +87,20 @@ class _Stop:
 
     def __init__(self) -> None:
         self.raised = -AGAIN  # when it last did, on the monotonic clock
+        self.running = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.running:  # another signal came during the calls below
+            return
+        self.running = True
         now = time.monotonic()
         reporting = frame and frame.f_code is _report_unraisable.__code__
-        if now - self.raised < AGAIN / 2 or reporting or _unwinding():
-            return
-        self.raised = now
-        raise Stopped(number)
+        raises = now - self.raised >= AGAIN / 2 and not reporting and not _unwinding()
+        if raises:
+            self.raised = now
+        self.running = False
+        if raises:
+            raise Stopped(number)
 
 
 _stop = _Stop()
