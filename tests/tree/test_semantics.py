@@ -251,7 +251,8 @@ REFUSED = {
     "31 a PAX path with a NUL":
         ([[member("x", records={b"path": b"a\0b"})]], "layer 1", "a NUL in the PAX"),
     "34 a lone zero block between members":
-        ([layer("a", end=bytes(512)) + layer("b")], "layer 1", "a lone zero block"),
+        ([layer("a", end=bytes(512)) + layer("b")], "layer 1",
+         "a single zero block, followed by more members"),
     "39 a root that is a symlink":
         ([[member("./", type=b"2", target="x")]], "layer 1", "root is not a directory"),
     "39 a root that is a file":
