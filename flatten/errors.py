@@ -1,42 +1,42 @@
-"""Every error that flatten raises on purpose, with the exit code it ends in.
+"""The errors that flatten raises deliberately, and their exit codes.
 
-The tree, and the exit codes::
+The class hierarchy, with the exit codes::
 
-    FlattenError        1   anything below; alone: I/O, no space
-    ├── UsageError      2   the request makes no sense (argparse uses 2 too)
-    ├── SourceError     3   the image is missing, or is of no kind we know
+    FlattenError        1   base class; itself: I/O errors, no space
+    ├── UsageError      2   the request is not valid (argparse also uses 2)
+    ├── SourceError     3   the image is missing, or of an unknown kind
     ├── FormatError     4   bytes that break their format, with the offset
-    └── IntegrityError  5   a digest is not what was promised
+    └── IntegrityError  5   a digest does not match
 
-A message is one line: file, layer, what was found, what was expected, the byte
-offset, and a hint where there is one. It quotes user data with ``quoted``.
+A message is one line: file, layer, what was expected and found, the byte offset, and
+a hint if there is one. User data in it is quoted with ``quoted``.
 """
 
 from typing import Any
 
 
 class FlattenError(Exception):
-    """Superclass of all errors of this package.
+    """Base class of all errors of this package.
 
     Attributes:
-        exit_code: What the command ends with.
+        exit_code: Exit status of the command.
     """
 
     exit_code = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the message as it is, whatever parts the error is made of."""
+        """Pickle the finished message, whatever arguments made the error."""
         return Exception.__new__, (type(self), *self.args), self.__dict__
 
 
 class UsageError(FlattenError):
-    """The request makes no sense: an option, or a choice that is not one."""
+    """An option or a choice is not valid."""
 
     exit_code = 2
 
 
 class SourceError(FlattenError):
-    """The image is missing, or is of no kind that is known here."""
+    """The image is missing, or is of an unknown kind."""
 
     exit_code = 3
 
@@ -47,7 +47,7 @@ class FormatError(FlattenError):
     Attributes:
         where: The file, and the layer in it.
         offset: Bytes from the start of the layer's stream (of the file, when
-            no layer is named); None where no one place is to blame.
+            no layer is named); None if the error has no single position.
     """
 
     exit_code = 4
@@ -60,13 +60,13 @@ class FormatError(FlattenError):
 
 
 class IntegrityError(FlattenError):
-    """Content whose digest is not the one that the image promises."""
+    """The digest of some content differs from the one that the image records."""
 
     exit_code = 5
 
 
 def shown(text: str) -> str:
-    r"""Return user data as it is where that is harmless, else quoted.
+    r"""Return user data unchanged if that is safe to print, else quoted.
 
     >>> print(shown("app.tar"), shown("a\nb"))
     app.tar 'a\nb'
@@ -75,7 +75,7 @@ def shown(text: str) -> str:
 
 
 def quoted(text: bytes | str) -> str:
-    r"""Quote user data for a message, on one line, whatever bytes are in it.
+    r"""Quote user data for a message, on one line, whatever bytes it contains.
 
     >>> print(quoted(b"caf\xc3\xa9\n"))
     'café\n'

@@ -1,4 +1,4 @@
-"""The whole story: an image is opened, indexed, stacked, planned and written."""
+"""The whole pipeline: an image is opened, indexed, stacked, planned and written."""
 
 import os
 import stat
@@ -29,18 +29,18 @@ from .tree.tree import Tree
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        size: Bytes of the tar, before compression; of other outputs, what a tar of
-            the same tree would take.
-        members: Entries in it.
-        layers: How many the image has.
-        verified: How many of them were checked against their diff_id.
-        warnings: What the reader should know, a sentence each.
+        size: Bytes of the tar before compression; for other outputs, of a tar of the
+            same tree.
+        members: Number of entries in it.
+        layers: Number of layers in the image.
+        verified: Number of layers that were checked against their diff_id.
+        warnings: Warnings for the user, one sentence each.
         image: The image's id.
         names: The image's names.
-        diff_ids: Of its layers, oldest first; None where the image says none.
+        diff_ids: The layers' diff_ids, oldest first; None if the image records none.
     """
 
     size: int
@@ -59,17 +59,17 @@ def export(
     options: Options | None = None,
     **changes: Any,
 ) -> Exported:
-    """Flatten an image into one tar, or what else ``out`` names.
+    """Flatten an image into one tar, or another output that ``out`` selects.
 
     Args:
-        source: ``[KIND:]PATH[#NAME]``, as ``open_image`` takes it.
-        out: A path, whose end says what to make; it appears when it is whole. Or an
-            open descriptor, for a tar, written from where it stands.
-        options: How.
+        source: ``[KIND:]PATH[#NAME]``, as for ``open_image``.
+        out: A path, whose suffix selects the output; it appears once it is complete. Or
+            an open descriptor, to write a tar from its current position.
+        options: The options; by default, ``Options()``.
         changes: Fields of ``Options``, by name: ``export(a, b, mtime=0)``.
 
     Raises:
-        FlattenError: And nothing is left under the name ``out``.
+        FlattenError: The export failed. No output is left at ``out``.
     """
     options = replace(options or Options(), **changes)
     output = choose(out, options)
@@ -133,12 +133,12 @@ def plan_image(
 
     Args:
         image: An open image.
-        options: What is to be changed, and what the image may cost.
-        shape: What the output needs.
+        options: The edits to make, and the limits on resources.
+        shape: The requirements of the output.
 
     Raises:
-        FormatError: A layer breaks its format, or says what no tree can be; or a
-            limit is passed.
+        FormatError: A layer breaks its format or cannot be applied to the tree, or a
+            limit is exceeded.
     """
     options, shape = options or Options(), shape or Shape()
     tree, before = _stack(image, options)
@@ -170,10 +170,10 @@ def plan_image(
 
 
 def _stack(image: Image, options: Options) -> tuple[Tree, Snapshot | None]:
-    """Read and apply all layers; return the tree, and its names at ``--from``.
+    """Read and apply all layers; return the tree, and its names as of ``since``.
 
-    What only stacking needs is gone with this frame: the paths of the last layer, above
-    all, which are as long again as those that planning makes.
+    Data that only stacking needs is freed with this frame, above all the paths of the
+    last layer, which take as much memory as those that planning creates.
     """
     tree = Tree(Members(limit=options.limits.members))
     base = None if options.since is None else len(cut(image, options.since).layers)
@@ -187,7 +187,7 @@ def _stack(image: Image, options: Options) -> tuple[Tree, Snapshot | None]:
 
 
 def _edit(tree: Tree, image: Image, options: Options) -> None:
-    """Change the names, add files of the host, then change the owners."""
+    """Select and move names, add host files, then change the owners."""
     edits = options.edits
     if options.since is not None:
         raise UsageError("a delta takes no selection and no edits: it is a layer")
@@ -207,7 +207,7 @@ def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck 
 
 
 def _write_sidecars(job: Job, options: Options) -> None:
-    """Write the documents that are asked for, before the output appears."""
+    """Write the requested documents, before the output appears."""
     if options.config_out is not None or options.list_out is not None:
         from .sidecars import write_sidecars  # noqa: PLC0415 - json, 5 ms
 
@@ -225,12 +225,12 @@ def _refuse_same(out: str | os.PathLike[str] | int, options: Options) -> None:
 
 
 def refuse_image(out: str | os.PathLike[str] | int, image: Image) -> None:
-    """Refuse an output that is the image, or is in the image's directory.
+    """Refuse an output that is the image itself or in the image's directory.
 
     Raises:
-        UsageError: It is.
+        UsageError: The output is the image or in its directory.
     """
-    with suppress(OSError, ValueError):  # what is not there is neither
+    with suppress(OSError, ValueError):  # a missing path is neither
         source = os.stat(image.path)
         path = Path(
             os.readlink(f"/proc/self/fd/{out}") if isinstance(out, int) else out

@@ -1,4 +1,4 @@
-"""What an export can be asked for, in one frozen record."""
+"""The options of an export, in one frozen dataclass."""
 
 import os
 from collections.abc import Callable
@@ -21,46 +21,48 @@ CHOICES: Final = {
     "ownership": ("keep", "current"),
     "image_kind": (None, "oci", "docker"),
 }
-"""Fields that take one of a few words."""
+"""Fields with a fixed set of values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How to read an image, and how to write it.
+    """How to read an image and write the output.
 
     Attributes:
-        platform: ``os/architecture[/variant]``, where the source has several.
-        store: A driver of docker's or a namespace of containerd's, likewise.
-        at: Flatten the image as it stood there.
-        since: Write only what is new since there, as a layer that goes on top.
-        with_init: Of a container, keep docker's own layer, as ``docker export`` does.
-        verify: Check layers against the image's digests.
-        limits: What the image may cost.
-        edits: What to leave out, move, add and own otherwise.
-        mtime: Later mtimes become this one (seconds), as ``tar --clamp-mtime``.
+        platform: ``os/architecture[/variant]``, to select one of several in the source.
+        store: A docker driver or a containerd namespace, to select one of several.
+        at: Flatten the image as it was at this point in its history.
+        since: Write only the changes since this point, as a layer to put on top.
+        with_init: For a container, include docker's init layer, as ``docker export``
+            does.
+        verify: Check the layers against the image's digests.
+        limits: Limits on the resources that the image may take.
+        edits: Paths to leave out, move or add, and changes of owners.
+        mtime: Reduce later mtimes to this one (seconds), as ``tar --clamp-mtime`` does.
         format: ``gnu``, or ``pax`` for POSIX headers throughout.
         compress: ``zstd[:level]``, ``gzip[:level]``, ``xz[:level]`` or ``none``; None
-            goes by the suffix of the output.
-        reflink: Share contents with the image's file instead of copying them:
-            ``auto`` where the file system can, ``always`` or else fail, ``never``.
-            It changes padding, so bytes, and never what they mean.
-        image_kind: Write an image again, ``oci`` or ``docker``, of one layer; with
-            ``since``, of the layers until there and one more.
-        tags: Names of that image; none are those that it has.
-        ownership: In a directory, ``keep`` gives names their owners, ``current``
-            leaves them the caller's.
-        size: Of a disk or file system, in bytes; with ``+`` in front, of the free
-            space in it; None is sensible.
+            selects by the suffix of the output.
+        reflink: Share contents with the image's file instead of copying them: ``auto``
+            if the file system supports it, ``always`` to fail if not, or ``never``.
+            Sharing changes the padding in the tar, but not its meaning.
+        image_kind: Write an image, ``oci`` or ``docker``, with one layer; with
+            ``since``, with the layers up to that point and one more.
+        tags: Names of the written image; by default, the source image's names.
+        ownership: For a directory output, ``keep`` sets the image's owners, ``current``
+            leaves everything to the calling user.
+        size: Size of a disk or file system in bytes or, with a leading ``+``, of its
+            free space; None chooses a default.
         force: Replace a directory that is not empty.
-        config_out: Write the image's config document here.
-        list_out: Write a list of what was written here (``listing``).
+        config_out: Path to write the image's config document to.
+        list_out: Path to write a list of the output's entries to (``listing``).
         strict: Refuse devices, unknown setuid files, and the like (``strict``).
-        allow_setuid: Paths that may be setuid all the same.
-        sync: Wait until a file is on the disk before it gets its name, so that after
-            a power cut it is whole, or what was there before.
-        settle: Called when all is right, before an output gets its name; what it
-            raises prevents that.
-        progress: A bar on standard error: ``auto``, ``always`` or ``never``.
+        allow_setuid: Paths that may be setuid nevertheless.
+        sync: Flush a file to disk before it gets its name, so that after a power cut
+            either the complete new file or the old one is there.
+        settle: Called when all checks have passed, before an output gets its name; an
+            exception prevents that.
+        progress: When to show a progress bar on standard error: ``auto``, ``always`` or
+            ``never``.
     """
 
     platform: str | None = None
@@ -89,9 +91,9 @@ class Options:
     progress: str = "never"
 
     def __post_init__(self) -> None:
-        """Refuse words that are none of the choices."""
+        """Check the fields with a fixed set of values."""
         for name, words in CHOICES.items():
             word = getattr(self, name)
             if word not in words:
-                raise UsageError(f"no {name} {quoted(word)}; there are "
+                raise UsageError(f"{quoted(word)} is not a valid {name}; choose from "
                                  f"{', '.join(filter(None, words))}")  # fmt: skip

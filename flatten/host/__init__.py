@@ -1,1 +1,1 @@
-"""What the machine gives: files at offsets, scratch files, processes, signals."""
+"""Host resources: random-access files, scratch files, processes, signals."""

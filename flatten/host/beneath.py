@@ -1,8 +1,8 @@
-"""What is below one directory of the host, reached without ever leaving it.
+"""Access files below one directory of the host, without ever leaving it.
 
-Each component of a path is opened by itself, none through a symlink: those are read
-and followed here, as in a chroot. So what lies in a foreign disk leads nowhere else.
-What is written or removed is reached through no symlink at all.
+Each component of a path is opened separately and never through a symlink: symlinks are
+read and followed here, as in a chroot, so a foreign disk cannot lead elsewhere.
+Files are written and removed without following any symlink.
 """
 
 import errno
@@ -15,12 +15,12 @@ from typing import Final, Self
 
 from ..errors import quoted
 
-MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
-MAX_OPEN: Final = 256  # directories held open; a process may have 1,024 files
+MAX_LINKS: Final = 40  # symlinks followed per path, as in Linux (MAXSYMLINKS)
+MAX_OPEN: Final = 256  # directories kept open; a process may have 1,024 open files
 
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_IS_LINK: Final = (errno.ENOTDIR, errno.ELOOP)  # maybe; readlink tells
+_IS_LINK: Final = (errno.ENOTDIR, errno.ELOOP)  # possibly a symlink: try readlink
 
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 
@@ -28,7 +28,7 @@ _Key = tuple[int, bytes]  # a root, and a path below it
 
 
 class _Opened:
-    """Directories held open, the ones used last; a lock for all that use them."""
+    """The most recently used directories, kept open, and a lock for their users."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -36,7 +36,7 @@ class _Opened:
         self.roots = 0
 
     def keep(self, key: _Key, descriptor: int) -> int:
-        """Keep a descriptor, and close the one that was not used for longest."""
+        """Keep a descriptor, and close the least recently used if there are many."""
         self.descriptors[key] = descriptor
         if len(self.descriptors) > MAX_OPEN:
             os.close(self.descriptors.popitem(last=False)[1])
@@ -49,13 +49,13 @@ class _Opened:
 
 
 class Beneath:
-    """A directory, and what is below it.
+    """A directory of the host, and the files below it.
 
-    Paths are bytes, relative, normalised. Any thread may use it. What goes wrong is
-    an OSError, for the caller to say in which layer.
+    Paths are relative, normalised bytes. All threads may use it. Failures raise
+    OSError; the caller adds the layer.
 
     Attributes:
-        name: Where it is, for messages.
+        name: Its path, for messages.
     """
 
     def __init__(self, path: str, *, moved: bool = False) -> None:
@@ -63,8 +63,9 @@ class Beneath:
 
         Args:
             path: Its path; symlinks in it are followed.
-            moved: It may have been elsewhere, so an absolute target of a symlink
-                counts from its longest tail that is below here; otherwise from here.
+            moved: Whether the directory may have been moved. If so, an absolute symlink
+                target is resolved by its longest tail that exists below this directory;
+                otherwise relative to this directory.
         """
         self.name = path
         self._moved = moved
@@ -74,9 +75,9 @@ class Beneath:
         self._top = top, b""  # a descriptor, and the way down from there
 
     def below(self, path: bytes) -> "Beneath":
-        """Return a directory below as a root of its own, which symlinks stay in.
+        """Return a subdirectory as a root of its own, which symlinks cannot leave.
 
-        It is not opened yet; ``close`` of this one closes it too.
+        It is opened on first use; closing this object closes it too.
         """
         with self._opened.lock:
             canonical = self._resolve(path)
@@ -91,25 +92,25 @@ class Beneath:
         return view
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return the object itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close all that is open."""
+        """Close all open directories."""
         self.close()
 
     def close(self) -> None:
-        """Close all that is open; a second time does nothing."""
+        """Close all open directories; a second call does nothing."""
         self._opened.close()
         if self._top[0] >= 0:
             os.close(self._top[0])
             self._top = -1, b""
 
     def open(self, path: bytes) -> int:
-        """Open a file to be read; a FIFO too, without waiting for its writer.
+        """Open a file for reading; a FIFO is opened without waiting for a writer.
 
         Raises:
-            OSError: ELOOP where the last component is a symlink.
+            OSError: With ELOOP, if the last component is a symlink.
         """
         parent, name = _split(path)
         with self._opened.lock:
@@ -123,7 +124,7 @@ class Beneath:
             return os.stat(name, dir_fd=directory, follow_symlinks=False)
 
     def exists(self, path: bytes) -> bool:
-        """Say whether there is anything, be it a symlink to nothing."""
+        """Return True if the path exists, including as a dangling symlink."""
         try:
             self.status(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -131,7 +132,7 @@ class Beneath:
         return True
 
     def is_directory(self, path: bytes) -> bool:
-        """Say whether there is a directory, maybe behind symlinks."""
+        """Return True if the path is a directory or a symlink to one."""
         try:
             with self._opened.lock:
                 self._directory(path)
@@ -151,7 +152,7 @@ class Beneath:
             os.close(descriptor)
 
     def link(self, path: bytes) -> bytes:
-        """Return what a symlink holds."""
+        """Return the target of a symlink."""
         parent, name = _split(path)
         with self._opened.lock:
             return os.readlink(name, dir_fd=self._directory(parent))
@@ -159,11 +160,11 @@ class Beneath:
     def xattrs(self, path: bytes) -> dict[bytes, bytes]:
         """Return the extended attributes of a file, or of a symlink itself.
 
-        Those called ``trusted.`` are there for root alone (CAP_SYS_ADMIN).
+        Names with the prefix ``trusted.`` are only visible to root (CAP_SYS_ADMIN).
         """
         parent, name = _split(path)
         with self._opened.lock:
-            # Only paths lead to the attributes of symlinks and devices.
+            # xattrs of symlinks and devices can only be read by path.
             found = b"/proc/self/fd/%d/%b" % (self._directory(parent), name)
             try:
                 names = os.listxattr(found, follow_symlinks=False)
@@ -177,7 +178,7 @@ class Beneath:
             }
 
     def regions(self, path: bytes, size: int) -> list[tuple[int, int]]:
-        """Return where a file has data: (offset, length) in order, up to ``size``."""
+        """Return a file's data regions up to ``size``: (offset, length), in order."""
         found, end = [], 0
         descriptor = self.open(path)
         try:
@@ -193,12 +194,12 @@ class Beneath:
         return found
 
     def directory(self, path: bytes) -> int:
-        """Return the descriptor (O_PATH) of a directory, reached through no symlink.
+        """Return the O_PATH descriptor of a directory, without following symlinks.
 
-        It is valid until anything else is asked; so only one thread may ask.
+        It is valid until the next call of any method, so only one thread may call it.
 
         Raises:
-            OSError: ENOTDIR where a component is a symlink.
+            OSError: With ENOTDIR, if a component is a symlink.
         """
         with self._opened.lock:
             return self._walk(path)
@@ -210,20 +211,20 @@ class Beneath:
         return os.open(b".", flags, dir_fd=self._directory(path))
 
     def _directory(self, path: bytes) -> int:
-        """Return the descriptor of a directory; it is valid while the lock is held."""
+        """Return a directory's descriptor, which is valid while the lock is held."""
         try:
             return self._walk(path)
         except OSError as error:
             if error.errno not in _IS_LINK:
                 raise
-        key = self._key, b"/" + path  # apart from paths without symlinks
+        key = self._key, b"/" + path  # the slash: apart from symlink-free paths
         found = self._opened.descriptors.get(key)
         if found is None:
             found = self._opened.keep(key, os.dup(self._walk(self._resolve(path))))
         return found
 
     def _walk(self, path: bytes) -> int:
-        """Return a directory whose path has no symlinks, from the deepest one open."""
+        """Open a directory by a path without symlinks, from its deepest open parent."""
         opened, key = self._opened, self._key
         known, rest = path, []
         while (found := opened.descriptors.get((key, known))) is None and known:
@@ -252,14 +253,14 @@ class Beneath:
         return self._opened.keep((self._key, b""), current)
 
     def _resolve(self, path: bytes) -> bytes:
-        """Return the path of a directory without the symlinks in it."""
+        """Return the path of a directory with all symlinks resolved."""
         trail: list[bytes] = []
         todo = path.split(b"/")[::-1]
         followed = 0
         while todo:
             name = todo.pop()
             if name == b"..":
-                del trail[-1:]  # above the top is the top
+                del trail[-1:]  # the parent of the top is the top
             elif name not in (b"", b"."):
                 try:
                     self._walk(b"/".join((*trail, name)))
@@ -277,7 +278,7 @@ class Beneath:
         return b"/".join(trail)
 
     def _target(self, trail: list[bytes], name: bytes, error: OSError) -> bytes:
-        """Return what a symlink holds, or raise why the name is no directory."""
+        """Return a symlink's target; raise ``error`` if the name is not a symlink."""
         try:
             target = os.readlink(name, dir_fd=self._walk(b"/".join(trail)))
         except OSError:
@@ -293,19 +294,19 @@ class Beneath:
 
 
 def remove_tree(root: str | os.PathLike[str]) -> None:
-    """Remove a directory and all below it, however deep, following no symlink.
+    """Remove a directory tree of any depth, without following symlinks.
 
-    Mounts below it are not entered: what is mounted there belongs to somebody else.
+    Mounts below it are not entered: their files belong to another file system.
 
     Raises:
-        OSError: Something cannot be removed, or is a mount point (EBUSY).
+        OSError: A file cannot be removed, or a directory is a mount point (EBUSY).
     """
     top = os.open(root, _DIRECTORY)
     try:
         with Beneath(f"/proc/self/fd/{top}") as tree:
             mount = _mount_id(top)
             found = [b""]
-            for path in found:  # grows while it is gone through: parents come first
+            for path in found:  # grows during the iteration: parents come first
                 if _mount_id(tree.directory(path)) != mount:
                     raise OSError(errno.EBUSY, f"{quoted(path)} is a mount point")
                 found += _unlink_files(tree, path)
@@ -318,9 +319,9 @@ def remove_tree(root: str | os.PathLike[str]) -> None:
 
 
 def _mount_id(descriptor: int) -> str:
-    """Return the id of the mount that a file is in (proc(5), fdinfo).
+    """Return the id of the mount that contains a file (proc(5), fdinfo).
 
-    A device number would not do: a bind mount has that of its file system.
+    A device number is not enough: a bind mount has that of its file system.
     """
     with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as info:
         return next(line for line in info if line.startswith("mnt_id:"))
@@ -329,8 +330,8 @@ def _mount_id(descriptor: int) -> str:
 def mounts_below(path: str) -> list[str]:
     """Return the mount points at or below a directory, by its resolved path.
 
-    proc(5), mountinfo: the fifth field, where space, tab, line end and backslash are
-    written as octal escapes.
+    They are the fifth field of mountinfo in proc(5), in which space, tab, newline and
+    backslash are written as octal escapes.
     """
     with open("/proc/self/mountinfo", "rb") as file:
         fields = [line.split(b" ")[4] for line in file]
@@ -344,7 +345,7 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 
 def _unlink_files(tree: Beneath, path: bytes) -> list[bytes]:
-    """Remove what is no directory in a directory; return the directories in it."""
+    """Remove the non-directories in a directory; return its subdirectories."""
     left = []
     os.chmod(f"/proc/self/fd/{tree.directory(path)}", 0o700)
     folder = os.open(b".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=tree.directory(path))
@@ -361,13 +362,13 @@ def _unlink_files(tree: Beneath, path: bytes) -> list[bytes]:
 
 
 def _split(path: bytes) -> tuple[bytes, bytes]:
-    """Return a path's directory, and the name in it; the top is in itself."""
+    """Split a path into its directory and name; the top is its own directory."""
     parent, _, name = path.rpartition(b"/")
     _check(name)
     return parent, name or b"."
 
 
 def _check(name: bytes) -> None:
-    """Refuse the one name that would lead out, though no normalised path has it."""
+    """Refuse "..", which could leave the directory; normalised paths do not have it."""
     if name == b"..":
         raise OSError(errno.EINVAL, "a path that is not normalised")

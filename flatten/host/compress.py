@@ -1,4 +1,4 @@
-"""Plain bytes to compressed ones, in threads, on their way to a descriptor.
+"""Compress the output in threads while it is written to a descriptor.
 
 ======  ======================  =====================================================
 name    levels [default]        with
@@ -8,8 +8,8 @@ zstd    1 to 22 [3]             libzstd's own threads
 xz      0 to 9 [6]              liblzma, in one thread
 ======  ======================  =====================================================
 
-Output is cut into blocks of one size before any compressor sees it, and no header holds
-a name or a time, so equal tars are equal bytes, whatever the number of processors.
+The output is split into blocks of a fixed size before it is compressed, and no header
+has a name or a time, so equal tars give equal bytes on any number of processors.
 """
 
 import os
@@ -29,20 +29,20 @@ _ISAL_LEVELS: Final = 3
 
 
 class Sink(Protocol):
-    """What takes the bytes of a tar."""
+    """The destination of a tar's bytes."""
 
     def write(self, view: memoryview) -> int:
-        """Take bytes; return how many were taken."""
+        """Write bytes; return how many were written."""
 
     def descriptor(self) -> int | None:
-        """Return what the kernel can copy to, if bytes go there as they are."""
+        """Return a descriptor for kernel copies, or None if bytes are compressed."""
 
 
 def _write(out: int, view: memoryview, name: str) -> int:
-    """Write bytes to what is called ``name``; return how many were written.
+    """Write bytes to a descriptor, ``name`` in messages; return how many were written.
 
     Raises:
-        FlattenError: They cannot be; BrokenPipeError passes as it is.
+        FlattenError: The bytes cannot be written. BrokenPipeError is passed through.
     """
     try:
         return os.write(out, view)
@@ -53,10 +53,10 @@ def _write(out: int, view: memoryview, name: str) -> int:
 
 
 class PlainSink:
-    """A descriptor."""
+    """A sink that writes uncompressed bytes to a descriptor."""
 
     def __init__(self, out: int, name: str) -> None:
-        """Write to ``out``, which messages call ``name``."""
+        """Write to ``out``, which is called ``name`` in messages."""
         self._out = out
         self._name = name
 
@@ -70,7 +70,7 @@ class PlainSink:
 
 
 class _Blocks:
-    """Cuts what is written into blocks of one size, for a compressor."""
+    """A sink that splits its bytes into blocks of one size, for a compressor."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
@@ -93,14 +93,14 @@ class _Blocks:
 
 
 class _Raw:
-    """A descriptor as compressors want it: a file whose writes are whole.
+    """A descriptor as a file object for compressors, whose writes are complete.
 
-    Nothing is written before ``start``. isal's writer writes its header while it is
-    made. If that fails, Python 3.13 and later report a second failure when the
-    half-made writer is collected: it joins threads that never ran (isal 1.9.1).
+    Nothing is written before ``start``. isal's writer writes its header during
+    construction. If that fails, Python 3.13 and later report a second failure when the
+    incomplete writer is collected: it joins threads that never ran (isal 1.9.1).
 
     Attributes:
-        abandoned: What still comes is thrown away.
+        abandoned: Whether further bytes are discarded.
     """
 
     def __init__(self, out: int, name: str) -> None:
@@ -133,14 +133,14 @@ class _Raw:
 
 
 def parse_spec(text: str | None, path: str) -> tuple[str, int] | None:
-    """Return format and level, from ``--compress`` or else from the output's suffix.
+    """Return format and level, by ``--compress`` or else by the output's suffix.
 
     Args:
         text: ``zstd[:level]``, ``gzip[:level]``, ``xz[:level]``, ``none``, or None.
         path: The output's name.
 
     Raises:
-        UsageError: There is no such format or level.
+        UsageError: The format or the level does not exist.
 
     >>> parse_spec(None, "a.tar.zst"), parse_spec("gzip:1", "-")
     (('zstd', 3), ('gzip', 1))
@@ -152,7 +152,9 @@ def parse_spec(text: str | None, path: str) -> tuple[str, int] | None:
     name = found[1] if found else text
     if found is None or name not in (*LEVELS, "none"):
         known = ", ".join((*LEVELS, "none"))
-        raise UsageError(f"--compress: {quoted(text)} is none of {known}")
+        raise UsageError(
+            f"--compress: unknown method {quoted(text)} (choose from {known})"
+        )
     if name == "none":
         return None
     least, default, most = LEVELS[name]
@@ -166,10 +168,10 @@ def parse_spec(text: str | None, path: str) -> tuple[str, int] | None:
 
 @contextmanager
 def compressing(out: int, spec: tuple[str, int] | None, name: str) -> Iterator[Sink]:
-    """Yield what takes the tar's bytes and writes them to ``out``, called ``name``.
+    """Yield a sink for the tar's bytes that writes to ``out``, ``name`` in messages.
 
     Raises:
-        FlattenError: Something cannot be written.
+        FlattenError: The output cannot be written.
     """
     if spec is None:
         yield PlainSink(out, name)
@@ -186,13 +188,13 @@ def compressing(out: int, spec: tuple[str, int] | None, name: str) -> Iterator[S
         raw.abandoned = True
         with suppress(
             OSError, FlattenError
-        ):  # its threads end, and it says again what is known
+        ):  # this ends its threads, and raises the known error again
             compressor.close()
         raise
 
 
 def _compressor(raw: Any, name: str, level: int) -> Any:
-    """Return a file that compresses what is written to it."""
+    """Return a file object that compresses the bytes written to it."""
     threads = len(os.sched_getaffinity(0))
     if name == "zstd":
         import zstandard  # noqa: PLC0415 - 15 ms, only when asked for

@@ -1,19 +1,19 @@
-"""Compressed bytes to plain ones: told by magic, never by a name or media type.
+"""Decompress bytes; the format is detected by magic, never by name or media type.
 
 ======  =================  =======================================================
-format  first bytes        what may follow
+format  first bytes        allowed after the first member, frame or stream
 ======  =================  =======================================================
 gzip    1f 8b              more members; zeros
-zstd    28 b5 2f fd, or    more frames, skippable ones too; zeros. The window is at
+zstd    28 b5 2f fd, or    more frames, also skippable ones; zeros. The window is at
         5x 2a 4d 18        most 128 MiB
 xz      fd 37 7a 58 5a 00  more streams; zeros
 bzip2   42 5a 68           more streams; zeros
 ======  =================  =======================================================
 
-Anything else behind the end is refused, and so is an end that comes too soon.
+Any other trailing bytes are refused, as is truncated data.
 
-Reference: RFC 1952; RFC 8878; the .xz file format 1.2; what gzip(1), zstd(1) and xz(1)
-accept.
+Reference: RFC 1952; RFC 8878; the .xz file format 1.2; the behaviour of gzip(1),
+zstd(1) and xz(1).
 """
 
 from collections.abc import Callable, Iterator
@@ -22,9 +22,9 @@ from typing import Any, Final, Protocol
 from ..errors import FormatError
 from .files import LayerBytes
 
-CHUNK: Final = 1 << 20  # bytes of a plain chunk; threads take turns after each
+CHUNK: Final = 1 << 20  # bytes per plain chunk; threads take turns after each chunk
 INPUT: Final = 1 << 17
-MAX_WINDOW: Final = 1 << 27  # of zstd and xz, as zstd(1) and containerd allow
+MAX_WINDOW: Final = 1 << 27  # bytes, for zstd and xz: zstd(1)'s and containerd's limit
 
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE: Final = b"\x2a\x4d\x18"
@@ -41,26 +41,26 @@ _Errors = tuple[type[Exception], ...]
 
 
 class _Decompressor(Protocol):
-    """What bz2, lzma and isal have in common."""
+    """The common interface of the bz2, lzma and isal decompressors."""
 
     @property
     def eof(self) -> bool:
-        """The end of the member or stream has been reached."""
+        """Whether the end of the member or stream has been reached."""
 
     @property
     def needs_input(self) -> bool:
-        """Nothing more comes without more input."""
+        """Whether more input is needed for more output."""
 
     @property
     def unused_data(self) -> bytes:
-        """What came behind the end."""
+        """The input bytes after the end."""
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
         """Return up to ``max_length`` plain bytes."""
 
 
 def sniff(source: LayerBytes) -> str | None:
-    """Return the format that bytes are compressed in; None when they are plain."""
+    """Return the compression format of some bytes, or None if they are plain."""
     start = source.read(0, 6)
     for name, magics in MAGIC.items():
         if start.startswith(magics):
@@ -73,12 +73,12 @@ def decompress(source: LayerBytes, kind: str, where: str) -> Iterator[bytes]:
 
     Args:
         source: The compressed bytes.
-        kind: What ``sniff`` said.
-        where: Their name in messages.
+        kind: The format, as ``sniff`` returned it.
+        where: Name of the bytes in messages.
 
     Raises:
-        FormatError: They break their format or end too soon; the offset is that of
-            the compressed bytes.
+        FormatError: The bytes break their format or are truncated; the offset is that
+            in the compressed bytes.
     """
     if kind == "zstd":
         return _zstd(source, where)
@@ -86,7 +86,7 @@ def decompress(source: LayerBytes, kind: str, where: str) -> Iterator[bytes]:
 
 
 def _members(source: LayerBytes, kind: str, where: str) -> Iterator[bytes]:
-    """Decompress one gzip member, or xz or bzip2 stream, after the other."""
+    """Decompress gzip members, or xz or bzip2 streams, one after another."""
     make, errors = _maker(kind)
     offset, size = 0, source.size()
     data = b""
@@ -103,7 +103,7 @@ def _members(source: LayerBytes, kind: str, where: str) -> Iterator[bytes]:
                 data = source.read(offset, min(INPUT, size - offset))
                 offset += len(data)
                 if not data:
-                    raise FormatError(f"the {kind} data ends too soon",
+                    raise FormatError(f"truncated {kind} data",
                                       where=where, offset=offset)  # fmt: skip
             try:
                 plain = decompressor.decompress(data, CHUNK)
@@ -117,12 +117,12 @@ def _members(source: LayerBytes, kind: str, where: str) -> Iterator[bytes]:
 
 
 def _maker(kind: str) -> tuple[Callable[[], _Decompressor], _Errors]:
-    """Return what makes a decompressor, and the errors it raises."""
+    """Return a function that creates a decompressor, and the errors it raises."""
     if kind == "gzip":
         from isal import igzip_lib  # noqa: PLC0415 - 2 ms, only where there is gzip
 
         make = igzip_lib.IgzipDecompressor
-        errors: Any = (igzip_lib.IsalError, EOFError)  # a class; its stub says not
+        errors: Any = (igzip_lib.IsalError, EOFError)  # a class, but not in its stub
         return lambda: make(igzip_lib.DECOMP_GZIP), errors
     if kind == "xz":
         import lzma  # noqa: PLC0415 - only where there is xz
@@ -135,11 +135,11 @@ def _maker(kind: str) -> tuple[Callable[[], _Decompressor], _Errors]:
 
 
 def _check_zeros(source: LayerBytes, offset: int, kind: str, where: str) -> None:
-    """Accept zeros behind the end, as of data padded to the blocks of a tape."""
+    """Check that only zeros follow the end, as in data padded to tape blocks."""
     size = source.size()
     for at in range(offset, size, INPUT):
         if source.read(at, min(INPUT, size - at)).strip(b"\0"):
-            raise FormatError(f"something else behind the {kind} data",
+            raise FormatError(f"trailing garbage after the {kind} data",
                               where=where, offset=at)  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def _check_zeros(source: LayerBytes, offset: int, kind: str, where: str) -> None
 
 
 def _zstd(source: LayerBytes, where: str) -> Iterator[bytes]:
-    """Decompress zstd frames, one after the other."""
+    """Decompress zstd frames, one after another."""
     import zstandard  # noqa: PLC0415 - 15 ms, only where there is zstd
 
     reader = _Reader(source, _end_of_frames(source, where))
@@ -159,7 +159,7 @@ def _zstd(source: LayerBytes, where: str) -> Iterator[bytes]:
             try:
                 plain = stream.read(CHUNK)
             except zstandard.ZstdError as error:
-                if "not enough memory" in str(error):  # that is no fault of the data
+                if "not enough memory" in str(error):  # not a fault of the data
                     raise MemoryError(str(error)) from error
                 at = reader.offset
                 what = f"broken zstd data: {error}"
@@ -170,7 +170,7 @@ def _zstd(source: LayerBytes, where: str) -> Iterator[bytes]:
 
 
 class _Reader:
-    """The first ``stop`` bytes of a source, for what wants a file to read."""
+    """A file object that reads the first ``stop`` bytes of a source."""
 
     def __init__(self, source: LayerBytes, stop: int) -> None:
         self._source = source
@@ -186,10 +186,10 @@ class _Reader:
 
 
 def _end_of_frames(source: LayerBytes, where: str) -> int:
-    """Return where the last frame ends, having looked at all block headers.
+    """Return the end of the last frame, found by reading all block headers.
 
-    libzstd's stream reader ends quietly where the input does, in the middle of a
-    frame too; so the ends are checked here: one small read a block of 128 KiB.
+    libzstd's stream reader does not report input that ends within a frame, so the ends
+    are checked here, with one small read per block of 128 KiB.
     """
     offset, size = 0, source.size()
 
@@ -202,7 +202,7 @@ def _end_of_frames(source: LayerBytes, where: str) -> int:
             if not magic.strip(b"\0"):
                 _check_zeros(source, offset, "zstd", where)
                 return offset
-            raise fail("something else behind the zstd data")
+            raise fail("trailing garbage after the zstd data")
         if magic == _ZSTD:
             end = _end_of_frame(source, offset, size)
         else:
@@ -210,13 +210,13 @@ def _end_of_frames(source: LayerBytes, where: str) -> int:
             end = offset + 8 + int.from_bytes(length, "little")
             end = size + 1 if len(length) < 4 else end
         if end > size:
-            raise fail(f"the zstd data ends too soon, at byte {size:,}, in the frame")
+            raise fail(f"truncated zstd data: ends at byte {size:,}, within the frame")
         offset = end
     return offset
 
 
 def _end_of_frame(source: LayerBytes, offset: int, size: int) -> int:
-    """Return where a frame ends; more than ``size`` when it is cut off."""
+    """Return the end of a frame; it is over ``size`` if the frame is truncated."""
     descriptor = source.read(offset + 4, 1)
     if not descriptor:
         return size + 1

@@ -1,4 +1,4 @@
-"""Bytes of the host, read at offsets: files, and stretches of them."""
+"""Random-access bytes on the host: files, and ranges of files."""
 
 import os
 import stat
@@ -15,56 +15,56 @@ class LayerBytes(HeaderBytes, Protocol):
         """Fill ``view``.
 
         Raises:
-            FormatError: The stream ends too soon.
+            FormatError: The stream is too short.
         """
 
     def extent(self, offset: int) -> tuple[int, int, int] | None:
-        """Return a descriptor, its offset, and how many bytes can be copied from it.
+        """Return a descriptor, the offset in it, and how many bytes can be copied.
 
-        None where there is none: for bytes that are made as they are read.
+        Return None if the bytes are in no file, but generated when they are read.
         """
 
     def origin(self, offset: int) -> int | None:
-        """Return where ``offset`` is in a file that lasts; None where it is in none."""
+        """Return the position of ``offset`` in a permanent file, or None if in none."""
 
     def sample(self) -> int | None:
-        """Return a descriptor of such a file, to ask what its file system can do."""
+        """Return a descriptor of such a file, to test its file system's features."""
 
     def release(self, offset: int, count: int) -> None:
-        """Give back the memory that bytes are in, if it is ours: nobody reads them."""
+        """Free the memory of bytes that are no longer needed, if it is ours."""
 
 
 class File:
-    """An open file of the host that can be read at offsets.
+    """An open file of the host with random access.
 
     Attributes:
-        where: As the user gave it.
+        where: The path as the user gave it.
     """
 
     __slots__ = ("_changed", "_length", "descriptor", "where")
 
     def __init__(self, descriptor: int, where: str, length: int) -> None:
-        """Take over an open descriptor."""
+        """Take ownership of an open descriptor."""
         self.descriptor = descriptor
         self.where = where
         self._length = length
         self._changed = os.fstat(descriptor).st_mtime_ns
 
     def check_unchanged(self) -> None:
-        """Check that nobody has written to the file since it was opened.
+        """Check that the file has not been modified since it was opened.
 
         Raises:
-            FlattenError: Somebody has, so that what was read is of no one time.
+            FlattenError: The file was modified, so the bytes read may be inconsistent.
         """
         if self.descriptor < 0:
             return
         status = os.fstat(self.descriptor)
         grown = stat.S_ISREG(status.st_mode) and status.st_size != self._length
         if grown or status.st_mtime_ns != self._changed:
-            raise FlattenError(f"{self.where}: changed while it was read")
+            raise FlattenError(f"{self.where}: changed while being read")
 
     def close(self) -> None:
-        """Close the file; a second time does nothing."""
+        """Close the file; a second call does nothing."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -92,11 +92,11 @@ class File:
             raise self._short(offset + done)
 
     def size(self) -> int:
-        """Return how many bytes there were when the file was opened."""
+        """Return the size of the file when it was opened."""
         return self._length
 
     def extent(self, offset: int) -> tuple[int, int, int]:
-        """Return the descriptor, ``offset``, and how much is behind that."""
+        """Return the descriptor, ``offset``, and the number of bytes after it."""
         return self.descriptor, offset, self._length - offset
 
     def origin(self, offset: int) -> int:
@@ -108,7 +108,7 @@ class File:
         return self.descriptor
 
     def release(self, offset: int, count: int) -> None:
-        """Do nothing: the file is not ours."""
+        """Do nothing: the file is not flatten's."""
 
     def _short(self, offset: int) -> FormatError:
         return FormatError("the file ends too soon", where=self.where, offset=offset)
@@ -118,9 +118,9 @@ class File:
 
 
 def fill(descriptor: int, view: memoryview, offset: int) -> int:
-    """Fill a view from a file; return how many bytes there were."""
+    """Fill a view from a file; return how many bytes were read."""
     done = os.preadv(descriptor, [view], offset)
-    while 0 < done < len(view):  # a signal, or more than 2 GiB at once
+    while 0 < done < len(view):  # a short read: a signal, or more than 2 GiB
         more = os.preadv(descriptor, [view[done:]], offset + done)
         if not more:
             break
@@ -129,11 +129,11 @@ def fill(descriptor: int, view: memoryview, offset: int) -> int:
 
 
 class Window:
-    """A stretch of other bytes: a layer in an archive.
+    """A range of other bytes, such as a layer in an archive.
 
     Attributes:
         where: Its name in messages.
-        place: Where it begins, and how long it is.
+        place: Its offset and length.
     """
 
     __slots__ = ("_length", "_source", "_start", "place", "where")
@@ -158,11 +158,11 @@ class Window:
         self._source.readinto(self._start + offset, view)
 
     def size(self) -> int:
-        """Return the window's width."""
+        """Return the window's length."""
         return self._length
 
     def extent(self, offset: int) -> tuple[int, int, int] | None:
-        """Return the descriptor behind the window, and where in it ``offset`` is."""
+        """Return the descriptor of the source, and the position of ``offset`` in it."""
         found = self._source.extent(self._start + offset)
         if found is None:
             return None
@@ -170,11 +170,11 @@ class Window:
         return descriptor, start, min(length, self._length - offset)
 
     def origin(self, offset: int) -> int | None:
-        """Return where ``offset`` is in the file behind the window."""
+        """Return the position of ``offset`` in the source's file."""
         return self._source.origin(self._start + offset)
 
     def sample(self) -> int | None:
-        """Return the descriptor behind the window."""
+        """Return the descriptor of the source's file."""
         return self._source.sample()
 
     def release(self, offset: int, count: int) -> None:
@@ -185,7 +185,7 @@ def read_whole(source: LayerBytes, limit: int, where: str) -> bytes:
     """Return all bytes of a source.
 
     Raises:
-        FormatError: There are more than ``limit``.
+        FormatError: The source has more than ``limit`` bytes.
     """
     if source.size() > limit:
         raise FormatError(f"{source.size():,} bytes, over {limit:,}", where=where)

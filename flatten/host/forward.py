@@ -1,4 +1,4 @@
-"""Bytes that come once and are read forward, as headers are: none are kept."""
+"""Read a decompressed stream forward only, for its headers, without keeping it."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -10,23 +10,23 @@ from .files import LayerBytes
 from .inputs import compression
 from .limits import Limits
 
-_BEHIND: Final = 1 << 16  # bytes that can still be read once the length is known
+_BEHIND: Final = 1 << 16  # bytes at the end that are kept once the length is known
 
 
 class Forward:
-    """What a compressed layer inflates to, where only its headers are wanted.
+    """The inflated bytes of a compressed layer, for reading only its headers.
 
-    An offset must not be below that of the read before, and once the length was asked
-    for not far behind that read.
+    Offsets must not decrease from one read to the next and, once the length has been
+    asked for, must be close to the last read.
     """
 
     def __init__(self, chunks: Iterable[bytes], where: str, limits: Limits) -> None:
-        """Read nothing yet."""
+        """Prepare to read ``chunks``, without reading any yet."""
         self._chunks = iter(chunks)
         self._where = where
         self._limits = limits
         self._kept = bytearray()
-        self._start = self._end = 0  # of what is kept, and of what has come
+        self._start = self._end = 0  # start of the kept bytes; end of the bytes read
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes; fewer only at the end."""
@@ -41,14 +41,14 @@ class Forward:
         return bytes(self._kept[:count])
 
     def size(self) -> int:
-        """Go to the end, and return the length."""
+        """Read to the end, and return the length."""
         self.read(self._start, _BEHIND)
         while self._next():
             pass
         return self._end
 
     def _next(self) -> bytes:
-        """Return the next bytes, none at the end."""
+        """Return the next chunk, or ``b""`` at the end."""
         chunk = next(self._chunks, b"")
         self._end += len(chunk)
         if self._end > self._limits.size:
@@ -61,7 +61,7 @@ class Forward:
 
 
 def forward(source: LayerBytes, limits: Limits, where: str) -> HeaderBytes:
-    """Return bytes as they are, or what they inflate to, to be read forward."""
+    """Return plain bytes unchanged, or a forward reader of compressed ones."""
     kind = compression(source)
     if kind is None:
         return source

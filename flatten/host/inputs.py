@@ -1,4 +1,4 @@
-"""What a path names, and what compressed bytes are, as bytes read at offsets."""
+"""Open paths, and decompress their bytes, with random access."""
 
 import os
 import stat
@@ -12,15 +12,15 @@ from .spools import Pool, Spool
 
 
 def open_file(path: str, pool: Pool) -> File | Spool:
-    """Open what a path names, so that it can be read at offsets.
+    """Open a path for random access.
 
     Args:
         path: A path; ``-`` is standard input. A pipe, FIFO or socket is read to its
             end, into a spool.
-        pool: What holds the spool.
+        pool: The pool that holds the spool.
 
     Raises:
-        SourceError: It does not exist, may not be read, or is a directory or a
+        SourceError: The path does not exist, is not readable, or is a directory or
             character device.
     """
     named = "standard input" if path == "-" else quoted(path)
@@ -38,7 +38,7 @@ def open_file(path: str, pool: Pool) -> File | Spool:
         return File(descriptor, name, os.lseek(descriptor, 0, os.SEEK_END))
     try:
         if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
-            raise SourceError(f"{named}: not a file, a directory of an image or a pipe")
+            raise SourceError(f"{named}: not a file, an image directory or a pipe")
         spool = Spool(pool, name)
         pool.fill(spool, _chunks(descriptor, named))
         spool.finish()
@@ -48,7 +48,7 @@ def open_file(path: str, pool: Pool) -> File | Spool:
 
 
 def _chunks(descriptor: int, named: str) -> Iterable[bytes]:
-    """Yield what a pipe gives, in chunks of one size, so that zeros are seen."""
+    """Yield a pipe's bytes in chunks of one size, so that chunks of zeros are found."""
     buffer = bytearray()
     while True:
         try:
@@ -66,7 +66,7 @@ def _chunks(descriptor: int, named: str) -> Iterable[bytes]:
 def plain(
     source: LayerBytes, pool: Pool, where: str, *, hashed: bool = False
 ) -> LayerBytes:
-    """Return bytes as they are, or what they inflate to when they are compressed."""
+    """Return bytes unchanged if they are plain, or inflated if they are compressed."""
     kind = compression(source)
     if kind is None:
         return source
@@ -74,9 +74,9 @@ def plain(
 
 
 def compression(source: LayerBytes) -> str | None:
-    """Return how bytes are compressed, None if they are not, or are a tar.
+    """Return the compression format of bytes, or None if they are plain or a tar.
 
-    The name that a tar begins with may look like the start of compressed data.
+    The first name in a tar may look like the start of compressed data.
     """
     kind = sniff(source)
     block = b"" if kind is None else source.read(0, BLOCK_SIZE)

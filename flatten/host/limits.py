@@ -1,4 +1,4 @@
-"""What an image may cost: sizes, numbers, and the memory that is free."""
+"""Limits on the resources that an image may take, and the free memory."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ _MIN_BUDGET: Final = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an image may cost; no real one comes near the defaults.
+    """Limits on the resources that an image may take; real images stay far below them.
 
     Attributes:
-        memory: Bytes of inflated data to keep in memory; None is a quarter of what
-            is free, in the control group too.
-        size: Bytes that all layers together may inflate to, and bytes of output.
-        members: Members of all layers together.
-        ratio: How many times its own size a layer may inflate to. It counts from
-            1 GiB on: a smaller one does no harm.
+        memory: Bytes of inflated data to keep in memory; None means a quarter of the
+            free memory, within the control group's limit.
+        size: Maximum total bytes of all inflated layers, and of the output.
+        members: Maximum number of members in all layers.
+        ratio: Maximum ratio of a layer's inflated size to its compressed size. It is
+            only checked above 1 GiB, as smaller layers do no harm.
     """
 
     memory: int | None = None
@@ -28,7 +28,7 @@ class Limits:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are free, also under the control group's limit.
+    """Return the bytes of free memory, also within the control group's limit.
 
     Reference: Linux Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
     """
@@ -41,7 +41,7 @@ def free_memory() -> int:
         (_cgroup("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         for folder in () if group is None else (group, *group.parents):
-            with suppress(OSError, ValueError):  # "max" is no number
+            with suppress(OSError, ValueError):  # "max" is not a number
                 most = int((folder / limit).read_text())
                 free = min(free, max(most - int((folder / used).read_text()), 0))
     return max(free, _MIN_BUDGET)

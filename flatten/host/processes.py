@@ -1,12 +1,12 @@
-"""Work in child processes: Python code runs on one processor in each process.
+"""Run work in child processes, because one Python process uses one processor.
 
-A child is a copy of this process (fork), so it has the columns, the plan and the open
-files without any copying; what it made is pickled and comes back through a pipe. It
-must touch nothing that another thread may hold a lock of: it reads files and spools
-that are full, encodes headers, and writes to a descriptor of its own.
+A child is a fork of this process, so it has the columns, the plan and the open files
+without copying them; its result is pickled and returned through a pipe. It must not use
+anything that another thread may have locked: it reads files and filled spools, encodes
+headers, and writes to a descriptor of its own.
 
-Children end with their parent: they are killed when it goes on without them, and look
-after it five times a second, as it may be killed itself.
+Children end with their parent. The parent kills them when it no longer needs them, and
+they check five times a second that the parent still runs, as it may be killed itself.
 """
 
 import gc
@@ -23,25 +23,25 @@ from typing import Final, Generic, NoReturn, TypeVar
 from ..errors import FlattenError
 from .signals import STOPPING, signals_later
 
-_MOST: Final = 4  # the kernel writes to one file for one process at a time
-_LOOK: Final = 0.2  # seconds between looks after the parent
+_MOST: Final = 4  # processes; the kernel lets only one at a time write to a file
+_LOOK: Final = 0.2  # seconds between checks that the parent runs
 
 T = TypeVar("T")
 
 
 def processes() -> int:
-    """Return how many processes are of use: one for each processor, up to four."""
+    """Return how many processes are useful: one per processor, at most four."""
     return min(len(os.sched_getaffinity(0)), _MOST)
 
 
 def together(works: Sequence[Callable[[], T]]) -> list[T]:
-    """Do the first work here and each of the others in a child; return all results.
+    """Run the first function here and each other one in a child; return all results.
 
-    Where no child can be had, as there may be no more processes, all is done here.
+    If no child can be started (process limit), everything runs here.
 
     Raises:
         FlattenError: A child ended without a result.
-        BaseException: What the first work that failed has raised.
+        BaseException: The exception of the first function that failed.
     """
     children: list[_Child[T]] = []
     try:
@@ -61,20 +61,20 @@ def together(works: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def each(keys: Iterable[int], do: Callable[[int], T]) -> dict[int, T]:
-    """Do something for each key, in several processes; return the results by key.
+    """Call ``do`` for each key, in several processes; return the results by key.
 
-    Whoever is free takes the next key.
+    Each process takes the next key when it is free.
 
     Args:
         keys: Numbers from 0 to 65,535, in the order of taking; at most 16,384.
-        do: Does it for one key.
+        do: The function to call with one key.
     """
     queue = array("H", keys)
     try:
         taking, giving = os.pipe()
-    except OSError:  # there are no more descriptors
+    except OSError:  # no more descriptors available
         return {key: do(key) for key in queue}
-    os.write(giving, queue)  # at most half of what a pipe holds
+    os.write(giving, queue)  # at most half of a pipe's capacity
     os.close(giving)
 
     def work() -> dict[int, T]:
@@ -92,10 +92,10 @@ def each(keys: Iterable[int], do: Callable[[int], T]) -> dict[int, T]:
 
 
 class _Child(Generic[T]):
-    """A child process with one work to do."""
+    """A child process that runs one function."""
 
     def __init__(self) -> None:
-        """Start nothing yet."""
+        """Prepare a child, without starting it yet."""
         self._pid = 0
         self._answer = -1
 
@@ -103,13 +103,13 @@ class _Child(Generic[T]):
         """Start the process.
 
         Raises:
-            OSError: There can be no more processes.
+            OSError: The process limit is reached.
         """
         self._answer, answer = os.pipe()
         parent = os.getpid()
         try:
             with signals_later(), warnings.catch_warnings():
-                # Of threads: see above what a child may touch.
+                # The warning is about threads; see the module docstring.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._pid = os.fork()
                 if not self._pid:
@@ -118,16 +118,16 @@ class _Child(Generic[T]):
             os.close(answer)
 
     def result(self) -> T:
-        """Wait for the work to be done; return what it returned, raise what it raised.
+        """Wait for the child's function; return its result, or raise its exception.
 
         Raises:
-            FlattenError: The child ended without either.
+            FlattenError: The child ended without a result or an exception.
         """
         with open(self._answer, "rb", closefd=False) as answer:
             data = answer.read()
         if not data:
             raise FlattenError(
-                "a process of this run was ended from outside, maybe for want of memory"
+                "a worker process was killed, possibly by the out-of-memory killer"
             )
         done: bool
         done, value = pickle.loads(data)
@@ -137,7 +137,7 @@ class _Child(Generic[T]):
         return result
 
     def stop(self) -> None:
-        """End the child, if it has not ended."""
+        """Kill the child, if it has not ended."""
         if self._answer >= 0:
             os.close(self._answer)
         if self._pid:
@@ -147,10 +147,10 @@ class _Child(Generic[T]):
 
 
 def _serve(work: Callable[[], object], answer: int, parent: int) -> NoReturn:
-    """Be the child: work, answer, end."""
+    """Run as the child: do the work, send the answer, exit."""
     try:
-        gc.disable()  # it would touch, and so copy, all that there is
-        for number in STOPPING:  # the parent cleans up, not a copy of it
+        gc.disable()  # a collection would touch, and so copy, all memory pages
+        for number in STOPPING:  # only the parent cleans up
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
@@ -158,7 +158,7 @@ def _serve(work: Callable[[], object], answer: int, parent: int) -> NoReturn:
         signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
         try:
             result = True, work()
-        except BaseException as error:  # the parent raises it
+        except BaseException as error:  # raised again by the parent
             result = False, error
         with open(answer, "wb") as out:
             out.write(pickle.dumps(result))

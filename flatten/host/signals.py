@@ -1,4 +1,4 @@
-"""The signals that ask for the end, and how to have them wait."""
+"""Termination signals, and deferring their handlers."""
 
 import signal
 import threading
@@ -11,11 +11,12 @@ STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def signals_later() -> Iterator[None]:
-    """Let the handlers of signals that come meanwhile run at the end.
+    """Defer the handlers of termination signals to the end of the block.
 
-    They may run between any two instructions of the main thread: also between the start
-    of a process and the note of it, and nobody would end it. To block the signals would
-    not do, since other threads take them, and the process would inherit that.
+    A handler may run between any two instructions of the main thread, even between the
+    start of a process and the assignment of it, and then nothing would end the process.
+    Blocking the signals is not enough: other threads receive them, and the process
+    would inherit the mask.
     """
     came: list[int] = []
 

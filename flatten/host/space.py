@@ -1,8 +1,8 @@
-"""Room in a file, asked for and given back a stretch at a time.
+"""Reserve and free ranges of space in a file.
 
-Reference: xfsctl(3), XFS_IOC_RESVSP64 and XFS_IOC_UNRESVSP64, which Linux answers for
-every file system that has fallocate(2); Python has no fallocate, and posix_fallocate(3)
-writes all blocks where the file system has none.
+Reference: xfsctl(3), XFS_IOC_RESVSP64 and XFS_IOC_UNRESVSP64, which Linux supports for
+every file system with fallocate(2). Python has no fallocate, and posix_fallocate(3)
+writes all blocks if the file system does not support it.
 """
 
 import errno
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
 _RESERVE: Final = 0x40305828  # FS_IOC_RESVSP
-_GIVE_BACK: Final = 0x4030582B  # FS_IOC_UNRESVSP64, of Linux 5.6 and on
+_GIVE_BACK: Final = 0x4030582B  # FS_IOC_UNRESVSP64, since Linux 5.6
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _SPACE: Final = struct.Struct("@hhqqiI4i")  # struct space_resv, of linux/falloc.h
 
 
 def reserve(descriptor: int, size: int, name: str) -> None:
-    """Ask the file system for all the room that a new file will take.
+    """Reserve all the space that a new file will take.
 
-    Finding it at once is cheaper than block by block as it is written: on ext4 a copy
-    of 3 GB takes a third less time (bench/micro/reserve.py). The file's size does not
-    change. Where the file system cannot do that, nothing is done.
+    One allocation is cheaper than one per block written: on ext4 a copy of 3 GB takes a
+    third less time (bench/micro/reserve.py). The file's size does not change. If the
+    file system does not support this, nothing is done.
 
     Raises:
-        FlattenError: There is not enough room.
+        FlattenError: There is not enough space.
     """
     try:
         _ask(_RESERVE, descriptor, 0, size)
@@ -42,9 +42,9 @@ def reserve(descriptor: int, size: int, name: str) -> None:
 
 
 def give_back(descriptor: int, start: int, size: int) -> None:
-    """Free the pages of a file in memory that are wholly in a stretch.
+    """Free the memory pages of an in-memory file that are entirely within a range.
 
-    Where the kernel cannot do that, nothing is done.
+    If the kernel does not support this, nothing is done.
     """
     first, behind = -(-start // _PAGE) * _PAGE, (start + size) // _PAGE * _PAGE
     if first < behind:
@@ -53,20 +53,20 @@ def give_back(descriptor: int, start: int, size: int) -> None:
 
 
 class Freeing:
-    """A thread that gives back stretches of files in memory, one after the other.
+    """A thread that frees ranges of in-memory files, one after another.
 
-    Freeing pages takes half as long as copying them. The thread is started in the
-    process that has the first one to give back, so forking before that is safe.
+    Freeing pages takes half as long as copying them. The thread is started with the
+    first range to free, in the process that frees it, so forking before that is safe.
     """
 
     def __init__(self) -> None:
-        """Start no thread yet."""
+        """Prepare, without starting the thread yet."""
         self._todo: SimpleQueue[tuple[int, int, int] | None] | None = None
         self._thread: threading.Thread | None = None
         self._stopped = False
 
     def give_back(self, descriptor: int, start: int, size: int) -> None:
-        """Free what ``give_back`` frees, soon; the descriptor must stay open."""
+        """Schedule ``give_back`` for a range; the descriptor must stay open."""
         if self._todo is None:
             from queue import SimpleQueue  # noqa: PLC0415 - 2 ms, seldom needed
 
@@ -74,24 +74,24 @@ class Freeing:
             self._thread = threading.Thread(target=self._run, daemon=True)
             with suppress(
                 RuntimeError
-            ):  # no more threads: all stays until it is closed
+            ):  # no more threads: the memory is freed on closing
                 self._thread.start()
         self._todo.put((descriptor, start, size))
 
     def finish(self) -> None:
-        """Wait until all is given back."""
+        """Wait until all scheduled ranges are freed."""
         if self._todo is not None and self._thread is not None:
             self._todo.put(None)
-            with suppress(RuntimeError):  # it could not be started
+            with suppress(RuntimeError):  # the thread could not be started
                 self._thread.join()
 
     def stop(self) -> None:
-        """Leave the rest to those who close the files."""
+        """Stop; the remaining ranges are freed when their files are closed."""
         self._stopped = True
         self.finish()
 
     def _run(self) -> None:
-        assert self._todo is not None, "it is made before the thread"
+        assert self._todo is not None, "the queue is created before the thread"
         while (stretch := self._todo.get()) is not None:
             if not self._stopped:
                 give_back(*stretch)

@@ -1,21 +1,21 @@
-"""Spools: what comes once and is needed again, kept while threads fill it.
+"""Spools: keep the bytes of one-time streams for random access; threads fill them.
 
-A compressed layer, inflated, or an archive from a pipe.
+The streams are inflated layers, and archives from a pipe.
 
-**The strategy** for compressed layers, all of it here: each is inflated once, two or
-more at a time, in threads ahead of the indexing, into files without a name: in memory
-(memfd) up to a budget, in $TMPDIR from there on. So readers, and the kernel that copies
-from them to the output, have descriptors as of any file. Measured on 2 cores, 0.7 GB of
-gzip to 2.9 GB in 9 layers, inflated and written out again, without any index: into
-memory of the process 10.6 s of CPU, as each page of it faults; into a memfd 7.0 s;
-``igzip -dc`` of them in turn, which keeps nothing, 5.7 s. Inflating twice costs 3.9 s
-more than that, a scratch file on a disk as much, and the disk's time. Chunks of zeros
-take no memory, so gigabytes of them do not either.
+**The strategy** for compressed layers is entirely in this module. Each layer is
+inflated once, two or more at a time, in threads that run ahead of the indexing, into
+unnamed files: in memory (memfd) up to a budget, then in $TMPDIR. So readers, and the
+kernel when it copies to the output, use descriptors as of any file. Measured on 2
+cores with 9 layers (0.7 GB of gzip, 2.9 GB inflated), inflated and written out without
+an index: 10.6 s of CPU into memory of the process, as each page faults; 7.0 s into a
+memfd; 5.7 s for ``igzip -dc`` of one after another, which keeps nothing. Inflating
+twice costs 3.9 s more than that; a scratch file costs as much, and the disk's time.
+Chunks of zeros take no memory, so gigabytes of them do not either.
 
-Each chunk is hashed as it comes, while the processor's cache holds it: reading all of
-it again for that took 0.5 s for 3 GB. And what has been written is given back at once,
-so that the output takes the same pages: untouched ones cost a virtual machine 0.4 to
-1 s a gigabyte more, and no thread need free them all at the end.
+Each chunk is hashed as it arrives, while it is in the processor's cache: reading 3 GB
+again for that took 0.5 s. Bytes that have been written are freed immediately, so that
+the output reuses the same pages: fresh pages cost a virtual machine 0.4 to 1 s more per
+gigabyte, and no thread has to free all pages at the end.
 """
 
 import hashlib
@@ -36,12 +36,12 @@ from .space import Freeing
 
 _ZERO_CHUNK: Final = bytes(CHUNK)
 RATIO_COUNTS_FROM: Final = 1 << 30
-SWITCH: Final = 0.0005  # seconds; Python's own default is ten times as long
+SWITCH: Final = 0.0005  # seconds; Python's default is ten times as long
 
 
 @contextmanager
 def taking_turns() -> Iterator[None]:
-    """Let threads switch often, as those that inflate and hash wait for it often."""
+    """Shorten the interpreter's switch interval while threads inflate and hash."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(min(before, SWITCH))
     try:
@@ -51,7 +51,7 @@ def taking_turns() -> Iterator[None]:
 
 
 class _Store:
-    """A file without a name, that bytes are appended to: a memfd, or on a disk."""
+    """An unnamed append-only file: a memfd, or a temporary file on disk."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -59,7 +59,7 @@ class _Store:
         self._lock = threading.Lock()
 
     def append(self, chunk: bytes) -> int:
-        """Write a chunk to the end; return where it begins."""
+        """Append a chunk; return its offset."""
         with self._lock:
             start = self._end
             self._end += len(chunk)
@@ -72,36 +72,36 @@ class _Store:
 
 AHEAD: Final = 1 << 22
 _NOBODY: Final = 1 << 62
-_ZEROS: Final = -1  # in place of a descriptor: bytes that are kept nowhere
+_ZEROS: Final = -1  # instead of a descriptor: zeros, which are not stored
 _Extent = tuple[int, int, int]
 
 
 class Spool:
-    """Bytes that come once, in chunks, and are then read at offsets, by any thread.
+    """Bytes that arrive once, in chunks, for random access by any thread.
 
-    Readers wait for what is not there yet. What went wrong while filling is raised
-    to them.
+    Readers wait for bytes that have not arrived yet. An error while filling is raised
+    in the readers.
 
     Attributes:
         where: Its name in messages.
     """
 
     def __init__(self, pool: "Pool", where: str, *, hashed: bool = False) -> None:
-        """Make an empty spool, filled by ``pool``."""
+        """Create an empty spool that ``pool`` fills."""
         self.where = where
         self._hash = hashlib.sha256() if hashed else None
         self._pool = pool
         self._memory = pool.memory()
-        self._length = 0  # grows after the extents do
-        self._starts: list[int] = []  # of extents: where they begin,
-        self._places: list[tuple[int, int]] = []  # and the descriptor and offset
+        self._length = 0  # updated after the extents
+        self._starts: list[int] = []  # offsets of the extents in the stream
+        self._places: list[tuple[int, int]] = []  # and their (descriptor, offset)
         self._done = False
         self._error: FlattenError | None = None
         self._changed = threading.Condition()
-        self._wanted = _NOBODY  # the length that a waiting reader is told of
+        self._wanted = _NOBODY  # the length at which waiting readers are notified
 
     def append(self, chunk: bytes) -> None:
-        """Add a chunk to the end."""
+        """Append a chunk."""
         if chunk[0] == 0 and chunk == _ZERO_CHUNK:
             place = _ZEROS, self._length
         else:
@@ -117,42 +117,42 @@ class Spool:
 
     @property
     def hashed(self) -> bool:
-        """Whether all that comes is hashed."""
+        """Whether the bytes are hashed as they arrive."""
         return self._hash is not None
 
     def hashing(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass on what will be appended, and hash it where that is wanted."""
+        """Pass on chunks to be appended, and hash them if the spool is hashed."""
         for chunk in chunks:
             if self._hash is not None:
                 self._hash.update(chunk)
             yield chunk
 
     def digest(self) -> str:
-        """Wait for the end, and return the SHA-256 of all, in hex.
+        """Wait for the end, and return the SHA-256 of all bytes in hex.
 
         Raises:
-            FlattenError: It ended too soon.
+            FlattenError: Filling the spool failed.
         """
-        assert self._hash is not None, "only asked where it is hashed"
+        assert self._hash is not None, "digest is only for hashed spools"
         self.size()
         return self._hash.hexdigest()
 
     def _continues(self, place: tuple[int, int]) -> bool:
-        """Say whether a place is where the last extent ends."""
+        """Return True if a place is the end of the last extent."""
         if not self._starts:
             return False
         descriptor, offset = self._places[-1]
         return place == (descriptor, offset + self._length - self._starts[-1])
 
     def finish(self, error: FlattenError | None = None) -> None:
-        """Say that nothing more comes, and why, if it is not the end."""
+        """Mark the spool as complete, or as failed with ``error``."""
         with self._changed:
             self._done = True
             self._error = error
             self._changed.notify_all()
 
     def length(self) -> int:
-        """Return how many bytes there are so far."""
+        """Return the number of bytes so far."""
         return self._length
 
     def size(self) -> int:
@@ -199,13 +199,13 @@ class Spool:
         except OSError as error:
             raise self._lost(error.strerror) from error
         if done < len(view):
-            raise self._lost("it was cut off")
+            raise self._lost("it was truncated")
 
     def _lost(self, why: str | None) -> FlattenError:
         return FlattenError(f"{self.where}: cannot read scratch space: {why}")
 
     def extent(self, offset: int) -> _Extent | None:
-        """Return a descriptor and its offset, and how much of the stream is there."""
+        """Return a descriptor, the offset in it, and the bytes of the stream there."""
         self._wait(offset + 1)
         if offset >= self._length:
             return None
@@ -213,7 +213,7 @@ class Spool:
         return None if found[0] == _ZEROS else found
 
     def origin(self, offset: int) -> None:  # noqa: ARG002 - of LayerBytes
-        """Return None: what holds the bytes does not last."""
+        """Return None: the bytes are in no permanent file."""
         return
 
     def sample(self) -> None:
@@ -221,9 +221,9 @@ class Spool:
         return
 
     def release(self, offset: int, count: int) -> None:
-        """Give back the pages of memory that lie within the bytes, soon.
+        """Schedule the memory pages that lie entirely within the range to be freed.
 
-        The pages that come next, of the output, are then the same ones.
+        The output can then reuse the same pages.
         """
         while count > 0 and self._memory is not None:
             descriptor, start, length = self._extent(offset)
@@ -233,7 +233,7 @@ class Spool:
             offset, count = offset + length, count - length
 
     def _extent(self, offset: int) -> _Extent:
-        length = self._length  # before the rest, which may grow
+        length = self._length  # read before the extents, which may grow
         at = bisect_right(self._starts, offset) - 1
         start, (descriptor, place) = self._starts[at], self._places[at]
         behind = at + 1
@@ -241,9 +241,9 @@ class Spool:
         return descriptor, place + offset - start, stop - offset
 
     def _wait(self, stop: int) -> None:
-        """Wait until there are ``stop`` bytes, or all.
+        """Wait until there are ``stop`` bytes, or the stream has ended.
 
-        Who waits does so for some more, as each time costs a switch of threads.
+        A reader waits for some more bytes, as each wait costs a thread switch.
         """
         if self._length < stop and not self._done:
             more = max(stop, self._length + AHEAD)
@@ -257,7 +257,7 @@ class Spool:
 
 @contextmanager
 def _made_ahead(chunks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
-    """Yield an iterator over the same, made by a thread, up to 8 chunks ahead."""
+    """Yield an iterator over the same chunks, read up to 8 ahead by a thread."""
     import queue  # noqa: PLC0415 - 1 ms, only where a layer is inflated
 
     made: queue.Queue[bytes | BaseException | None] = queue.Queue(8)
@@ -282,7 +282,7 @@ def _made_ahead(chunks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
     thread = threading.Thread(target=make, daemon=True)
     try:
         thread.start()
-    except RuntimeError:  # there can be no more threads
+    except RuntimeError:  # no more threads available
         yield chunks
         return
     try:
@@ -290,21 +290,21 @@ def _made_ahead(chunks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
     finally:
         stopped.set()
         with suppress(queue.Empty):
-            made.get_nowait()  # it may wait for room
+            made.get_nowait()  # the thread may be waiting for space in the queue
         thread.join()
 
 
 class Pool:
-    """Threads that fill spools, and the memory and scratch file that hold them.
+    """Threads that fill spools, and the memory and scratch files that store them.
 
     Attributes:
-        limits: What may not be passed.
+        limits: The limits to enforce.
         files: The open files of the source.
-        freeing: Frees memory that is needed no more.
+        freeing: Frees memory that is no longer needed.
     """
 
     def __init__(self, limits: Limits) -> None:
-        """Start no thread yet."""
+        """Prepare the pool, without starting threads yet."""
         self.limits = limits
         self.files: list[File] = []
         self.freeing = Freeing()
@@ -322,7 +322,7 @@ class Pool:
     def inflate(
         self, source: LayerBytes, kind: str, where: str, *, hashed: bool = False
     ) -> Spool:
-        """Return a spool that a thread fills with what ``source`` inflates to."""
+        """Return a spool that a thread fills with the inflated bytes of ``source``."""
         spool = Spool(self, where, hashed=hashed)
         with self._lock:
             self._todo.append((spool, source, kind))
@@ -360,12 +360,12 @@ class Pool:
                 )
 
     def memory(self) -> _Store | None:
-        """Return what keeps a spool's bytes in memory, as long as there is budget.
+        """Return the store in memory for a spool's bytes, or None without memfd.
 
-        There is one a thread: those that fill spools at the same time would wait for
-        each other where they wrote to the same.
+        Each thread has its own, since threads that fill spools at the same time would
+        wait for each other when writing to the same file.
         """
-        with self._lock, suppress(OSError):  # no memfd, as under some seccomp rules
+        with self._lock, suppress(OSError):  # memfd is forbidden by some seccomp rules
             at = self._spools % self._processors
             self._spools += 1
             if at == len(self._memories):
@@ -374,7 +374,7 @@ class Pool:
         return None
 
     def keep(self, chunk: bytes, memory: _Store | None) -> tuple[int, int]:
-        """Keep a chunk; return the descriptor and offset where it is."""
+        """Store a chunk; return its descriptor and offset."""
         with self._lock:
             fits = memory is not None and len(chunk) <= self._budget
             self._budget -= len(chunk) if fits else 0
@@ -383,12 +383,12 @@ class Pool:
             return store.descriptor, store.append(chunk)
         except OSError as error:
             if store is memory:
-                why = f"{error.strerror}; --memory says how much may be kept there"
+                why = f"{error.strerror}; --memory limits how much is kept there"
                 raise FlattenError(f"cannot keep data in memory: {why}") from error
             raise self._no_scratch(error) from error
 
     def _scratch_store(self) -> _Store:
-        """Return what keeps what memory does not."""
+        """Return the store on disk, for bytes beyond the memory budget."""
         import tempfile  # noqa: PLC0415 - 10 ms, only when memory is short
 
         with self._lock:
@@ -407,20 +407,20 @@ class Pool:
         folder = tempfile.tempdir or "any folder"
         return FlattenError(
             f"cannot write scratch space in {folder}: {error.strerror}; "
-            "TMPDIR says where, --memory how much goes there"
+            "set TMPDIR to another directory, or keep more in memory with --memory"
         )
 
     def check_unchanged(self) -> None:
-        """Check that nobody has written to the files since they were opened.
+        """Check that the files have not been modified since they were opened.
 
         Raises:
-            FlattenError: Somebody has.
+            FlattenError: A file was modified.
         """
         for file in self.files:
             file.check_unchanged()
 
     def close(self) -> None:
-        """Stop the threads and give back what they filled."""
+        """Stop the threads, and free the spools' memory and scratch files."""
         self._closed = True
         with self._lock:
             self._todo.clear()
@@ -443,10 +443,10 @@ class Pool:
                 )
 
     def _hashed(self, spool: Spool, chunks: Iterator[bytes]) -> Generator[bytes]:
-        """Hash and pass on chunks; in more threads from when a processor is idle.
+        """Hash and pass on chunks, in more threads once a processor is idle.
 
-        A sole layer is then inflated by one, hashed by one and kept by one: measured
-        with chunks of 1 MiB, 7.8 s instead of 9.3 for 0.7 GB of gzip, all in all.
+        A single layer is then inflated, hashed and stored by one thread each: 7.8 s
+        instead of 9.3 in total for 0.7 GB of gzip, measured with chunks of 1 MiB.
         """
         for chunk in spool.hashing(chunks):
             yield chunk
@@ -458,12 +458,12 @@ class Pool:
                     yield from rest
 
     def _has_spare(self) -> bool:
-        """Say whether fewer layers are being inflated than there are processors."""
+        """Return True if fewer layers are being inflated than there are processors."""
         with self._lock:
             return not self._todo and len(self._threads) < self._processors
 
     def _run(self) -> None:
-        """Fill one spool after the other, in the order of asking."""
+        """Fill one spool after another, in the order of the requests."""
         while True:
             with self._lock:
                 if not self._todo:
@@ -480,6 +480,6 @@ class Pool:
                 spool.finish(FlattenError(f"{spool.where}: cannot inflate: {error!r}"))
             else:
                 closed = (
-                    FlattenError(f"{spool.where}: given up") if self._closed else None
+                    FlattenError(f"{spool.where}: cancelled") if self._closed else None
                 )
                 spool.finish(closed)

@@ -1,1 +1,1 @@
-"""An image and its layers: where their bytes come from, history, digests."""
+"""The image model: layers and the source of their bytes, history, digests."""

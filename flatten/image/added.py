@@ -1,8 +1,8 @@
-"""Files of the host that go into a tree: a layer that is made of them.
+"""Build a layer from host files that are added to a tree.
 
-It holds what a HOSTPATH is, below the PATH that is given for it; parents of PATH are
-made where the tree has none. All is owned by root, since owners of a build machine
-mean nothing elsewhere, and has the host's modes and mtimes; xattrs are left out.
+The layer has the file or directory at HOSTPATH under its PATH; missing parents of PATH
+are created. Everything is owned by root, since the owners of a build machine mean
+nothing elsewhere, and keeps the host's modes and mtimes. xattrs are left out.
 """
 
 import os
@@ -30,10 +30,10 @@ _KINDS: Final = {
 
 
 def parse_addition(text: str) -> Addition:
-    """Read ``HOSTPATH:PATH``; a PATH that ends in a slash is a directory to put it in.
+    """Parse ``HOSTPATH:PATH``; a PATH with a trailing slash is a directory to add to.
 
     Raises:
-        UsageError: It is none, or PATH leaves the root or is a whiteout.
+        UsageError: The text is not valid, or PATH leaves the root or is a whiteout.
 
     >>> parse_addition("build/init:/sbin/")
     ('build/init', b'sbin/init')
@@ -45,19 +45,19 @@ def parse_addition(text: str) -> Addition:
         path += os.path.basename(os.path.abspath(host))
     parts = [part for part in os.fsencode(path).split(b"/") if part not in (b"", b".")]
     if b".." in parts or any(map(whiteout.is_mark, parts)):
-        raise UsageError(f"{quoted(text)}: no name in a tree")
+        raise UsageError(f"{quoted(text)}: not a valid path in a tree")
     return host, b"/".join(parts)
 
 
 def added_layer(
     additions: Sequence[Addition], limits: Limits, resources: ExitStack
 ) -> AssembledLayer:
-    """Return the layer that puts files of the host into a tree.
+    """Return the layer that adds host files to a tree.
 
     Args:
-        additions: What and where; later ones go over earlier ones.
-        limits: What they may cost.
-        resources: Closes the directories of the host.
+        additions: The host files and their paths; later ones replace earlier ones.
+        limits: Limits on the resources that they may take.
+        resources: Closes the host directories.
     """
 
     def build() -> Assembly:
@@ -73,7 +73,7 @@ def added_layer(
 
 
 def _add(assembly: Assembly, host: str, path: bytes, resources: ExitStack) -> None:
-    """Add a file, or a directory with all below it; a symlink is followed here only."""
+    """Add a file or a directory tree; only a symlink at ``host`` itself is followed."""
     real = os.path.realpath(host)
     directory = os.path.isdir(real)
     start = b"" if directory else os.fsencode(os.path.basename(real))
@@ -84,14 +84,14 @@ def _add(assembly: Assembly, host: str, path: bytes, resources: ExitStack) -> No
         for name, status in _walk(tree, start):
             parts = (path, name.removeprefix(start).lstrip(b"/"))
             below = b"/".join(filter(None, parts))
-            if below:  # the root stays as it is
+            if below:  # the root keeps its own metadata
                 _add_member(assembly, tree, number, name, below, status)
     except OSError as error:
         raise FlattenError(f"{quoted(host)}: {error.strerror}") from error
 
 
 def _walk(tree: Beneath, start: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Yield a path and all below it, parents first."""
+    """Yield a path and everything below it, parents first."""
     todo = [start]
     while todo:
         path = todo.pop()
@@ -113,9 +113,9 @@ def _add_member(  # noqa: PLR0913, PLR0917 - what one member needs
     kind = _KINDS.get(stat.S_IFMT(status.st_mode))
     shown = quoted(f"{tree.name}/{os.fsdecode(name)}")
     if kind is None:
-        raise UsageError(f"--add {shown}: neither a file, a directory nor a symlink")
+        raise UsageError(f"--add {shown}: not a file, directory or symlink")
     if whiteout.is_mark(path.rpartition(b"/")[2]):
-        raise UsageError(f"--add {shown}: a name that would remove another")
+        raise UsageError(f"--add {shown}: the name is a whiteout")
     size = status.st_size if kind == FILE else 0
     assembly.add_bytes(
         gnu_member(

@@ -1,8 +1,8 @@
-"""A tar stream put together, while it is read, from bytes and files of the host.
+"""Assemble a tar stream, as it is read, from encoded bytes and host files.
 
-A layer that lies on a disk as a directory becomes the tar that it came from: its
-headers and padding are held here, the contents are read from the files. So there is
-one engine for archives and disks.
+A layer that is stored as a directory becomes the tar that it was unpacked from: headers
+and padding are kept here, contents are read from the files. So archives and engine
+roots are read by the same code.
 """
 
 import os
@@ -26,58 +26,59 @@ from .image import Place
 
 MAX_TREES: Final = 1 << 16
 _UNKNOWN: Final = -1
-_LARGE: Final = 1 << 18  # bytes of a content whose file shows what can be shared
+_LARGE: Final = 1 << 18  # bytes of a content whose file is used to test for sharing
 _CRC_STEP: Final = 1 << 20
 
 _Content = Callable[[int, int, memoryview], None]
-"""Fills a view with a part of a content: its number, how much to skip, the view."""
+"""Fills a view with part of a content: its number, the bytes to skip, the view."""
 
 
 class Assembly:
-    """Encoded bytes and contents of files, in turn: a layer's bytes.
+    """A layer's bytes: alternating encoded bytes and contents of files.
 
-    A content is a row of columns. Encoded bytes lie one after another in a spool, so
-    they count against ``--memory``. Once it is finished, any thread may read.
+    Contents are rows of columns. Encoded bytes are stored consecutively in a spool, so
+    they count against ``--memory``. Once it is finished, all threads may read it.
 
     Attributes:
         where: Its name in messages.
     """
 
     def __init__(self, pool: Pool, where: str, packed: int = 0) -> None:
-        """Begin an empty stream.
+        """Create an empty stream.
 
         Args:
-            pool: What holds the encoded bytes.
+            pool: The pool that holds the encoded bytes.
             where: The stream's name in messages.
-            packed: How many compressed bytes it is made from, if any: the limit of
-                what they may inflate to counts.
+            packed: Number of compressed bytes that it is made from, if any, for the
+                limit on the inflation ratio.
         """
         self.where = where
         self._pool = pool
         self._packed = packed
         self._encoded = Spool(pool, where)
-        self._pending = bytearray()  # of encoded bytes, not in the spool yet
+        self._pending = bytearray()  # encoded bytes that are not in the spool yet
         self._trees: list[Beneath | str] = []
         self._names = bytearray()
-        # A content: where it begins and ends in the stream, and among the encoded
-        # bytes; where its name ends; its tree; its CRC-64, if that is known.
+        # Columns of contents: start and end in the stream, and position in the encoded
+        # bytes; end of the name; tree; CRC-64, if known.
         self._starts = array("q")
         self._ends = array("q")
         self._places = array("q")
         self._name_ends = array("q")
         self._tree = array("H")
         self._crcs = array("Q")
-        self._parts: dict[int, tuple[int, int]] = {}  # where a part starts, of how much
+        self._parts: dict[int, tuple[int, int]] = {}  # start in a file; size of that
         self._size = 0
-        self._contents = 0  # bytes of all of them
-        self._held = _UNKNOWN, _UNKNOWN  # the content that extent opened last
+        self._contents = 0  # bytes of all contents
+        self._held = _UNKNOWN, _UNKNOWN  # the content that ``extent`` opened last
 
-    # --- putting it together
+    # --- assembling
 
     def add_tree(self, tree: Beneath | str) -> int:
-        """Add a directory that contents come from, and return its number.
+        """Add a directory that contains contents, and return its number.
 
-        A text says why there is none; it is the error when a content is read.
+        A text gives the reason why the directory is missing; it is raised as the error
+        when a content is read.
         """
         self._trees.append(tree)
         if len(self._trees) > MAX_TREES:
@@ -85,10 +86,10 @@ class Assembly:
         return len(self._trees) - 1
 
     def add_bytes(self, data: bytes) -> None:
-        """Add encoded bytes to the end.
+        """Append encoded bytes.
 
         Raises:
-            FlattenError: A limit is passed.
+            FlattenError: A limit is exceeded.
         """
         self._pending += data
         self._size += len(data)
@@ -105,14 +106,14 @@ class Assembly:
         crc: int = 0,
         part: tuple[int, int] | None = None,
     ) -> None:
-        """Add the content of a file, which is not opened yet.
+        """Append the content of a file, which is not opened yet.
 
         Args:
-            path: Normalised, below the tree.
+            path: Its normalised path in the tree.
             size: Its length.
-            tree: Which directory it is in, as ``add_tree`` numbers them.
-            crc: Its CRC-64, to tell whether it was changed; 0 if it is not known.
-            part: Where it starts in a file that is longer, and how long that is.
+            tree: Number of its directory, from ``add_tree``.
+            crc: Its CRC-64, to detect changes; 0 if unknown.
+            part: For a part of a longer file: its start there, and the file's length.
         """
         if not size:
             return
@@ -133,7 +134,7 @@ class Assembly:
             self._parts[len(self._starts) - 1] = part
 
     def finish(self) -> None:
-        """Say that nothing more comes."""
+        """Mark the stream as complete."""
         if self._pending:
             self._pool.fill(self._encoded, [bytes(self._pending)], self._packed)
             self._pending.clear()
@@ -151,8 +152,8 @@ class Assembly:
         """Fill ``view``.
 
         Raises:
-            FormatError: The stream ends too soon, or a file is not there, or not as
-                long as it was.
+            FormatError: The stream is too short, or a file is missing or has another
+                length than recorded.
         """
         if offset + len(view) > self._size:
             raise FormatError("ends too soon", where=self.where, offset=self._size)
@@ -163,10 +164,10 @@ class Assembly:
         return self._size
 
     def extent(self, offset: int) -> tuple[int, int, int] | None:
-        """Return the descriptor of the file whose content ``offset`` is in.
+        """Return the descriptor of the file whose content contains ``offset``.
 
-        It is valid until the next call. The file has the content's length and no more
-        when it is opened.
+        It is valid until the next call. The file is checked to have exactly the
+        content's length when it is opened.
         """
         number = self._content_at(offset)
         if number == _UNKNOWN:
@@ -177,7 +178,7 @@ class Assembly:
         return self._held[1], self._place(number, offset), self._ends[number] - offset
 
     def origin(self, offset: int) -> int | None:
-        """Return where ``offset`` is in the file whose content it is in."""
+        """Return the position of ``offset`` in its content's file, or None."""
         number = self._content_at(offset)
         return None if number == _UNKNOWN else self._place(number, offset)
 
@@ -190,17 +191,17 @@ class Assembly:
         return None
 
     def release(self, offset: int, count: int) -> None:
-        """Do nothing: the files are not ours."""
+        """Do nothing: the files are not flatten's."""
 
     def close(self) -> None:
-        """Close what ``extent`` has opened; a second time does nothing."""
+        """Close the file that ``extent`` opened; a second call does nothing."""
         _, descriptor = self._held
         self._held = _UNKNOWN, _UNKNOWN
         if descriptor != _UNKNOWN:
             os.close(descriptor)
 
     def edited(self) -> Iterator[str]:
-        """Yield the files whose CRC-64 is not what is known of them."""
+        """Yield the files whose CRC-64 differs from the recorded one."""
         columns = zip(self._starts, self._ends, self._crcs, strict=True)
         for number, (start, end, known) in enumerate(columns):
             crc = 0
@@ -212,7 +213,7 @@ class Assembly:
     # --- contents
 
     def in_content(self, offset: int) -> bool:
-        """Say whether ``offset`` is in a content, not among encoded bytes."""
+        """Return True if ``offset`` is in a content, not in encoded bytes."""
         return self._content_at(offset) != _UNKNOWN
 
     def _content_at(self, offset: int) -> int:
@@ -221,14 +222,14 @@ class Assembly:
         return number if inside else _UNKNOWN
 
     def _place(self, number: int, offset: int) -> int:
-        """Return where an offset of the stream is in a content's file."""
+        """Return the position of a stream offset in a content's file."""
         start, _ = self._parts.get(number, (0, 0))
         return start + offset - self._starts[number]
 
     def fill(self, offset: int, view: memoryview, content: _Content) -> None:
-        """Fill ``view``: encoded bytes, taken in one piece, and contents among them.
+        """Fill ``view`` with encoded bytes, read in one piece, and contents.
 
-        ``content`` fills each of these; the parts are within the stream.
+        ``content`` is called to fill each content. The range is within the stream.
         """
         starts, ends = self._starts, self._ends
         stop = offset + len(view)
@@ -250,9 +251,10 @@ class Assembly:
             at = end
 
     def _encoded_at(self, offset: int, number: int) -> int:
-        """Return how many encoded bytes come before ``offset``.
+        """Return the number of encoded bytes before ``offset``.
 
-        ``number`` is of the content that ends behind it, or the count of all.
+        ``number`` is that of the first content that ends after ``offset``, or the
+        number of contents if there is none.
         """
         if number < len(self._starts):
             start, place = self._starts[number], self._places[number]
@@ -260,14 +262,14 @@ class Assembly:
         return offset - self._contents
 
     def _content(self, number: int, skip: int, view: memoryview) -> None:
-        """Read a part of a content."""
+        """Read part of a content."""
         descriptor = self._open(number)
         skip += self._parts.get(number, (0, 0))[0]
         try:
             while view:
                 done = os.preadv(descriptor, [view], skip)
                 if not done:
-                    self._changed(number, "it became shorter while it was read")
+                    self._changed(number, "it became shorter while being read")
                 skip += done
                 view = view[done:]
         except OSError as error:
@@ -276,7 +278,7 @@ class Assembly:
             os.close(descriptor)
 
     def _open(self, number: int) -> int:
-        """Open a content's file, which must be as long as it was."""
+        """Open a content's file, and check that it has the recorded length."""
         tree = self._trees[self._tree[number]]
         if isinstance(tree, str):
             raise FormatError(tree, where=self.where)
@@ -290,8 +292,8 @@ class Assembly:
         if not stat.S_ISREG(status.st_mode) or status.st_size != size:
             os.close(descriptor)
             found = f"{status.st_size:,} bytes"
-            found = found if stat.S_ISREG(status.st_mode) else "no regular file"
-            self._changed(number, f"it is {found}, the layer has {size:,} of it")
+            found = found if stat.S_ISREG(status.st_mode) else "not a regular file"
+            self._changed(number, f"it is {found}, the layer records {size:,} bytes")
         return descriptor
 
     def _path(self, number: int) -> bytes:
@@ -320,15 +322,15 @@ class Assembly:
 
 
 class Headers:
-    """An assembly as the reader of its headers needs it: contents are not read.
+    """An assembly for reading headers only: its contents are not read.
 
-    They are filled with 0xff, which no header can be made of, so that one that
-    stands in a content is an error and not missed. A read that begins in a content
-    is for it, the map of a sparse file, and is answered.
+    Contents are filled with 0xff, which no valid header has, so that a header within a
+    content gives an error instead of being missed. A read that starts in a content is
+    for the map of a sparse file, and returns the real bytes.
     """
 
     def __init__(self, assembly: Assembly) -> None:
-        """Look at an assembly."""
+        """Wrap an assembly."""
         self._assembly = assembly
 
     def read(self, offset: int, count: int) -> bytes:
@@ -346,7 +348,7 @@ class Headers:
 
 
 def _leave(_number: int, _skip: int, _view: memoryview) -> None:
-    """Leave a content as it is."""
+    """Leave a content's part of the view unchanged."""
 
 
 @dataclass(slots=True)
@@ -354,11 +356,11 @@ class AssembledLayer:
     """A layer that is assembled when it is first needed.
 
     Attributes:
-        build: Puts it together.
+        build: Assembles the layer.
         resources: Closes it.
-        digest: ``sha256:<hex>`` of what ``stored`` gives, if that is known.
-        stored: Opens another form that it is stored in too.
-        place: Where it lies.
+        digest: ``sha256:<hex>`` of the bytes of ``stored``, if known.
+        stored: Opens another stored form of the layer, if there is one.
+        place: The layer's location in an engine's root.
     """
 
     name: str
@@ -371,24 +373,24 @@ class AssembledLayer:
     _assembly: Assembly | None = field(default=None, repr=False)
 
     def open(self, *, hashed: bool = False) -> Assembly:  # noqa: ARG002 - of Layer
-        """Return the layer's bytes; they are put together at the first call."""
+        """Return the layer's bytes, assembled at the first call."""
         if self._assembly is None:
             self._assembly = self.build()
             self.resources.callback(self._assembly.close)
         return self._assembly
 
     def blob(self) -> LayerBytes:
-        """Return another form that it is stored in, or else the same."""
+        """Return the other stored form of the layer, or else the assembled bytes."""
         return self.open() if self.stored is None else self.stored()
 
     def headers(self) -> HeaderBytes:
-        """Return the bytes for reading headers, which opens no files.
+        """Return the bytes for reading headers, without opening any files.
 
-        Unless the layer is open, they are put together each time, and not kept.
+        Unless the layer is open, they are assembled on each call, and not kept.
         """
         return Headers(self._assembly or self.build())
 
     def blame(self) -> str:
-        """Say which file was edited, where that is known."""
+        """Return a message that names an edited file, or "" if none is known."""
         edited = next(self.open().edited(), None)
         return "" if edited is None else f"{quoted(edited)} was changed on disk"

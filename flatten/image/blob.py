@@ -1,4 +1,4 @@
-"""A layer that is a blob, compressed or not."""
+"""Layers that are stored as blobs, compressed or not."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from .image import Place
 
 @dataclass(slots=True)
 class BlobLayer:
-    """A layer that is a blob of some files, compressed or not.
+    """A layer that is stored as a blob, compressed or not.
 
     Attributes:
-        opener: Opens the blob: a source may have more layers than a process may
-            have open files.
-        place: Where it lies unpacked.
-        same: A layer before it that is the same blob.
+        opener: Opens the blob when it is needed: a source may have more layers than a
+            process may have open files.
+        place: Location of the unpacked layer, if any.
+        same: An earlier layer with the same blob.
     """
 
     name: str
@@ -33,7 +33,7 @@ class BlobLayer:
     _opened: LayerBytes | None = field(default=None, repr=False)
 
     def blob(self) -> LayerBytes:
-        """Return the blob, opened at the first call."""
+        """Return the blob, which is opened at the first call."""
         if self.same is not None:
             return self.same.blob()
         if self._blob is None:
@@ -50,11 +50,11 @@ class BlobLayer:
         return self._opened
 
     def headers(self) -> HeaderBytes:
-        """Return the uncompressed bytes; unless they are kept, to be read forward."""
+        """Return the uncompressed bytes; unless they are kept, read forward only."""
         if self._opened is not None:
             return self._opened
         return forward(self.blob(), self.pool.limits, self.name)
 
     def blame(self) -> str:
-        """Return "": which byte is wrong cannot be said."""
+        """Return "": a blob cannot tell which of its bytes is wrong."""
         return ""

@@ -1,4 +1,4 @@
-"""Chain ids: a layer with all layers below it, as one digest.
+"""Chain ids: digests that identify a layer together with all layers below it.
 
 Reference: OCI image-spec, config.md, "Layer ChainID".
 """
@@ -12,8 +12,7 @@ from .image import Layer
 def chain_ids(promised: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield the chain id (hex) and the diff_id of each layer, oldest first.
 
-    Docker and containerd call a layer so, with all below it: OCI image-spec config.md,
-    "Layer ChainID".
+    Docker and containerd identify a layer and the layers below it by its chain id.
     """
     chain = ""
     for diff_id in promised:
@@ -23,7 +22,7 @@ def chain_ids(promised: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def layer_chains(layers: Sequence[Layer]) -> list[str | None]:
-    """Return the chain id of each layer, None from one on whose diff_id is unknown."""
+    """Return each layer's chain id, or None from the first unknown diff_id on."""
     known: list[str] = []
     for layer in layers:
         if layer.diff_id is None:

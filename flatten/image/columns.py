@@ -1,4 +1,4 @@
-"""The rows of one layer, apart from those of an image: to be sent, or kept."""
+"""The rows of one layer, separate from its image, for sending or storing them."""
 
 from array import array
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from ..tar.members import Allowance, Column, Extra, Members, Owner
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The members of a layer, with numbers from 0; a column a field, as in ``Members``.
+    """The members of a layer, numbered from 0, in columns as in ``Members``.
 
     Attributes:
-        owner_table: Those that the layer has, in the order of appearance.
+        owner_table: The owners in the layer, in order of first appearance.
     """
 
     paths: list[bytes]
@@ -51,15 +51,15 @@ class Rows:
         )
 
     def append(self, where: str, position: int, into: Members) -> LayerIndex:
-        """Append the rows to others, and return the layer's index.
+        """Append the rows to ``into``, and return the layer's index.
 
         Args:
             where: The layer's name in messages.
-            position: The layer's, in its image.
-            into: Gets the members.
+            position: The layer's position in its image.
+            into: Receives the members.
 
         Raises:
-            FormatError: There would be too many, or too much in them.
+            FormatError: There would be too many members, or too much data in them.
         """
         into.check_limit(len(self.paths), where=where)
         self._charge(into.allowance, where)
@@ -77,7 +77,7 @@ class Rows:
         return LayerIndex(where, first, self.paths, self.removals, aside)
 
     def _charge(self, allowance: Allowance, where: str) -> None:
-        """Count what the rows take beside the columns."""
+        """Charge the allowance for the rows' data outside the columns."""
         try:
             for path in self.paths:
                 if len(path) > Allowance.FREE:

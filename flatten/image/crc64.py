@@ -1,9 +1,9 @@
-"""CRC-64/ISO, with which tar-split remembers contents; at hundreds of MB/s.
+"""CRC-64/ISO, which tar-split records for contents; computed at hundreds of MB/s.
 
-Python has no fast one of this polynomial, x^64 + x^4 + x^3 + x + 1, but the
-polynomial is so sparse that long numbers can do it: x^64m is x^4m + x^3m + x^m + 1
-whenever m is a power of two, so the first bits of a message are folded into later
-ones with four shifts, a large part of it at once.
+Python has no fast CRC for this polynomial, x^64 + x^4 + x^3 + x + 1. But the polynomial
+is so sparse that long integers suffice: x^64m is x^4m + x^3m + x^m + 1 if m is a power
+of two, so the first bits of a message are folded into later ones with four shifts, a
+large part at a time.
 
 Reference: ISO 3309; Go hash/crc64, ``crc64.ISO``.
 """
@@ -14,7 +14,7 @@ _ONES: Final = (1 << 64) - 1
 
 
 def crc64(data: bytes, crc: int = 0) -> int:
-    """Return the CRC-64 of ``data``, or of what ``crc`` is of and ``data`` behind it.
+    """Return the CRC-64 of ``data``, continuing from ``crc`` of the data before it.
 
     >>> hex(crc64(b"123456789")), crc64(b"56789", crc64(b"1234")) == crc64(b"123456789")
     ('0xb90956c775a41001', True)

@@ -1,12 +1,13 @@
-"""A layer's directory to the layer tar that says the same, to be read by ``read_tar``.
+"""Convert a layer's directory to an equivalent layer tar, for the tar reader.
 
-For layers of which only the directory is left: containers' own, and images whose
-record of tar-split is lost. How union file systems spell removals ends here; what
-overlay has moved (``redirect``) or left below (``metacopy``) is put in place.
+This is for layers that only exist as a directory: those of containers, and of images
+whose tar-split record is lost. The marks of union file systems are translated to
+whiteouts, and files that overlay moved (``redirect``) or left in a lower layer
+(``metacopy``) are put in place.
 
-A directory does not tell all that the layer's tar did: which directories it listed,
-the order, xattrs that the driver dropped. POSIX ACLs and SELinux labels on a disk are
-the host's, and left out, as docker does.
+A directory lacks some information of the layer's tar: which directories it listed, the
+order, xattrs that the driver dropped. POSIX ACLs and SELinux labels on a disk belong to
+the host and are left out, as docker does.
 """
 
 import os
@@ -45,34 +46,34 @@ _KINDS: Final = {
     stat.S_IFDIR: DIRECTORY,
     stat.S_IFIFO: FIFO,
 }
-_LARGE_HOLE: Final = 1 << 20  # bytes; smaller ones are written as zeros
+_LARGE_HOLE: Final = 1 << 20  # bytes; smaller holes are written as zeros
 _CAPABILITY: Final = b"security.capability"
 _KEPT: Final = (b"user.", b"trusted.", _CAPABILITY)
 _ACL: Final = b"system.posix_acl_"
 _XATTR: Final = b"SCHILY.xattr."
 
 _Key = tuple[int, int, int]
-"""An inode: its layer, device and number."""
+"""Key of an inode: its layer, device and number."""
 
 _Todo = tuple[bytes, list[Node], bool]
-"""A directory to be written: its path, the nodes that make it, whether it is alone."""
+"""A directory to write: its path, the nodes merged in it, and whether it is alone."""
 
 Owners = Callable[[int], int]
-"""Turns an id on the disk into the one in the image."""
+"""Converts an id on the disk to the id in the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How directories are read.
+    """Settings for reading directories.
 
     Attributes:
-        pool: What holds the headers.
+        pool: The pool that holds the headers.
         where: The layer's name in messages.
-        style: Which marks there may be.
-        warnings: Receives a sentence for each kind of loss.
-        trusted: They may be in xattrs that only root sees.
-        uid: Turns a uid on the disk into the image's.
-        gid: Likewise.
+        style: The kinds of marks that may occur.
+        warnings: Receives one sentence for each kind of loss.
+        trusted: Whether marks may be in xattrs that only root can see.
+        uid: Converts a uid on the disk to the image's.
+        gid: Converts a gid on the disk to the image's.
     """
 
     pool: Pool
@@ -85,32 +86,32 @@ class Reading:
 
 
 def walk(trees: Sequence[Beneath], reading: Reading) -> Assembly:
-    """Return the tar of a layer that is a directory.
+    """Return the tar of a layer that is stored as a directory.
 
     Args:
-        trees: The layer's directory, and those of the layers below it, nearest first:
-            what was moved there is put in its place.
-        reading: How.
+        trees: The directory of the layer, and those of the layers below it, nearest
+            first; files that overlay moved from there are put in place.
+        reading: The settings.
 
     Raises:
-        FlattenError: Something cannot be read.
-        FormatError: A content that is below is not there.
+        FlattenError: A file cannot be read.
+        FormatError: A content that should be in a lower layer is missing.
     """
     if reading.style.attributes and reading.trusted and not sees_trusted():
         raise FlattenError(
             f"{reading.where}: {quoted(trees[0].name)} may have overlay's marks in "
-            "trusted xattrs, which only root sees (CAP_SYS_ADMIN): deleted files "
-            "would come back; read it as root"
+            "trusted xattrs, which only root can see (CAP_SYS_ADMIN); without them "
+            "deleted files would reappear; read it as root"
         )
     writer = _Writer(trees, reading)
     return writer.layer(writer.all)
 
 
 def changes(lower: Beneath, upper: Beneath, reading: Reading) -> Assembly:
-    """Return the tar of what a full tree has, and has not, that another has.
+    """Return a layer tar of the changes from one full tree to another.
 
-    A file counts as changed as docker's drivers without marks see it: by type, mode,
-    owner, device, capability, size and mtime. Of directories the mtime counts too.
+    As in docker's drivers without marks, a file is changed if its type, mode, owner,
+    device, capability, size or mtime differs. This includes the mtimes of directories.
 
     Reference: moby pkg/archive/changes.go.
     """
@@ -127,13 +128,13 @@ class _Writer:
         self._out = Assembly(reading.pool, reading.where)
         for tree in trees:
             self._out.add_tree(tree)
-        self._first: dict[_Key, bytes] = {}  # the first name of each hard link
-        self._linked: dict[_Key, set[bytes]] = {}  # and all that were written
-        self._counts: dict[_Key, int] = {}  # and how many there are
+        self._first: dict[_Key, bytes] = {}  # the first name of each hard-linked inode
+        self._linked: dict[_Key, set[bytes]] = {}  # its names that were written
+        self._counts: dict[_Key, int] = {}  # its number of names
         self._lost: dict[str, int] = {}
 
     def layer(self, write: Callable[[], None]) -> Assembly:
-        """Return what is written, as a whole tar."""
+        """Call ``write``, and return the complete tar."""
         try:
             write()
         except ValueError as error:
@@ -152,10 +153,10 @@ class _Writer:
         return self._out
 
     def all(self) -> None:
-        """Write the root, and directory by directory what is in it.
+        """Write the root, then the contents of one directory after another.
 
-        A directory that stands alone is this layer's part of one: the layers below
-        are merged with it later. Others are written with all that they show.
+        A directory that is alone is only this layer's part of it; the layers below are
+        merged with it later. Others are written with everything visible in them.
         """
         (root, *_) = self._union.root()
         self._member(b"./", root)
@@ -168,9 +169,9 @@ class _Writer:
         self._link_rest()
 
     def _link_rest(self) -> None:
-        """Link to what was moved here from layers below its other names.
+        """Link the other names of inodes that were moved here from lower layers.
 
-        They may be anywhere: the layers below have them, and would keep them apart.
+        They may be anywhere in the lower layers, and would become separate files.
         """
         apart = {
             key: names
@@ -188,7 +189,7 @@ class _Writer:
                     self._member(here, found[0])
 
     def _own(self, path: bytes, directories: list[Node]) -> list[_Todo]:
-        """Write what this layer's part of a directory has, marks too."""
+        """Write this layer's part of a directory, including its marks."""
         union, (directory,) = self._union, directories
         if union.is_opaque(directory):
             self._mark(whiteout.emptying(path))
@@ -199,7 +200,7 @@ class _Writer:
         for name in names:
             node = union.node(0, join(directory.path, name))
             if node is None:
-                continue  # it went away
+                continue  # deleted in the meantime
             here = join(path, name)
             if union.is_whiteout(node, directory):
                 self._mark(whiteout.hiding(here))
@@ -215,14 +216,14 @@ class _Writer:
         return below
 
     def _merged(self, path: bytes, directories: list[Node]) -> list[_Todo]:
-        """Write what merged directories show."""
+        """Write the visible entries of merged directories."""
         below: list[_Todo] = []
         for name, found in self._listed(directories):
             self._show(join(path, name), found, below)
         return below
 
     def _listed(self, directories: list[Node]) -> Iterator[tuple[bytes, list[Node]]]:
-        """Yield what merged directories show, by name."""
+        """Yield the visible entries of merged directories, sorted by name."""
         names: dict[bytes, None] = {}
         for directory in directories:
             if directory.is_directory():
@@ -233,21 +234,21 @@ class _Writer:
                 yield name, found
 
     def _show(self, path: bytes, found: list[Node], below: list[_Todo]) -> None:
-        """Write what is found under a path: the first node, with the last's content."""
+        """Write the entry at a path: the first node, with the content of the last."""
         if found[0].is_directory():
             self._member(path, found[0])
             below.append((path, found, False))
             return
         if self._union.is_metacopy(found[-1]):
             raise FormatError(
-                f"the content of {quoted(path)} is in a layer below (metacopy), and "
-                "is not there",
+                f"the content of {quoted(path)} should be in a layer below (metacopy), "
+                "but is missing",
                 where=self._reading.where,
             )
         self._member(path, found[0], found[-1])
 
     def differences(self) -> None:
-        """Write what the first tree has otherwise than the second."""
+        """Write the differences of the first tree from the second."""
         todo = [b""]
         root, old = self._union.root()
         if _differ(root, old):
@@ -271,19 +272,19 @@ class _Writer:
         return [] if node is None or not node.is_directory() else self._names(node)[0]
 
     def _compare(self, path: bytes, node: Node) -> None:
-        """Write a member if it is not as it was."""
+        """Write a member if it has changed."""
         old = self._union.node(1, path)
         key = _key(node)
         if old is None or _differ(node, old) or key in self._linked:
             self._member(path, node)
         elif node.status.st_nlink > 1 and not node.is_directory():
-            self._first.setdefault(key, path)  # new names of it link to this one
+            self._first.setdefault(key, path)  # its new names link to this one
 
     def _names(self, directory: Node) -> tuple[list[bytes], list[bytes]]:
         names, hidden = self._union.names(directory)
         ordinary = [name for name in names if not whiteout.is_mark(name)]
         if len(ordinary) < len(names):
-            self._lose("names that a layer cannot have are left out",
+            self._lose("names that are not valid in a layer are left out",
                        len(names) - len(ordinary))  # fmt: skip
         return ordinary, hidden
 
@@ -293,17 +294,17 @@ class _Writer:
     # --- members
 
     def _mark(self, path: bytes) -> None:
-        """Write an empty file that removes something."""
+        """Write a whiteout or opaque mark: an empty file."""
         self._out.add_bytes(
             write_header.posix_member(path, FILE, owner=(0, 0, 0), size=0, mtime=0)
         )
 
     def _member(self, path: bytes, node: Node, content: Node | None = None) -> None:
-        """Write a member; its content is that of another node, if one is given."""
+        """Write a member, with the content of another node if one is given."""
         status = node.status
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
-            self._lose("sockets are left out, a tar cannot hold them")
+            self._lose("sockets are left out, as a tar cannot contain them")
             return
         key = _key(node)
         first = self._first.get(key)
@@ -337,12 +338,12 @@ class _Writer:
         self._out.add_bytes(bytes(-self._out.size() % BLOCK_SIZE))
 
     def _sparse(self, node: Node, size: int) -> SparseMap | None:
-        """Return where a file has data, if it has large holes."""
+        """Return a file's data regions if it has large holes, else None."""
         if size - 512 * node.status.st_blocks < _LARGE_HOLE:
             return None
         regions = self._union.trees[node.layer].regions(node.path, size)
         stored = sum(length for _, length in regions)
-        with suppress(ValueError):  # of blocks that no tar can say
+        with suppress(ValueError):  # regions that a sparse tar member cannot express
             return sparse_map(regions, size, stored)
         return None
 
@@ -350,7 +351,7 @@ class _Writer:
         return self._union.trees[node.layer].link(node.path)
 
     def _extra(self, node: Node, sparse: SparseMap | None) -> Extra:
-        """Return what few members have."""
+        """Return the fields that few members have."""
         records = []
         for name, value in sorted(node.xattrs.items()):
             if name.startswith(_ACL):
@@ -376,7 +377,7 @@ def _key(node: Node) -> _Key:
 
 
 def _differ(node: Node, old: Node) -> bool:
-    """Say whether a member has changed."""
+    """Return True if a member has changed."""
     new_status, old_status = node.status, old.status
     names = ["st_mode", "st_uid", "st_gid", "st_rdev", "st_mtime_ns"]
     names += [] if node.is_directory() else ["st_size"]
@@ -386,10 +387,10 @@ def _differ(node: Node, old: Node) -> bool:
 
 
 def _capability(value: bytes) -> bytes:
-    """Return a file capability without the user that it is for.
+    """Return a file capability without the root uid of its user namespace.
 
-    In a user's namespace it has that user's id behind it (revision 3), which means
-    nothing elsewhere. Reference: capabilities(7); moby pkg/archive/archive.go, v28.
+    In a user namespace it ends in that uid (revision 3), which means nothing elsewhere.
+    Reference: capabilities(7); moby pkg/archive/archive.go, v28.
     """
     if len(value) == 24 and value[3] == 3:
         return value[:3] + b"\x02" + value[4:20]

@@ -1,9 +1,9 @@
-"""An image's history and its layers: steps, points in it, kinship. No I/O.
+"""An image's history: its steps, their layers, and images cut at a step. No I/O.
 
-A *step* is an entry of the config's history, numbered from 1, oldest first; one that is
-not empty made the next layer. That holds where there are as many such steps as layers:
-images that were squashed, or made by other means, may say something else, and then a
-step cannot be told from a layer.
+A *step* is an entry of the config's history, numbered from 1, oldest first. Each
+non-empty step created the next layer, provided there are as many such steps as layers.
+In images that were squashed or built by other tools the numbers may differ, and then
+steps cannot be matched to layers.
 
 Reference: OCI image-spec config.md, "history"; moby image/cache/cache.go.
 """
@@ -23,7 +23,7 @@ _KEPT: Final[tuple[str, ...]] = (
     "architecture", "variant", "os", "os.version", "os.features", "author",
     "docker_version",
 )  # fmt: skip
-"""What docker takes over from an image into the config of an earlier step."""
+"""Fields that docker copies from an image's config to that of an earlier step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ class Step:
 
     Attributes:
         number: From 1, oldest first.
-        layer: Position of the layer that it made, from 0; None if it made none, or if
-            steps and layers do not agree.
-        empty: It says that it made none.
-        created: When, as written (RFC 3339), or "".
+        layer: Position of the layer that it created, from 0; None if it created none,
+            or if steps and layers do not match.
+        empty: Whether it is marked as having created no layer.
+        created: The time, as written (RFC 3339), or "".
         created_by: The command, as written, or "".
-        comment: As written, or "".
+        comment: The comment, as written, or "".
     """
 
     number: int
@@ -50,11 +50,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The steps of an image, and whether they tell of its layers.
+    """The steps of an image, and whether they match its layers.
 
     Attributes:
-        steps: Oldest first.
-        problem: Why steps and layers do not agree, or "".
+        steps: The steps, oldest first.
+        problem: Why steps and layers do not match, or "".
     """
 
     steps: tuple[Step, ...]
@@ -63,13 +63,14 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A moment in an image's making; one of the three is not None.
+    """A point in an image's history; exactly one attribute is not None.
 
     Attributes:
-        step: After that step, from 1; 0 is before all.
-        layer: After the step that made that layer, from 1; 0 is before all.
-        pattern: After the one step whose command has that in it; ``*`` in it is any
-            text.
+        step: The point after this step, from 1; 0 is before the first.
+        layer: The point after the step that created this layer, from 1; 0 is before
+            the first.
+        pattern: The point after the only step whose command contains this text, in
+            which ``*`` stands for any text.
     """
 
     step: int | None = None
@@ -81,13 +82,16 @@ def read_history(image: Image) -> History:
     """Return the steps of an image, each with its layer.
 
     Raises:
-        FormatError: The history is no list of objects with texts.
+        FormatError: The history is not a list of objects with texts.
     """
     where = f"{image.source}, config of {image.id[:12]}"
     entries = image.config.get("history")
     entries = [] if entries is None else entries
     if not isinstance(entries, list) or len(entries) > MAX_STEPS:
-        raise FormatError("history is no list, or too long a one", where=where)
+        raise FormatError(
+            f'"history" is not a list, or has more than {MAX_STEPS:,} entries',
+            where=where,
+        )
     empty = [_is_empty(entry, f"{where}, history") for entry in entries]
     problem = _problem(empty, len(image.layers))
     steps, layer = [], 0
@@ -106,12 +110,12 @@ def read_history(image: Image) -> History:
 
 
 def _is_empty(entry: object, where: str) -> bool:
-    """Say whether a step made no layer; check all that is read of it."""
+    """Return True if a step created no layer; check the fields that are used."""
     if not isinstance(entry, dict):
-        raise FormatError("a step that is no object", where=where)
+        raise FormatError("a step is not an object", where=where)
     for key in ("created", "created_by", "comment"):
         if not isinstance(entry.get(key) or "", str):
-            raise FormatError(f"{key} of a step is no text", where=where)
+            raise FormatError(f"{key} of a step is not a string", where=where)
     return bool(entry.get("empty_layer"))
 
 
@@ -124,21 +128,19 @@ def _problem(empty: Sequence[bool], layers: int) -> str:
     if made == layers:
         return ""
     if not empty:
-        return f"the image has no history, and {layers:,} layers"
-    return (
-        f"the history has {made:,} steps that made a layer, the image {layers:,} layers"
-    )
+        return f"the image has {layers:,} layers, but no history"
+    return f"the history has {made:,} layer-creating steps, the image {layers:,} layers"
 
 
 def cut(image: Image, point: Point | None) -> Image:
-    """Return the image as it stood at a point, with the config it would have had.
+    """Return the image as it was at a point, with the config it would have had.
 
-    That is what docker stores for an intermediate image: history and diff_ids end
-    there, and the settings are those made until then.
+    It is the same as docker stores for an intermediate image: history and diff_ids end
+    at that point, and the settings are those made by then.
 
     Raises:
-        UsageError: There is no such step or layer, or several fit the pattern.
-        FormatError: Steps and layers do not agree, and the point is a step.
+        UsageError: The step or layer does not exist, or several steps match.
+        FormatError: The point is a step, but steps and layers do not match.
     """
     if point is None:
         return image
@@ -153,7 +155,7 @@ def cut(image: Image, point: Point | None) -> Image:
 
 
 def _at_layer(image: Image, history: History, layer: int) -> tuple[int | None, int]:
-    """Return the step that made a layer, if that can be told, and the layer."""
+    """Return the step that created a layer, if it is known, and the layer."""
     count = len(image.layers)
     if not 0 <= layer <= count:
         raise UsageError(f"{image.source}: no layer {layer:,}; it has {count:,}")
@@ -164,11 +166,11 @@ def _at_layer(image: Image, history: History, layer: int) -> tuple[int | None, i
 
 
 def _at_step(image: Image, history: History, point: Point) -> tuple[int, int]:
-    """Return a step, and how many layers there are after it."""
+    """Return a step, and the number of layers up to it."""
     where = image.source
     if history.problem:
         raise FormatError(
-            f"{history.problem}, so that a step has no known layer; name a layer, with "
+            f"{history.problem}; steps cannot be matched to layers; name a layer, with "
             "--at-layer N",
             where=where,
         )
@@ -185,7 +187,7 @@ def _at_step(image: Image, history: History, point: Point) -> tuple[int, int]:
 
 
 def _find(steps: Sequence[Step], pattern: str, where: str) -> int:
-    """Return the one step whose command a pattern fits."""
+    """Return the only step whose command matches a pattern."""
     regex = re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)
     found = [step for step in steps if regex.search(step.created_by)]
     if not found:
@@ -200,7 +202,7 @@ def _find(steps: Sequence[Step], pattern: str, where: str) -> int:
         )
         raise UsageError(
             f"{where}: {len(found):,} steps have {quoted(pattern)} in their commands: "
-            f"{some}; say more of it, or its number with --at"
+            f"{some}; give a longer pattern, or the step's number with --at"
         )
     return found[0].number
 
@@ -208,7 +210,7 @@ def _find(steps: Sequence[Step], pattern: str, where: str) -> int:
 def _cut_config(
     config: dict[str, Any], history: History, step: int | None, layers: int
 ) -> dict[str, Any]:
-    """Return the config of an earlier step; None is one that cannot be told."""
+    """Return the config of an earlier step; the step is None if it is unknown."""
     if step == len(history.steps) and not history.problem:
         return config
     kept: dict[str, Any] = {key: config[key] for key in _KEPT if key in config}

@@ -1,4 +1,4 @@
-"""An image and its layers: how to open them, not open files."""
+"""The types of images and layers: layers are opened on demand."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,13 +12,14 @@ from ..tar.read_header import HeaderBytes
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a layer lies in an engine's root.
+    """Location of a layer in an engine's root.
 
     Attributes:
         driver: The storage driver, or containerd's snapshotter.
-        cache_id: What the driver calls the layer.
-        directory: Its tree, on the host: what is new in the layer, or all, by driver.
-        size: Its bytes as the engine counts them, if it does.
+        cache_id: The driver's name for the layer.
+        directory: The layer's tree on the host; by driver, either its changes or the
+            full tree.
+        size: Its size in bytes according to the engine, if recorded.
     """
 
     driver: str
@@ -28,7 +29,7 @@ class Place:
 
 
 class Layer(Protocol):
-    """A layer of an image: how to open it, not an open file."""
+    """A layer of an image, which is opened on demand."""
 
     @property
     def name(self) -> str:
@@ -36,53 +37,53 @@ class Layer(Protocol):
 
     @property
     def diff_id(self) -> str | None:
-        """``sha256:<hex>`` of the uncompressed stream, when the image says it."""
+        """``sha256:<hex>`` of the uncompressed stream, or None if not recorded."""
 
     @property
     def digest(self) -> str | None:
-        """``sha256:<hex>`` of the blob as it is stored, when the image says it."""
+        """``sha256:<hex>`` of the blob as stored, or None if not recorded."""
 
     @property
     def place(self) -> Place | None:
-        """Where it lies in an engine's root; None in an archive."""
+        """The layer's location in an engine's root; None in an archive."""
 
     def blob(self) -> LayerBytes:
-        """Return the layer's bytes as they are stored, maybe compressed."""
+        """Return the layer's bytes as they are stored, possibly compressed."""
 
     def open(self, *, hashed: bool = False) -> LayerBytes:
-        """Return the layer's uncompressed bytes; opened once, however often asked.
+        """Return the layer's uncompressed bytes; they are opened only once.
 
         Args:
-            hashed: If that inflates them, hash them as they come.
+            hashed: Hash the bytes while they are inflated, if they are.
         """
 
     def headers(self) -> HeaderBytes:
-        """Return the bytes for reading headers: contents may be anything in them."""
+        """Return the bytes for reading headers; contents in them are arbitrary."""
 
     def blame(self) -> str:
-        """Say what makes a digest wrong, after it was; "" where that is unknown."""
+        """Return the reason for a digest mismatch, or "" if it is unknown."""
 
 
 @dataclass(slots=True)
 class Image:
-    """An image: its layers, oldest first, and what it says of itself.
+    """An image: its layers, oldest first, and its metadata.
 
-    A context manager: on leaving it, the files behind the layers are closed.
+    It is a context manager that closes the files of the layers on exit.
 
     Attributes:
-        source: The archive or store it was found in, as messages name it.
-        path: Where that is on the host.
-        check_unchanged: Raises FlattenError if its files are not what they were when
-            they were opened.
+        source: The archive or store that contains it, as named in messages.
+        path: The path of that on the host.
+        check_unchanged: Raises FlattenError if its files were modified since they were
+            opened.
         id: Hex digest of the config, or the image's id before docker 1.10.
         names: Its names with tags, as written in the source.
         config: The config document, as parsed.
         layers: Oldest first.
-        init: Position of docker's own layer in a container, with the mount points
-            and files that it makes for it; None in images.
-        warnings: What is lost, a sentence each; reading layers may add to them.
-        added: What goes on top of them, and is not of the image.
-        parent: Id of the image that it was built on, where docker recorded that.
+        init: Position of the "-init" layer that docker adds to a container (mount
+            points, /etc/hosts and others); None in images.
+        warnings: Losses, one sentence each; reading layers may add more.
+        added: Layers on top that are not part of the image.
+        parent: Id of the image that it was built on, if docker recorded it.
     """
 
     source: str
@@ -108,9 +109,9 @@ class Image:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the files behind the layers."""
+        """Close the files of the layers."""
         self.close()
 
     def close(self) -> None:
-        """Close the files behind the layers; a second time does nothing."""
+        """Close the files of the layers; a second call does nothing."""
         self.resources.close()

@@ -1,16 +1,16 @@
-r"""A config's settings as they stood after an earlier step, told from the history.
+r"""Derive a config's settings after an earlier step from the history.
 
-A config has the settings of the last step only. What no later step touched is taken
-from it as it is; what one did is read from the commands before, as docker's builder,
-BuildKit and buildah write them::
+A config only has the settings after the last step. Settings that no later step changed
+are taken from it; the others are read from the earlier commands, as written by docker's
+builder, BuildKit and buildah::
 
     /bin/sh -c #(nop)  ENV PATH=/bin LANG=C     docker's builder, buildah
     ENV PATH=/bin LANG=C                        BuildKit
     /bin/sh -c #(nop)  CMD ["sh" "-c" "date"]   Go's %q, without commas
 
-Commands do not quote, so a value with `` NAME=`` in it is cut there. Settings that
-commands do not show (those of ``docker commit``, of a base without history) are lost
-only where a later step replaced them.
+Values in commands are not quoted, so a value that contains `` NAME=`` is split there.
+Settings that no command shows (of ``docker commit``, or a base without history) are
+lost only if a later step replaced them.
 
 Reference: moby builder/dockerfile/dispatchers.go; buildkit dockerfile2llb/convert.go.
 """
@@ -33,14 +33,14 @@ def config_after(
 
     Args:
         config: The settings after all of them: ``config`` of a config document.
-        done: ``created_by`` of the steps until then.
-        later: Of the steps after them.
+        done: ``created_by`` of the steps up to that point.
+        later: ``created_by`` of the later steps.
 
     >>> config_after({"User": "app", "Env": ["A=2", "B=1"]}, ["ENV A=1"], ["ENV A=2"])
     {'User': 'app', 'Env': ['A=1', 'B=1']}
     """
     before, touched = _replay(done), _replay(later)
-    if "Entrypoint" in touched:  # which takes a Cmd of the base away
+    if "Entrypoint" in touched:  # ENTRYPOINT resets the base's CMD
         touched.setdefault("Cmd", None)
     out = dict(config)
     for key, value in touched.items():
@@ -56,7 +56,7 @@ def config_after(
 
 
 def with_command(config: dict[str, Any], command: str) -> dict[str, Any]:
-    """Return the settings after one more command, which follows ``config``.
+    """Return the settings after one more command on top of ``config``.
 
     >>> with_command({"Env": ["A=1"]}, "ENV B=2")
     {'Env': ['A=1', 'B=2']}
@@ -77,7 +77,7 @@ def with_command(config: dict[str, Any], command: str) -> dict[str, Any]:
 
 
 def _replay(commands: Iterable[str]) -> dict[str, Any]:
-    """Return what commands set: for settings with keys, a dict."""
+    """Return the settings that commands make; those with keys are dicts."""
     state: dict[str, Any] = {}
     for command in commands:
         match = _COMMAND.fullmatch(command)
@@ -94,8 +94,8 @@ def _replay(commands: Iterable[str]) -> dict[str, Any]:
 
 
 def _restored(now: object, touched: Keyed, before: Keyed) -> object:
-    """Undo the keys that later commands touched, of a list of pairs or a map."""
-    if isinstance(now, list):  # of texts, "key=value"
+    """Undo changes by later commands to keys, in a list of pairs or a map."""
+    if isinstance(now, list):  # "key=value" texts
         pairs = dict(str(item).partition("=")[::2] for item in now)
         kept = {k: before.get(k) if k in touched else v for k, v in pairs.items()}
         return [f"{key}={value}" for key, value in kept.items() if value is not None]
@@ -110,7 +110,7 @@ def _restored(now: object, touched: Keyed, before: Keyed) -> object:
 
 
 def _pairs(text: str) -> Keyed:
-    """Read ``A=1 B=two words``.
+    """Parse ``A=1 B=two words``.
 
     >>> _pairs("A=1 B=two words")
     {'A': '1', 'B': 'two words'}
@@ -119,7 +119,7 @@ def _pairs(text: str) -> Keyed:
 
 
 def _words(text: str) -> list[str]:
-    r"""Read ``["sh" "-c"]``, as Go's %q writes it, or JSON, or ``[a b]``.
+    r"""Parse ``["sh" "-c"]``, as Go's %q writes it, or JSON, or ``[a b]``.
 
     >>> _words(r'["sh" "-c" "echo \"hi\""]'), _words("[/bin/bash -c]")
     (['sh', '-c', 'echo "hi"'], ['/bin/bash', '-c'])
@@ -130,7 +130,7 @@ def _words(text: str) -> list[str]:
 
 
 def _ports(text: str) -> Keyed:
-    """Read ``80 53/udp``, or ``map[80/tcp:{}]``.
+    """Parse ``80 53/udp``, or ``map[80/tcp:{}]``.
 
     >>> _ports("map[80/tcp:{} 53/udp:{}]"), _ports("80")
     ({'80/tcp': None, '53/udp': None}, {'80/tcp': None})
@@ -148,9 +148,9 @@ _SETTINGS: Final[dict[str, tuple[str, Any]]] = {
     "ENTRYPOINT": ("Entrypoint", _words),
     "ENV": ("Env", _pairs),
     "EXPOSE": ("ExposedPorts", _ports),
-    "HEALTHCHECK": ("Healthcheck", lambda _: None),  # not in a form to be read again
+    "HEALTHCHECK": ("Healthcheck", lambda _: None),  # not written in a parsable form
     "LABEL": ("Labels", _pairs),
-    "ONBUILD": ("OnBuild", lambda _: None),  # builds on the image use them up
+    "ONBUILD": ("OnBuild", lambda _: None),  # consumed by builds on the image
     "SHELL": ("Shell", _words),
     "STOPSIGNAL": ("StopSignal", str),
     "USER": ("User", str),

@@ -1,4 +1,4 @@
-"""What is in an image: the members of its layers, and the tree that they make."""
+"""Read an image's layers into members, and apply them to a tree."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,20 +13,20 @@ from ..tree.tree import Tree
 from .columns import Rows
 from .image import Image, Layer
 
-WORTHWHILE: Final = 1 << 26  # bytes of layers to read in more than one process
-AHEAD: Final = 1 << 18  # members that each process reads ahead: 30 MB
+WORTHWHILE: Final = 1 << 26  # bytes of layers from which several processes read them
+AHEAD: Final = 1 << 18  # members that each process may read ahead: 30 MB
 
 ReadLayers = Callable[[Image, Members], Iterator[LayerIndex]]
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """All headers of an image, read.
+    """The index of an image: all its headers.
 
     Attributes:
         members: The members of all layers.
-        layers: What each layer does to the tree, oldest first.
-        tree: All layers applied.
+        layers: Each layer's changes to the tree, oldest first.
+        tree: The tree, with all layers applied.
     """
 
     members: Members
@@ -41,12 +41,12 @@ def read_index(
 
     Args:
         image: An open image.
-        limits: What it may cost.
+        limits: Limits on the resources that it may take.
         read: Reads the layers; None is ``read_layers``.
 
     Raises:
-        FormatError: A layer breaks its format, or says what no tree can be; or a
-            limit is passed.
+        FormatError: A layer breaks its format or cannot be applied to the tree, or a
+            limit is exceeded.
     """
     members = Members(limit=(limits or Limits()).members)
     tree = Tree(members)
@@ -60,18 +60,18 @@ def read_index(
 def read_layers(
     image: Image, into: Members, *, added: bool = False
 ) -> Iterator[LayerIndex]:
-    """Read the headers of one layer after the other, oldest first.
+    """Read the headers of one layer after another, oldest first.
 
-    One that is listed again is not read again: its rows are repeated.
+    If the image lists a layer again, its rows are copied instead of read again.
 
     Args:
         image: An open image.
-        into: Gets the members.
-        added: Read what goes on top of the image, instead of the image.
+        into: Receives the members.
+        added: Read the layers added on top of the image, instead of the image's.
     """
     layers = image.added if added else image.layers
     for layer in layers:
-        layer.open()  # all begin to inflate
+        layer.open()  # start inflating all of them
     opened = [layer.headers() for layer in layers]
     times = Counter(map(id, opened))
     known: dict[int, LayerIndex] = {}
@@ -93,7 +93,7 @@ def read_layers(
 
 
 def _read_ahead(layers: dict[int, Layer], into: Members) -> dict[int, Rows]:
-    """Read plain layers in several processes, where that pays; leave out wrong ones.
+    """Read plain layers in several processes, if worthwhile; omit invalid ones.
 
     Measured on 2 cores, 275,000 members in 12 layers: 1.0 s instead of 1.9.
     """
@@ -103,7 +103,7 @@ def _read_ahead(layers: dict[int, Layer], into: Members) -> dict[int, Rows]:
     from ..host.processes import each  # noqa: PLC0415 - 4 ms, only where it pays
 
     allowance = replace(into.allowance, left=into.allowance.left // 8)
-    left = min(AHEAD, into.limit)  # in each process its own
+    left = min(AHEAD, into.limit)  # each process has its own
 
     def read(position: int) -> Rows | None:
         nonlocal left
@@ -112,7 +112,7 @@ def _read_ahead(layers: dict[int, Layer], into: Members) -> dict[int, Rows]:
         try:
             index = read_layer(layer.open(), layer.name, position, members)
         except FlattenError:
-            return None  # it is read again, after those before it
+            return None  # it is read again, and fails, after the layers before it
         left -= len(members)
         return Rows.of(index, members)
 
@@ -122,7 +122,7 @@ def _read_ahead(layers: dict[int, Layer], into: Members) -> dict[int, Rows]:
 
 
 def _again(index: LayerIndex, where: str, layer: int, into: Members) -> LayerIndex:
-    """Append a layer's rows once more, for another place in the image."""
+    """Append a copy of a layer's rows, for another position in the image."""
     count = len(index.paths)
     into.check_limit(count, where=where)
     by = into.repeat(index.first, count, layer)

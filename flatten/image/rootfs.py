@@ -1,4 +1,4 @@
-"""A tar of a tree, which is an image of one layer, for what compares it with images."""
+"""Open a root file system tar as an image of one layer, to compare it with images."""
 
 from contextlib import ExitStack
 from typing import Final
@@ -19,7 +19,7 @@ def open_rootfs(path: str, limits: Limits | None = None) -> Image:
     """Open a tar, compressed or not, as an image without a config.
 
     Raises:
-        SourceError: It does not exist, or is no tar.
+        SourceError: The file does not exist, or is not a tar.
     """
     with ExitStack() as resources:
         pool = Pool(limits or Limits())
@@ -31,7 +31,7 @@ def open_rootfs(path: str, limits: Limits | None = None) -> Image:
         if start not in (b"", ZEROS) and (
             len(start) < BLOCK_SIZE or checksum_error(start)
         ):
-            raise SourceError(f"{file.where}: neither an image nor a tar of a tree")
+            raise SourceError(f"{file.where}: neither an image nor a rootfs tar")
         layer = BlobLayer(file.where, None, None, lambda: file, pool)
         image = Image(file.where, "", (), {}, (layer,))
         image.resources = resources.pop_all()

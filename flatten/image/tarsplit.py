@@ -1,16 +1,16 @@
-"""A layer's tar from tar-split's record of it and the directory it was unpacked to.
+"""Rebuild a layer's tar from its tar-split record and the directory it is unpacked in.
 
-The record is gzip of JSON, a line an entry, in the order of the stream:
+The record is gzipped JSON, with one entry per line, in stream order:
 
 =====================================================  =============================
-``{"type":2,"payload":BASE64,"position":N}``           bytes as they are: headers,
-                                                       padding, the end
-``{"type":1,"name":NAME,"size":N,"payload":BASE64,     the content of a file of the
+``{"type":2,"payload":BASE64,"position":N}``           raw bytes: headers, padding,
+                                                       end blocks
+``{"type":1,"name":NAME,"size":N,"payload":BASE64,     the content of a file in the
 "position":N}``                                        directory, and its CRC-64;
-                                                       no size: nothing
+                                                       without a size: no content
 =====================================================  =============================
 
-``name_raw``, in base64, stands for a ``name`` that is not UTF-8.
+``name_raw``, in base64, replaces a ``name`` that is not UTF-8.
 
 Reference: vbatts/tar-split tar/storage/{entry,packer}.go, tar/asm/assemble.go.
 """
@@ -32,7 +32,7 @@ from ..tar.reader import TarReader
 from ..tar.wire import BLOCK_SIZE, normalise
 from .assembly import Assembly
 
-MAX_LINE: Final = 1 << 26  # bytes of one entry; junk behind an archive is one
+MAX_LINE: Final = 1 << 26  # bytes of one entry, such as trailing junk of a tar
 
 _BYTES: Final = b'{"type":2,"payload":"'
 _FILE: Final = re.compile(
@@ -48,16 +48,16 @@ _CRC_SIZE: Final = 8
 def assemble(
     split: LayerBytes, tree: Beneath | str, pool: Pool, where: str
 ) -> Assembly:
-    """Return a layer's tar stream, byte for byte, whose contents are read later.
+    """Return a layer's original tar stream; its contents are read later.
 
     Args:
-        split: The record, in gzip.
-        tree: The directory, or why there is none: headers can be read without.
-        pool: What holds the headers.
+        split: The gzipped record.
+        tree: The directory, or the reason why it is missing; headers do not need it.
+        pool: The pool that holds the headers.
         where: The layer's name in messages.
 
     Raises:
-        FormatError: The record breaks its format, or names what leaves the tree.
+        FormatError: The record breaks its format, or has a name that leaves the tree.
     """
     assembly = Assembly(pool, where, split.size())
     assembly.add_tree(tree)
@@ -74,7 +74,7 @@ def assemble(
 
 
 def _lines(chunks: Iterable[bytes], where: str) -> Iterator[bytes]:
-    """Split at line ends; an entry may be longer than a chunk."""
+    """Split chunks into lines; an entry may be longer than a chunk."""
     rest: list[bytes] = []
     length = 0
     for chunk in chunks:
@@ -95,16 +95,16 @@ def _lines(chunks: Iterable[bytes], where: str) -> Iterator[bytes]:
 
 
 class _Record:
-    """Adds entry after entry to an assembly."""
+    """Adds the entries of a record to an assembly."""
 
     def __init__(self, assembly: Assembly, pool: Pool) -> None:
         self._assembly = assembly
         self._pool = pool
-        self._encoded = b""  # since the last content
-        self._padding = 0  # at its start, of that content
+        self._encoded = b""  # encoded bytes since the last content
+        self._padding = 0  # bytes at its start that pad that content
 
     def add(self, line: bytes) -> None:
-        """Add an entry: the two usual spellings at once, others as JSON."""
+        """Add an entry: the two usual forms by a fast path, others as JSON."""
         if line.startswith(_BYTES):
             end = line.index(b'"', len(_BYTES))
             self._add_bytes(a2b_base64(line[len(_BYTES) : end]))
@@ -130,15 +130,15 @@ class _Record:
             payload = _decoded(entry.get("payload"))
             self._add_file(normalise(path), size, _crc(payload) if payload else 0)
         else:
-            raise ValueError("of no known type")
+            raise ValueError("unknown entry type")
 
     def _add_bytes(self, data: bytes) -> None:
         self._encoded = self._encoded + data if self._encoded else data
         self._assembly.add_bytes(data)
 
     def _add_file(self, path: bytes, size: int, crc: int) -> None:
-        """Add a content, which is that of the header before it."""
-        stored = self._encoded[-388:-377]  # the size in that header, as mostly written
+        """Add the content of the member whose header is before it."""
+        stored = self._encoded[-388:-377]  # the size in that header, in its usual form
         regions = None if stored == b"%011o" % size else self._regions(size)
         if regions is None:
             self._assembly.add_file(path, size, crc=crc)
@@ -149,11 +149,11 @@ class _Record:
         self._encoded, self._padding = b"", -size % BLOCK_SIZE
 
     def _regions(self, size: int) -> SparseMap | None:
-        """Return where a file has data, if it is sparse.
+        """Return a file's data regions if it is sparse, else None.
 
-        tar-split records such a file with its holes, but its tar has only the data, so
-        that docker itself cannot save the layer any more. Of a PAX 1.0 sparse file it
-        has lost the map, too.
+        tar-split records such a file with its holes, but the tar only has the data, so
+        docker itself can no longer save the layer. For a PAX 1.0 sparse file the record
+        also lacks the map.
         """
         encoded = self._encoded[self._padding :]
         if not encoded:
@@ -162,11 +162,11 @@ class _Record:
         spool.append(encoded)
         spool.finish()
         members = Members()
-        with suppress(FormatError):  # there is no content, or what its reader will say
+        with suppress(FormatError):  # no content, or an error that its reader reports
             TarReader(spool, spool.where).read(members)
         if not len(members) and b"GNU.sparse.major=1" in encoded:
             raise ValueError(
-                "the map of a sparse file is not in it, so docker cannot save it either"
+                "the map of a sparse file is missing, so docker cannot save it either"
             )
         if not len(members) or members.sizes[0] != size:
             return None
@@ -175,7 +175,7 @@ class _Record:
 
 def _decoded(text: object) -> bytes:
     if text is not None and not isinstance(text, str):
-        raise ValueError("a text that is none")
+        raise ValueError("a value is not a string")
     return a2b_base64(text or "")
 
 

@@ -1,27 +1,27 @@
-"""Directories of the host that a union file system stacks: their marks, their lookups.
+"""Read the stacked directories of union file systems: their marks and lookups.
 
-What removes and replaces is spelled in three ways. A layer of fuse-overlayfs may have
-all of them at once.
+Removals and replacements are marked in three ways. A fuse-overlayfs layer may use all
+of them at once.
 
 =============  =====================================  ================================
-of             a name is gone                         a directory hides what is below
+system         a name is removed                      a directory hides lower layers
 =============  =====================================  ================================
 AUFS           a file called ``.wh.NAME``             a file ``.wh..wh..opq`` in it
 overlay        a character device 0:0; an empty file  the xattr ``overlay.opaque`` is
                with the xattr ``overlay.whiteout``    ``y``
                where ``overlay.opaque`` is ``x``
-fuse-overlay   both                                   both; ``.wh..opq``; the xattr
+fuse-overlayfs both                                   both; ``.wh..opq``; the xattr
                                                       ``user.fuseoverlayfs.opaque``
 =============  =====================================  ================================
 
-Overlay's xattrs are ``trusted.overlay.*``, or ``user.overlay.*`` where mounts are a
-user's. Two more say that something is not in its place:
+Overlay's xattrs are ``trusted.overlay.*``, or ``user.overlay.*`` in user mounts.
+Two more mean that a file or its content is elsewhere:
 
 ``overlay.redirect``
-    The layers below have this directory, or this file's content, under another name:
-    one of the same directory, or a path from the root.
+    The layers below have this directory, or this file's content, under another name: a
+    name in the same directory, or a path from the root.
 ``overlay.metacopy``
-    This file has its attributes here and its content in a layer below.
+    This file has its metadata here and its content in a layer below.
 
 Reference: Linux Documentation/filesystems/overlayfs.rst and fs/overlayfs/namei.c, of
 6.18; fuse-overlayfs 1.10 main.c; moby pkg/archive/{whiteouts,archive_linux}.go.
@@ -42,11 +42,11 @@ _FUSE_OPAQUE: Final = b"user.fuseoverlayfs.opaque"
 _OPAQUE_MARKS: Final = (whiteout.OPAQUE_MARK, whiteout.FUSE_OPAQUE_MARK)
 _CAP_SYS_ADMIN: Final = 21
 OWN_XATTRS: Final = (*_OVERLAY, b"user.fuseoverlayfs.")
-"""Of the union file systems' own, which no tree has."""
+"""Names of the union file systems' own files, which are in no tree."""
 
 
 def sees_trusted() -> bool:
-    """Say whether this process sees xattrs called ``trusted.``."""
+    """Return True if this process can see ``trusted.*`` xattrs."""
     with open("/proc/self/uid_map", encoding="ascii") as text:
         initial = text.read().split() == ["0", "0", str(0xFFFFFFFF)]
     with open("/proc/self/status", encoding="ascii", errors="replace") as text:
@@ -56,11 +56,11 @@ def sees_trusted() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """Which marks a tree may have.
+    """The kinds of marks that a tree may have.
 
     Attributes:
-        names: Those of AUFS.
-        attributes: Those of overlay.
+        names: Whether AUFS's marks are recognised.
+        attributes: Whether overlay's marks are recognised.
     """
 
     names: bool = False
@@ -75,13 +75,13 @@ FUSE: Final = Style(names=True, attributes=True)
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a layer's directory has under a path.
+    """The file that one layer has at a path.
 
     Attributes:
         layer: Number of the layer, 0 at the top.
-        path: There.
-        status: Of a symlink itself.
-        xattrs: All of them.
+        path: The path in the layer.
+        status: The file's status; for a symlink, its own.
+        xattrs: All its xattrs.
     """
 
     layer: int
@@ -90,11 +90,11 @@ class Node:
     xattrs: dict[bytes, bytes]
 
     def is_directory(self) -> bool:
-        """Say whether it is one."""
+        """Return True if the node is a directory."""
         return stat.S_ISDIR(self.status.st_mode)
 
     def overlay(self, name: bytes) -> bytes | None:
-        """Return one of overlay's xattrs, in whichever namespace it is."""
+        """Return one of overlay's xattrs, from either namespace, or None."""
         for prefix in _OVERLAY:
             if prefix + name in self.xattrs:
                 return self.xattrs[prefix + name]
@@ -102,20 +102,20 @@ class Node:
 
 
 class Union:
-    """Layers' directories, the top one first.
+    """The directories of stacked layers, top first.
 
     Attributes:
         trees: The directories.
-        style: Which marks they may have.
+        style: The marks that they may have.
     """
 
     def __init__(self, trees: Sequence[Beneath], style: Style) -> None:
-        """Look at some directories."""
+        """Stack directories, top first."""
         self.trees = trees
         self.style = style
 
     def node(self, layer: int, path: bytes) -> Node | None:
-        """Return what a layer has under a path, marks too."""
+        """Return a layer's node at a path, which may be a mark, or None."""
         tree = self.trees[layer]
         try:
             return Node(layer, path, tree.status(path), tree.xattrs(path))
@@ -127,10 +127,10 @@ class Union:
         return list(self._roots(0))
 
     def names(self, directory: Node) -> tuple[list[bytes], list[bytes]]:
-        """Return what a layer's directory has, sorted, and what AUFS's marks hide.
+        """Return the names in a layer's directory, and those that AUFS's marks hide.
 
         Raises:
-            ValueError: A mark names nothing.
+            ValueError: A mark has no name.
         """
         names = self.trees[directory.layer].names(directory.path)
         if not self.style.names:
@@ -149,7 +149,7 @@ class Union:
         return ordinary, hidden
 
     def is_whiteout(self, node: Node, directory: Node) -> bool:
-        """Say whether what a directory has is overlay's mark that a name is gone."""
+        """Return True if a node in a directory is an overlay whiteout."""
         if not self.style.attributes:
             return False
         if stat.S_ISCHR(node.status.st_mode):
@@ -162,8 +162,8 @@ class Union:
         )
 
     def is_opaque(self, directory: Node) -> bool:
-        """Say whether a directory hides what lower layers have of it."""
-        # The kernel does not look at the root's attribute.
+        """Return True if a directory is opaque: it hides that of lower layers."""
+        # The kernel ignores the root's attribute.
         if (
             self.style.attributes
             and directory.path
@@ -178,11 +178,11 @@ class Union:
         return any(tree.exists(join(directory.path, mark)) for mark in marks)
 
     def redirect(self, node: Node) -> bytes | None:
-        """Return where the layers below have what is here."""
+        """Return the name or path of a node in the layers below, or None."""
         return node.overlay(b"redirect") if self.style.attributes else None
 
     def is_metacopy(self, node: Node) -> bool:
-        """Say whether a file's content is in a layer below."""
+        """Return True if a file's content is in a layer below."""
         return (
             self.style.attributes
             and stat.S_ISREG(node.status.st_mode)
@@ -190,13 +190,13 @@ class Union:
         )
 
     def resolve(self, path: bytes, top: int = 0) -> list[Node]:
-        """Return what layers from ``top`` down have under a path, as they are stacked.
+        """Return the nodes at a path in the stacked layers from ``top`` down.
 
-        It is one node, or the directories that are merged, or a file's metacopies and
-        then what has its content. Empty where there is nothing.
+        They are one node, or the merged directories, or a file's metacopies followed
+        by the node with its content. The list is empty if the path is missing.
 
         Raises:
-            ValueError: A redirect that the kernel would refuse.
+            ValueError: A redirect is one that the kernel would refuse.
         """
         found = list(self._roots(top))
         for name in path.split(b"/") if path else ():
@@ -204,7 +204,7 @@ class Union:
         return found
 
     def lookup(self, directories: Sequence[Node], name: bytes) -> list[Node]:
-        """Return what merged directories have under a name, as ``resolve`` does."""
+        """Return the nodes under a name in merged directories, as ``resolve`` does."""
         found: list[Node] = []
         for at, directory in enumerate(directories):
             if not directory.is_directory():
@@ -229,14 +229,14 @@ class Union:
         return found
 
     def _moved(self, node: Node, to: bytes, below: Sequence[Node]) -> list[Node]:
-        """Return what lower layers have of a node, under another name."""
+        """Return the nodes of a redirected node in lower layers."""
         parts = to.split(b"/")
         if to.startswith(b"/"):
             parts = parts[1:]
         elif len(parts) > 1:
             parts = []
-        if not parts or {b"", b".", b".."} & {*parts}:  # as the kernel, EINVAL
-            raise ValueError(f"{quoted(node.path)} is redirected to {quoted(to)}")
+        if not parts or {b"", b".", b".."} & {*parts}:  # EINVAL in the kernel
+            raise ValueError(f"invalid redirect of {quoted(node.path)} to {quoted(to)}")
         if to.startswith(b"/"):
             found = self.resolve(to[1:], node.layer + 1)
         else:
@@ -245,12 +245,12 @@ class Union:
         return found if same else []
 
     def _hides(self, directory: Node, name: bytes) -> bool:
-        """Say whether AUFS's mark for a name is in a directory."""
+        """Return True if a directory has AUFS's whiteout for a name."""
         mark = join(directory.path, whiteout.hiding(name))
         return self.style.names and self.trees[directory.layer].exists(mark)
 
     def _roots(self, top: int) -> Iterator[Node]:
-        """Yield the root directories from a layer down, to the first opaque one."""
+        """Yield the root directories from a layer down to the first opaque one."""
         for layer in range(top, len(self.trees)):
             node = self.node(layer, b"")
             if node is not None:
@@ -260,5 +260,5 @@ class Union:
 
 
 def join(parent: bytes, name: bytes) -> bytes:
-    """Return the path of a name in a directory; that of the root is ``b""``."""
+    """Return the path of a name in a directory; the root's path is ``b""``."""
     return parent + b"/" + name if parent else name

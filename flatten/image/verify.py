@@ -1,9 +1,9 @@
-"""Digests against what the image promised.
+"""Check the digests of layers against those that the image records.
 
-What is inflated is hashed as it comes (``spools``); all else is read in threads beside
-the copying. hashlib and pread release the interpreter's lock, so that costs a processor
-that is free, not the one that copies. A thread waits for the lock after each step, for
-up to the switch interval.
+Inflated bytes are hashed as they arrive (``spools``); all others are read in threads
+while the output is copied. hashlib and pread release the interpreter's lock, so this
+uses an idle processor, not the one that copies. A thread waits for the lock after each
+step, for up to the switch interval.
 """
 
 import hashlib
@@ -19,27 +19,27 @@ from ..host.files import LayerBytes
 from ..host.spools import Spool, taking_turns
 from .image import Layer
 
-STEP: Final = 1 << 20  # 0.7 ms of SHA-256
+STEP: Final = 1 << 20  # bytes hashed per step: 0.7 ms of SHA-256
 
-_Task = tuple[Layer, str, Callable[[], LayerBytes]]  # digest, what has it
-_Made = tuple[Layer, str, Spool]  # digest, what makes it
+_Task = tuple[Layer, str, Callable[[], LayerBytes]]  # layer, digest, opener
+_Made = tuple[Layer, str, Spool]  # layer, digest, the spool that hashes it
 
 
 class DigestCheck:
-    """Layers being hashed.
+    """A digest check of layers that runs in threads.
 
-    ``finish`` must be reached before the output counts as right.
+    The output is only verified once ``finish`` has returned.
 
     Attributes:
-        rereads: Inflated layers are read for it, as they were not hashed as they came.
+        rereads: Whether inflated layers are read again, as they were not hashed before.
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
-        """Note what is to be hashed, and start with what is not compressed.
+        """List the digests to check, and start with the uncompressed layers.
 
-        What is inflated is hashed as it comes, and compressed bytes when the tree no
-        longer waits for inflating. The largest come first, so that the threads end
-        together.
+        Inflated bytes are hashed as they arrive, and compressed bytes once the tree no
+        longer waits for inflating. The largest layers come first, so that the threads
+        end at about the same time.
         """
         self._processors = len(os.sched_getaffinity(0))
         self._made: list[_Made] = []
@@ -50,7 +50,7 @@ class DigestCheck:
         for layer in layers:
             opened = layer.open(hashed=layer.diff_id is not None)
             promise = id(opened), layer.diff_id, layer.digest
-            if promise in known:  # a layer that is listed again
+            if promise in known:  # the image lists a layer again
                 continue
             known.add(promise)
             inflated = opened is not layer.blob()
@@ -68,10 +68,10 @@ class DigestCheck:
         self._start(self._now)
 
     def start_rest(self) -> None:
-        """Start hashing what was inflated, and check what that made.
+        """Start hashing the remaining bytes, and check the digests of inflated layers.
 
         Raises:
-            FlattenError: As ``finish``.
+            FlattenError: As for ``finish``.
         """
         self._start(self._later)
         self._compare_made()
@@ -80,7 +80,7 @@ class DigestCheck:
         """Wait for all digests.
 
         Raises:
-            IntegrityError: One is not what was promised.
+            IntegrityError: A digest does not match.
             FlattenError: A layer could not be read.
         """
         self._compare_made()
@@ -92,7 +92,7 @@ class DigestCheck:
             raise FlattenError(f"cannot check digests: {self._error!r}")
 
     def stop(self) -> None:
-        """Give up, without an answer."""
+        """Cancel the check, without a result."""
         self._stopped = True
         for thread in self._threads:
             thread.join()
@@ -108,10 +108,10 @@ class DigestCheck:
             self._threads.append(thread)
 
     def _run(self, tasks: deque[_Task]) -> None:
-        """Check one task after the other; whatever ends a thread is kept."""
+        """Check one task after another; an error that ends the thread is stored."""
         try:
             while tasks and self._error is None and not self._stopped:
-                with suppress(IndexError):  # the other thread took the last one
+                with suppress(IndexError):  # another thread took the last task
                     self._check(*tasks.popleft())
         except BaseException as error:
             self._error = error
@@ -139,14 +139,14 @@ class DigestCheck:
         if found != promised:
             blame = layer.blame()
             raise IntegrityError(
-                f"{layer.name}: its digest is {found}, the image promises {promised}"
+                f"{layer.name}: digest mismatch: expected {promised}, found {found}"
                 f"{blame and ': '}{blame} (--no-verify goes on)"
             )
 
 
 @contextmanager
 def checking(layers: Iterable[Layer]) -> Iterator[DigestCheck]:
-    """Hash the layers while the body runs; on its failure, stop."""
+    """Check the layers' digests while the body runs; cancel if the body fails."""
     with taking_turns():
         check = DigestCheck(layers)
         try:

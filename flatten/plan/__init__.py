@@ -1,1 +1,1 @@
-"""A tree to the ordered pieces of a tar. No I/O."""
+"""Plan a tar of a tree: its members in order, and the pieces to write. No I/O."""

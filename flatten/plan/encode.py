@@ -1,4 +1,4 @@
-"""The header blocks of planned members, encoded."""
+"""Encode the header blocks of planned members."""
 
 import struct
 import zlib
@@ -17,14 +17,14 @@ from ..tar.members import (
 from ..tar.wire import BLOCK_SIZE, padded, remember
 from .plan import CODED, Plan
 
-_GNU_REST: Final = write_header.header(b"", FILE)[257:]  # what follows the target
+_GNU_REST: Final = write_header.header(b"", FILE)[257:]  # the bytes after the target
 
 
-_START: Final = struct.Struct("100s24s12s12s")  # all that comes before the checksum
+_START: Final = struct.Struct("100s24s12s12s")  # the fields before the checksum
 
 
 def encode_header(plan: Plan, position: int, path: bytes, inode: int) -> bytes:
-    """Encode all blocks of a member before its data."""
+    """Return all header blocks of a member."""
     members = plan.members
     first = plan.links.get(position)
     write = write_header.posix_member if plan.posix else write_header.gnu_member
@@ -44,7 +44,7 @@ def encode_header(plan: Plan, position: int, path: bytes, inode: int) -> bytes:
 
 
 def _long_name(path: bytes, blocks: int = 0) -> bytes:
-    """Write a GNU ``L`` member, of some blocks of name, or of as many as it needs."""
+    """Write a GNU ``L`` header of ``blocks`` blocks of name, or as many as needed."""
     size = len(path) + 1
     if blocks:
         size = max(size, blocks * BLOCK_SIZE - 1)
@@ -60,11 +60,11 @@ _Encode = Callable[[bytes, int, int, tuple[bytes, int]], bytes]
 
 
 def plain_encoder(plan: Plan) -> _Encode:
-    """Return what encodes a plain member's blocks: of a path, an inode, size and rest.
+    """Return a function that encodes a plain member from path, inode, size and rest.
 
-    The parts are the name; mode, uid and gid; size; mtime; the checksum; the rest, from
-    the typeflag on. Most members share most of them. The checksum is made of the parts'
-    sums; the low half of Adler-32 is 1 + the sum of so few bytes.
+    A header's parts are: name; mode, uid and gid; size; mtime; checksum; the rest, from
+    the typeflag on. Most members share most of them. The checksum is the sum of the
+    parts' sums; for so few bytes, the low half of Adler-32 is 1 + the sum.
     """
     members = plan.members
     owners, mtimes = members.owners, members.mtimes
@@ -98,7 +98,7 @@ def plain_encoder(plan: Plan) -> _Encode:
 
 
 def encode_odd(plan: Plan, encode: _Encode, position: int, odd: int) -> bytes:
-    """Return a member's blocks where they are not those of a plain one."""
+    """Return the header blocks of a member that is not plain."""
     path, inode = plan.paths[position], plan.inodes[position]
     if odd == CODED:
         return encode_header(plan, position, path, inode)
@@ -109,9 +109,9 @@ def encode_odd(plan: Plan, encode: _Encode, position: int, odd: int) -> bytes:
 
 
 def header_rest(kind: int, target: bytes) -> tuple[bytes, int]:
-    """Return a header from its typeflag on, and the sum of that and of 8 spaces.
+    """Return a header from its typeflag on, and its sum with 8 spaces, less 1.
 
-    Less 1, which the Adler-32 of what comes before is too high.
+    The 1 is subtracted because the Adler-32 of the part before is 1 too high.
     """
     rest = b"%c%b%b" % (kind, target.ljust(100, b"\0"), _GNU_REST)
     return rest, (zlib.adler32(rest) & 0xFFFF) - 2 + 8 * 0x20

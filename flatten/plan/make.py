@@ -1,12 +1,12 @@
-"""A tree to the ordered pieces of its tar, with the size known before the first byte.
+"""Plan the tar of a tree; its size is known before the first byte is written.
 
-Order: depth first, a directory before its contents, siblings bytewise by name. It
-does not depend on how the tree was layered, so equal trees give equal bytes, and a
-plain ``tar -x`` keeps the mtimes of directories, which it sets on leaving them.
+Order: depth first, a directory before its contents, siblings by name in byte order. The
+order does not depend on the layers, so equal trees give equal bytes. A plain ``tar -x``
+keeps the mtimes of directories, since it sets them on leaving a directory.
 
-Layers are mostly in this order too. Members that follow each other both in the
-output and in their layer become one span, with our headers patched over theirs, so
-that copying is a few large reads whatever the number of members.
+Most layers are in this order too. Members that are consecutive both in the output and
+in their layer become one span, with new headers patched over the layer's, so that
+copying takes a few large reads however many members there are.
 """
 
 from array import array
@@ -22,21 +22,21 @@ from ..tree.walk import later_names, walk
 from .encode import encode_header
 from .plan import CODED, MARK, VARIED, Plan
 
-BODY: Final = 1 << 17  # contents from this size on are copied alone, by the kernel
-SHARED: Final = 1 << 16  # and from this one on when they can be shared
+BODY: Final = 1 << 17  # bytes from which a content is copied separately, by the kernel
+SHARED: Final = 1 << 16  # the same, for contents whose blocks can be shared
 
-_BUSYBOX_BLOCKS: Final = 8  # of name; its tar reads at most 4,095 bytes
-_OCTAL_LIMIT: Final = 8**11  # sizes and mtimes from here on are base-256
+_BUSYBOX_BLOCKS: Final = 8  # blocks of name: busybox tar reads at most 4,095 bytes
+_OCTAL_LIMIT: Final = 8**11  # sizes and mtimes from this value on are in base-256
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where contents must be in the output, to share the blocks of their source.
+    """Alignment of contents in the output, to share the blocks of their source.
 
     Attributes:
         block: The file system's block size.
-        origins: By layer, what says where an offset of its stream is in a file; None
-            where it is in none.
+        origins: By layer, a function from an offset in its stream to one in a file, or
+            None if the bytes are in no file.
     """
 
     block: int
@@ -51,18 +51,18 @@ def make_plan(
     placement: Placement | None = None,
     entries: Sequence[tuple[bytes, int]] | None = None,
 ) -> Plan:
-    """List what to write for a tree, and sum up its size.
+    """Return the plan for a tree: the members to write, and the size of the tar.
 
     Args:
-        tree: All layers applied.
+        tree: The tree, with all layers applied.
         posix: Write POSIX headers (pax) throughout, with fractions of seconds.
-        clamp_mtime: Later mtimes become this one, as ``tar --clamp-mtime`` does.
-        placement: Place large contents so that blocks can be shared. A GNU ``L``
-            record whose name is padded with NULs does that; every reader allows it.
-        entries: What to write instead of the whole tree: output paths and inodes.
+        clamp_mtime: Reduce later mtimes to this one, as ``tar --clamp-mtime`` does.
+        placement: Align large contents so that blocks can be shared. This is done with
+            GNU ``L`` headers whose names are padded with NULs, as all readers allow.
+        entries: Output paths and inodes to write instead of the whole tree.
 
     Raises:
-        FormatError: The tree cannot be said in a tar that we would read.
+        FormatError: The tree cannot be written as a tar that flatten would accept.
     """
     members = tree.members
     if clamp_mtime is not None:
@@ -80,7 +80,7 @@ def make_plan(
 
 
 def _clamp(members: Members, latest: int) -> None:
-    """Make later mtimes ``latest``, without a fraction."""
+    """Reduce later mtimes to ``latest``, without a fraction."""
     mtimes = members.mtimes
     members.mtimes = array("q", [min(mtime, latest) for mtime in mtimes])
     for member, extra in members.extras.items():
@@ -89,7 +89,7 @@ def _clamp(members: Members, latest: int) -> None:
 
 
 def _measure(plan: Plan, placement: Placement | None) -> None:
-    """Mark the members that need more than one plain header, and sum up the tar."""
+    """Mark the members that need more than one plain header; compute the tar's size."""
     members, links, odd = plan.members, plan.links, plan.odd
     sizes, extras, targets = members.sizes, members.extras, members.targets
     mtimes = members.mtimes
@@ -125,19 +125,19 @@ def _measure(plan: Plan, placement: Placement | None) -> None:
 
 
 def _place(plan: Plan, placement: Placement, position: int, at: int) -> int:
-    """Return how many bytes of name to put before a member at ``at`` in the output.
+    """Return the bytes of name to write before a member at ``at`` to align its content.
 
-    That is none where its content is in place as it is, and has a short name. Names
-    that busybox could not read any more are not padded: their contents are copied.
+    That is 0 if the content is already aligned and the name is short. Names that would
+    become too long for busybox are not padded; their contents are copied.
     """
     members, inode = plan.members, plan.inodes[position]
     origin = placement.origins[members.layers[inode]](members.data[inode])
     length = len(plan.paths[position])
-    least = (length + BLOCK_SIZE) // BLOCK_SIZE  # of a name with its NUL
+    least = (length + BLOCK_SIZE) // BLOCK_SIZE  # blocks of the name with its NUL
     unpadded = BLOCK_SIZE * (1 + least) if length > 100 else 0
     if origin is None:
         return unpadded
-    away = origin - at - BLOCK_SIZE  # how far, without a name
+    away = origin - at - BLOCK_SIZE  # distance to alignment, without a name
     if length <= 100 and away % placement.block == 0:
         return 0
     blocks = least + (away - BLOCK_SIZE * (1 + least)) % placement.block // BLOCK_SIZE

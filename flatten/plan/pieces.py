@@ -1,4 +1,4 @@
-"""A plan to the pieces of its tar: encoded bytes, and spans of layers."""
+"""Turn a plan into the pieces of its tar: encoded bytes, and spans of layers."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from .plan import MARK, MERGED, Piece, Plan, Section, Span
 
 
 def sections(plan: Plan, most: int) -> list[Section]:
-    """Cut a plan into at most ``most`` sections that take about equally long to write.
+    """Split a plan into at most ``most`` sections of about equal writing time.
 
-    A member takes as long as 16 KiB of content.
+    A member is assumed to take as long as 16 KiB of content.
     """
     weights = [mark + (position << 14)
                for position, mark in zip(count(0, MARK), plan.marks)]  # fmt: skip
@@ -28,13 +28,13 @@ def sections(plan: Plan, most: int) -> list[Section]:
 
 
 def pieces(plan: Plan, section: Section | None = None) -> Iterator[Piece]:
-    """Yield the pieces of the tar, in order; their sizes sum up to ``plan.size``.
+    """Yield the pieces of the tar in order; their sizes sum up to ``plan.size``.
 
     A span with patches is at most ``MERGED`` bytes long.
 
     Args:
-        plan: All of it.
-        section: Yield those of these members only. The last one ends the tar.
+        plan: The whole plan.
+        section: Only yield these members' pieces. The last section includes the end.
     """
     section = section or Section(0, len(plan), 0)
     written = section.offset
@@ -48,12 +48,12 @@ def pieces(plan: Plan, section: Section | None = None) -> Iterator[Piece]:
 def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
     """Yield the members' pieces.
 
-    The stretch that is being merged goes from ``begin`` to ``end`` of ``layer``;
-    ``patches`` are our headers over the layer's own. Each patch begins with the
-    zeros that pad the content before it, since the layer's padding may be anything.
+    The span being merged goes from ``begin`` to ``end`` of ``layer``; ``patches`` are
+    the new headers over the layer's own. Each patch begins with the zeros that pad the
+    content before it, since the layer's padding may have any value.
 
-    A member goes on with a stretch where our headers are as long as what the layer has
-    between the contents; where they are, a GNU long name is over docker's PAX path.
+    A member extends the span if its new headers are as long as the bytes between the
+    contents in the layer; a GNU long name has the length of docker's PAX path.
     """
     members = plan.members
     kinds, sizes, layers, offsets = (
@@ -63,7 +63,7 @@ def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
     rests = {kind: header_rest(kind, b"") for kind in (FILE, DIRECTORY, FIFO)}
     patches: list[tuple[int, bytes]] = []
     layer = begin = end = NO_SOURCE
-    padding = b""  # owed after the content before
+    padding = b""  # still to be written after the previous content
     rows = islice(
         zip(count(), plan.paths, plan.inodes, plan.odd), section.start, section.stop
     )

@@ -1,4 +1,4 @@
-"""A plan: what is written, in which order, and the pieces of its tar."""
+"""The plan of a tar: its members in order, and the types of its pieces."""
 
 from array import array
 from collections.abc import Iterator
@@ -18,23 +18,23 @@ VARIED: Final = 2
 
 @dataclass(slots=True)
 class Plan:
-    """What will be written, in order, with the total known before the first byte.
+    """The members to write, in order; the total size is known in advance.
 
     Attributes:
-        members: The columns that ``inodes`` are rows of.
-        paths: Output names in walk order; those of directories end in a slash.
+        members: The columns that ``inodes`` index.
+        paths: Output names in walk order; directories end in a slash.
         inodes: The member whose content and metadata each path has.
-        links: By position in ``paths``: the first name of the same inode, for
-            each later name. All others are written whole.
-        posix: POSIX headers (pax) instead of GNU ones.
-        odd: By position, 0 for most: ``CODED`` where the header is not one plain block,
-            ``VARIED`` where it is one, but of a later name, or behind a padded name.
-        pads: By position, how many blocks of name stand before a member, so that its
-            content can be shared with the layer's file.
-        alone: From this size on a content is a piece of its own.
-        marks: Bytes of the tar before each ``MARK``th member, from the first on.
-        size: Bytes of the tar, its end blocks and padding included.
-        warnings: What the reader of the image should know, a sentence each.
+        links: The first name of the same inode, by position in ``paths`` of each later
+            name. All other paths are written with their content.
+        posix: Whether to write POSIX headers (pax) instead of GNU ones.
+        odd: By position, 0 for most: ``CODED`` if the header is not one plain block,
+            ``VARIED`` if it is, but for a later name or after a padded name.
+        pads: By position, the blocks of name before a member that align its content, so
+            that the blocks of the layer's file can be shared.
+        alone: Size in bytes from which a content is a piece of its own.
+        marks: Bytes of the tar before every ``MARK``th member, starting with the first.
+        size: Bytes of the tar, including its end blocks and padding.
+        warnings: Warnings for the user, one sentence each.
     """
 
     members: Members
@@ -50,25 +50,25 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Begin with no member marked."""
+        """Start with no member marked."""
         self.odd = bytearray(len(self.paths))
 
     def __len__(self) -> int:
-        """Count the members that will be written."""
+        """Return the number of members to write."""
         return len(self.paths)
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
-        """Yield each path and its inode, in the order of writing."""
+        """Yield each path and its inode, in output order."""
         return zip(self.paths, self.inodes, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Some members of a plan that follow each other.
+    """A range of consecutive members of a plan.
 
     Attributes:
-        start: Position of the first.
-        stop: Position behind the last.
+        start: Position of the first member.
+        stop: Position after the last member.
         offset: Bytes of the tar before them.
     """
 
@@ -78,19 +78,19 @@ class Section:
 
 
 MERGED: Final = 1 << 18
-"""The most bytes in a span with patches: the writer's buffer, within L2 caches."""
+"""Maximum bytes of a span with patches: the writer's buffer, which fits L2 caches."""
 
 
 @dataclass(slots=True)
 class Span:
-    """A piece of the output that is a stretch of a layer.
+    """A piece of the output that is a range of a layer's bytes.
 
     Attributes:
         layer: Position of the layer.
-        offset: Where the stretch begins in the layer's stream.
-        length: How long it is.
-        patches: What stands in the output instead of the layer's bytes: (position
-            from the start of the stretch, bytes), in order.
+        offset: Start of the range in the layer's stream.
+        length: Length of the range.
+        patches: Bytes that replace the layer's in the output, in order: (position from
+            the start of the range, bytes).
     """
 
     layer: int

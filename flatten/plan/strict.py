@@ -1,11 +1,11 @@
-"""What ``--strict`` refuses: what an image can do to whoever unpacks it or runs it.
+"""The checks of ``--strict``: entries that endanger users who unpack or run an image.
 
 ==================  ===============================================================
-devices             character and block
+devices             character and block devices
 privileges          setuid and setgid files, and files with capabilities, unless
-                    their path is in ``SETUID`` or was allowed
-control characters  bytes below 0x20, and 0x7f, in names and in texts of symlinks
-links               symlinks whose ``..`` lead above the root
+                    their path is in ``SETUID`` or is allowed
+control characters  bytes below 0x20, and 0x7f, in names and symlink targets
+links               symlinks whose ``..`` components lead above the root
 ==================  ===============================================================
 """
 
@@ -26,22 +26,22 @@ SETUID: Final = frozenset(
         "sudoedit", "umount", "unix_chkpwd", "wall", "write",
     )
 )  # fmt: skip
-"""Paths of util-linux, shadow, sudo, iputils and others, in all distributions."""
+"""Programs of util-linux, shadow, sudo, iputils and others, in all distributions."""
 
 _CAPABILITY: Final = b"SCHILY.xattr.security.capability"
 _CONTROL: Final = frozenset((*range(0x20), 0x7F))
 
 
 def check_strict(plan: Plan, allowed: Iterable[bytes], where: str) -> None:
-    """Check that a plan has nothing that is refused.
+    """Check that a plan has no entry that ``--strict`` refuses.
 
     Args:
-        plan: What will be written.
+        plan: The plan to check.
         allowed: Paths that may be setuid or setgid, or have capabilities.
         where: The image's name in messages.
 
     Raises:
-        FormatError: It has; the message shows one and says how many there are.
+        FormatError: There are such entries. The message shows one, and their number.
     """
     found = list(_offences(plan, SETUID.union(allowed)))
     if found:
@@ -72,7 +72,7 @@ def _is_privileged(members: Members, inode: int) -> bool:
 
 
 def _leaves(path: bytes, text: bytes) -> bool:
-    """Say whether a symlink's ``..`` lead above the root, by its text alone."""
+    """Return True if a symlink's text has ``..`` components that leave the root."""
     depth = 0 if text.startswith(b"/") else path.count(b"/")
     for part in text.split(b"/"):
         if part == b"..":

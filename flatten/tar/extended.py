@@ -1,16 +1,16 @@
-"""What stands ahead of members and is none: records, long names, labels.
+"""Headers that describe other members: PAX records, GNU long names, volume labels.
 
 ========  ===========================================================  ==============
-typeflag  is                                                           bytes at most
+typeflag  meaning                                                      maximum bytes
 ========  ===========================================================  ==============
 x         PAX records for the next member                              1 MiB
-X         the same as Solaris writes it: times, but no names or sizes  1 MiB
+X         the same in Solaris's form: times, but no names or sizes     1 MiB
 g         PAX records for all members that follow, no names or sizes   1 MiB
 L, K      GNU long name, long link target                              64.5 KiB
 V         GNU volume label; skipped, with its data                     any
 ========  ===========================================================  ==============
 
-What readers understand differently is refused, with a ValueError.
+Headers that readers interpret differently are refused with a ValueError.
 """
 
 from base64 import b64decode
@@ -22,7 +22,7 @@ from . import wire
 from .members import MAX_NAME
 from .wire import BLOCK_SIZE, MAX_RECORDS
 
-MAX_GLOBAL: Final = 1 << 16  # bytes of PAX records for all members
+MAX_GLOBAL: Final = 1 << 16  # bytes of global PAX records
 
 LABEL: Final = ord("V")
 GLOBAL: Final = ord("g")
@@ -32,7 +32,7 @@ LIMITS: Final = {
     **dict.fromkeys(b"LK", MAX_NAME + BLOCK_SIZE),
     LABEL: 1 << 62,
 }
-"""The typeflags of what is no member, and how many bytes of data each may have."""
+"""Typeflags of headers that are not members, and the maximum bytes of their data."""
 
 _SOLARIS: Final = ord("X")
 _MEMBERS_TO_GO: Final = frozenset((_SOLARIS, GLOBAL, LABEL))
@@ -56,20 +56,20 @@ Records = dict[bytes, bytes]
 
 @dataclass(slots=True)
 class Ahead:
-    """What L, K and x members say of the member that follows them."""
+    """The fields that L, K and x headers set for the member after them."""
 
     name: bytes | None = None
     target: bytes | None = None
     records: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def take(self, flag: int, body: bytes, size: int) -> None:
-        """Take in such a member; ``body`` has what pads its ``size``, too."""
+        """Add such a header; ``body`` includes the padding after its ``size`` bytes."""
         if flag in b"LK":
             text = body.split(b"\0", 1)[0]
-            if not 0 < len(text) <= size:  # Go takes the short one; GNU tar reads on
+            if not 0 < len(text) <= size:  # Go uses the short one; GNU tar reads on
                 raise ValueError("a long name that is empty, or longer than its size")
             known = self.name if flag == ord("L") else self.target
-            if known is not None:  # GNU tar takes the last, Python the first
+            if known is not None:  # GNU tar uses the last one, Python the first
                 raise ValueError("two long names for one member")
             if flag == ord("L"):
                 self.name = text
@@ -84,38 +84,40 @@ class Ahead:
 
 
 def check_place(flag: int, ahead: Ahead | None) -> None:
-    """Refuse what Go takes for a member, and what is ahead of it for that one's."""
+    """Refuse a header between an extended header and its member, as Go misreads it."""
     if flag in _MEMBERS_TO_GO and ahead is not None:
-        raise ValueError(f"typeflag {chr(flag)!r} behind what is about a member")
+        raise ValueError(
+            f"typeflag {chr(flag)!r} between an extended header and its member"
+        )
 
 
 def global_records(defaults: Records, body: bytes) -> Records:
-    """Return the records for all members, with those of one more g member."""
+    """Return the global records, updated with those of one more g header."""
     records = wire.parse_records(body)
     _check_attributes(records)
     merged = meant(defaults | dict(records))
     total = sum(len(key) + len(value) for key, value in merged.items())
     if total > MAX_GLOBAL:
-        raise ValueError(f"{total:,} bytes of records for all members, "
+        raise ValueError(f"global records of {total:,} bytes, "
                          f"over {MAX_GLOBAL:,}")  # fmt: skip
     return merged
 
 
 def _check_attributes(records: list[tuple[bytes, bytes]]) -> None:
-    """Refuse records of names and sizes where not all readers heed records.
+    """Refuse records of names and sizes in headers that some readers ignore.
 
-    Go and bsdtar pass over global ones, Go over Solaris's: to them members would have
-    other names, or end elsewhere.
+    Go and bsdtar ignore global records, and Go ignores Solaris's: those readers would
+    see other names, or other ends of members.
     """
     for key, _ in records:
         if key in (b"path", b"linkpath", b"size") or key.startswith(b"GNU.sparse."):
-            raise ValueError(f"{quoted(key)}: a record that some readers do not heed")
+            raise ValueError(f"{quoted(key)}: a record that some readers ignore here")
 
 
 def meant(records: Records) -> Records:
-    """Drop records that say nothing here, comments above all, and empty ones.
+    """Return the records without comments, unused keywords and empty values.
 
-    An empty value means that there is none; but an xattr may be empty.
+    An empty value unsets its keyword, except that an xattr may be empty.
     """
     return {
         key: value
@@ -128,8 +130,8 @@ def meant(records: Records) -> Records:
 def kept_records(records: Records) -> tuple[tuple[bytes, bytes], ...]:
     """Return the xattrs, ACLs and labels among PAX records, sorted by keyword.
 
-    Overlay's own marks are dropped: they would mean something where the output is
-    unpacked below an overlay mount.
+    Overlay's own xattrs are dropped: they would take effect if the output were
+    unpacked under an overlay mount.
     """
     kept = {
         key: value
@@ -137,7 +139,7 @@ def kept_records(records: Records) -> tuple[tuple[bytes, bytes], ...]:
         if key.startswith(_KEPT_PREFIXES) and not key.startswith(_DROPPED_PREFIXES)
     }
     for key, value in records.items():
-        if key.startswith(_LIBARCHIVE_XATTR):  # bsdtar writes both, old ones this only
+        if key.startswith(_LIBARCHIVE_XATTR):  # old bsdtar writes only these
             name, decoded = _libarchive_xattr(key, value)
             if name not in records and not name.startswith(_DROPPED_PREFIXES):
                 kept[name] = decoded
@@ -149,5 +151,5 @@ def _libarchive_xattr(key: bytes, value: bytes) -> tuple[bytes, bytes]:
     head, *rest = key.removeprefix(_LIBARCHIVE_XATTR).split(b"%")
     name = head + b"".join(bytes.fromhex(part[:2].decode()) + part[2:] for part in rest)
     if b"=" in name or b"\0" in name:
-        raise ValueError(f"an xattr that no PAX record can name: {quoted(name)}")
+        raise ValueError(f"an xattr name that PAX cannot represent: {quoted(name)}")
     return b"SCHILY.xattr." + name, b64decode(value + b"=" * (-len(value) % 4))

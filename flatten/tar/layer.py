@@ -1,4 +1,4 @@
-"""A layer tar to what it does to the tree: what it removes, and what it adds."""
+"""Read a layer tar into its changes to the tree: removals and added members."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,12 +13,12 @@ from .wire import BLOCK_SIZE
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What a layer hides of the layers below it.
+    """A path, or a directory's children, that a layer hides in the layers below.
 
     Attributes:
-        path: What is hidden; for an opaque mark, the directory whose children are.
-        opaque: The children are hidden and the directory stays.
-        offset: Of the mark's header, for messages.
+        path: The hidden path; for an opaque mark, the directory whose children are.
+        opaque: Whether only the children are hidden, and the directory stays.
+        offset: Offset of the mark's header, for messages.
     """
 
     path: bytes
@@ -28,15 +28,15 @@ class Removal:
 
 @dataclass(slots=True)
 class LayerIndex:
-    """What one layer does to the tree: remove, then add.
+    """One layer's changes to the tree: first its removals, then its members.
 
     Attributes:
         where: The layer's name in messages.
-        first: Number of the layer's first member; ``paths[i]`` is of ``first + i``.
+        first: Number of the layer's first member; ``paths[i]`` is for ``first + i``.
         paths: Normalised paths, in archive order.
-        removals: In archive order.
-        aside: Members that are AUFS bookkeeping: not in the tree, but hard links of
-            the same layer may name them.
+        removals: The removals, in archive order.
+        aside: AUFS bookkeeping members: not in the tree, but hard links in the same
+            layer may refer to them.
     """
 
     where: str
@@ -50,7 +50,7 @@ _TOC: Final = b"stargz.index.json"
 
 
 _ESTARGZ: Final = frozenset((_TOC, b".prefetch.landmark", b".no.prefetch.landmark"))
-"""What eStargz adds to a layer: its table of contents, which comes last, and marks.
+"""Names of eStargz's own files: its table of contents, which comes last, and landmarks.
 
 Reference: stargz-snapshotter docs/estargz.md, "TOC" and "Prioritized Files".
 """
@@ -83,7 +83,7 @@ def read_layer(
 
 
 def _take_marks(reader: TarReader, index: LayerIndex, into: Members) -> None:
-    """Take out what is no member: whiteouts, which become removals, and eStargz's."""
+    """Drop whiteouts, which become removals, and eStargz's own files."""
     taken: set[int] = set()
     aside: set[bytes] = set()
     for row in reader.hidden:
@@ -109,7 +109,10 @@ def _take_marks(reader: TarReader, index: LayerIndex, into: Members) -> None:
 
 
 def _added_by_estargz(index: LayerIndex) -> set[int]:
-    """Return the rows that eStargz adds; without its table, files are called so."""
+    """Return the rows of eStargz's own files.
+
+    Without its table of contents, those names are ordinary files.
+    """
     if _ESTARGZ.isdisjoint(index.paths):
         return set()
     rows = [n for n, path in enumerate(index.paths) if path in _ESTARGZ]

@@ -1,13 +1,13 @@
-"""The nouns: members and their columns, layers, images, plans. No I/O.
+"""The data model of layer tars: members, stored as columns. No I/O.
 
 Units, everywhere: sizes and offsets are ints in bytes, times are ints in seconds
 since the epoch. Paths in archives are bytes, relative to the root, without ``.``,
 ``..``, doubled or trailing slashes; the root is ``b""``. Host paths are ``Path``.
 
-A *member* is one entry of one layer. It is a row number: image-wide, in the order
-of reading, so a layer's members are one range. An *inode* is what a path of the
-tree names, and is called by the number of the member that made it; a hard link is
-a second path to the same number.
+A *member* is one entry of one layer. It is identified by a row number that counts
+through the image in reading order, so a layer's members are one range. An *inode* is
+the object that a path of the tree refers to, identified by the number of the member
+that created it; a hard link is a second path to the same number.
 """
 
 from array import array
@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final
 
 from ..errors import FormatError
 
-# Kinds of members: the typeflags of POSIX tar, so that they need no translation.
+# Kinds of members: POSIX tar's typeflags, so that they need no translation.
 FILE: Final = 0x30  # "0"
 LINK: Final = 0x31  # "1", a hard link
 SYMLINK: Final = 0x32  # "2"
@@ -29,9 +29,9 @@ DIRECTORY: Final = 0x35  # "5"
 FIFO: Final = 0x36  # "6"
 
 NO_SOURCE: Final = -1
-"""The data offset of a member that no layer holds: an implied directory."""
+"""The data offset of a member that is in no layer: an implied directory."""
 
-MAX_NAME: Final = 1 << 16  # bytes of a name, a target or a path
+MAX_NAME: Final = 1 << 16  # bytes of a name, a link target or a path
 
 Column = MutableSequence[int]
 """An ``array``, or a bytearray."""
@@ -42,7 +42,7 @@ SparseMap = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What few members have, kept out of the columns.
+    """Fields that few members have, kept out of the columns.
 
     Attributes:
         records: PAX records to keep (xattrs, ACLs), sorted by keyword.
@@ -57,7 +57,7 @@ class Extra:
     nanoseconds: int = 0
 
     def memory(self) -> int:
-        """Return the bytes that the records and regions take, three objects each."""
+        """Return the memory that the records and regions take, three objects each."""
         texts = sum(len(key) + len(value) for key, value in self.records)
         return texts + 128 * (len(self.records) + len(self.sparse or ()))
 
@@ -67,12 +67,12 @@ NO_EXTRA: Final = Extra()
 
 @dataclass(slots=True)
 class Allowance:
-    """Memory for what columns do not bound: names, targets, records, sparse maps.
+    """A memory budget for names, targets, records and sparse maps, of any length.
 
-    What a member has of them beyond ``FREE`` bytes counts; real images stay near 0.
+    Only a member's bytes beyond ``FREE`` are counted; real images stay near 0.
 
     Attributes:
-        left: Bytes that all members of an image together may still take.
+        left: Bytes that the members of an image may still take in total.
     """
 
     FREE: ClassVar[int] = 512
@@ -82,21 +82,22 @@ class Allowance:
         """Count ``size`` bytes of one member.
 
         Raises:
-            ValueError: All members together have too many.
+            ValueError: The members of the image exceed the budget.
         """
         self.left -= max(size - self.FREE, 0)
         if self.left < 0:
-            raise ValueError("names, targets and records too large, all together")
+            raise ValueError("names, link targets and records too large in total")
 
 
 Owner = tuple[int, int, int]
-"""Mode (0 to 0o7777), uid, gid: few combinations in an image, so they are shared."""
+"""Mode (0 to 0o7777), uid, gid; shared, as an image has few combinations."""
 
 
 def drop_items(column: Any, first: int, gone: Sequence[int]) -> None:
-    """Drop some of the items of a list or array from ``first`` on, in place.
+    """Delete the items at positions ``gone`` of a list or array, in place.
 
-    What is left between two of them is moved at once: as a rule few are dropped.
+    All of them are at ``first`` or later. The items between two of them are moved in
+    one step, since usually few are deleted.
     """
     tail = column[first:]
     del column[first:]
@@ -109,24 +110,24 @@ def drop_items(column: Any, first: int, gone: Sequence[int]) -> None:
 
 @dataclass(slots=True)
 class Members:
-    """The members of all layers of an image, a column a field.
+    """The members of all layers of an image, with one column per field.
 
-    Columns, since an object a member costs twice the time and eight times the
-    memory. A row takes 31 bytes, and what ``targets`` and ``extras`` hold of it.
+    One object per member would take twice the time and eight times the memory. A row
+    takes 31 bytes, plus its items in ``targets`` and ``extras``.
 
     Attributes:
         kinds: One of the kinds above.
-        layers: Position of the layer, oldest first from 0.
+        layers: Position of the layer, from 0, oldest first.
         owners: Index into ``owner_table``.
         sizes: Bytes of content as unpacked; 0 for all but files.
         data: Offset of the first content byte in the layer's stream; the header
             is the 512 bytes before it. ``NO_SOURCE`` for implied directories.
         mtimes: Whole seconds, floored.
-        targets: What a symlink holds, or the path that a hard link names.
-        extras: What few members have.
-        limit: How many members there may be.
-        limited: What they are, in the message that says that there are more.
-        allowance: For what they have beside the columns.
+        targets: A symlink's text, or the path that a hard link refers to.
+        extras: The fields that few members have.
+        limit: The maximum number of members.
+        limited: The noun, and a hint, for the message that the limit is exceeded.
+        allowance: The memory budget for data outside the columns.
     """
 
     kinds: bytearray = field(default_factory=bytearray)
@@ -144,7 +145,7 @@ class Members:
     allowance: Allowance = field(default_factory=Allowance)
 
     def __len__(self) -> int:
-        """Count the members of all layers read so far."""
+        """Return the number of members read so far, in all layers."""
         return len(self.kinds)
 
     def imply(self, layer: int, mtime: int) -> int:
@@ -158,19 +159,20 @@ class Members:
         return len(self.kinds) - 1
 
     def check_limit(self, more: int, *, where: str, offset: int | None = None) -> None:
-        """Check that there may be ``more`` members.
+        """Check that ``more`` members may be added.
 
         Raises:
-            FormatError: They would be too many.
+            FormatError: There would be too many members.
         """
         if len(self) + more > self.limit:
             what = f"more than {self.limit:,} {self.limited}"
             raise FormatError(what, where=where, offset=offset)
 
     def drop(self, first: int, gone: Sequence[int]) -> None:
-        """Drop rows, in order, of those from ``first`` on, which have no layer yet.
+        """Delete the rows ``gone``, in order; all are at ``first`` or later.
 
-        Their targets and extras are the last that were entered, in order too.
+        The rows from ``first`` on have no layer yet. Their targets and extras are the
+        last ones that were added, also in order.
         """
         for column in (self.kinds, self.owners, self.sizes, self.data, self.mtimes):
             drop_items(column, first, gone)
@@ -183,7 +185,7 @@ class Members:
                     rare[row - before] = value
 
     def repeat(self, first: int, count: int, layer: int) -> int:
-        """Append rows once more, for another layer; return how far they were moved."""
+        """Append a copy of some rows for another layer; return its distance in rows."""
         by, rows = len(self) - first, range(first, first + count)
         for column in (self.kinds, self.owners, self.sizes, self.data, self.mtimes):
             column.extend(column[first : first + count])
@@ -194,7 +196,7 @@ class Members:
         return by
 
     def owner(self, owner: Owner) -> int:
-        """Return the index of a mode, uid and gid, entering it when new."""
+        """Return the index of a mode, uid and gid, adding it if it is new."""
         found = self.owner_index.get(owner)
         if found is None:
             found = self.owner_index[owner] = len(self.owner_table)
@@ -202,9 +204,9 @@ class Members:
         return found
 
     def stored(self, member: int) -> int:
-        """Return how many bytes of content the layer holds of a member.
+        """Return the bytes of a member's content that the layer stores.
 
-        That is its size, but for a sparse file, whose holes are not stored.
+        That is the member's size, except for a sparse file, whose holes are not stored.
         """
         extra = self.extras.get(member, NO_EXTRA)
         if extra.sparse is None:

@@ -1,19 +1,19 @@
-"""A member's header that is not a plain file's, or that others override, to its fields.
+"""Read headers that are special, or that extended headers override, into fields.
 
-What counts, strongest first: PAX records for this member, GNU's long name and link
-target, PAX records for all members, the header. A size that a record gives decides
-where the next header is.
+Precedence, highest first: the member's own PAX records, GNU long name and link target,
+global PAX records, the header. A size from a record also determines where the next
+header is.
 
 ======================  ==========================================================
-sparse file             its map
+sparse format           location of the map
 ======================  ==========================================================
 typeflag S              four regions in the header, 21 in each block that extends it
-PAX 0.0                 ``GNU.sparse.offset``, ``.numbytes``, again for each region
-PAX 0.1                 ``GNU.sparse.map``, all numbers with commas
-PAX 1.0                 numbers on lines, in the blocks that start the data
+PAX 0.0                 ``GNU.sparse.offset`` and ``.numbytes``, once per region
+PAX 0.1                 ``GNU.sparse.map``, all numbers separated by commas
+PAX 1.0                 one number per line, in the first blocks of the data
 ======================  ==========================================================
 
-What cannot be read raises ValueError; the reader of the stream knows where.
+Invalid headers raise ValueError; the reader of the stream adds the position.
 """
 
 from typing import Final, NamedTuple, Protocol
@@ -24,8 +24,8 @@ from .extended import Ahead, Records, kept_records, meant
 from .members import BLOCK, CHAR, DIRECTORY, FILE, LINK, SYMLINK, Extra, Owner
 from .wire import BLOCK_SIZE, parse_decimal, parse_number
 
-MAX_NUMBER: Final = 1 << 62  # of sizes and times: sums of two fit a column
-MAX_OWNER: Final = 1 << 32  # as Linux; GNU tar fails on more
+MAX_NUMBER: Final = 1 << 62  # for sizes and times: the sum of two still fits a column
+MAX_OWNER: Final = 1 << 32  # Linux's limit for ids; GNU tar fails on larger ones
 
 _PLAIN_FLAGS: Final = frozenset(b"123456")
 
@@ -33,7 +33,7 @@ Regions = list[tuple[int, int]]
 
 
 class HeaderBytes(Protocol):
-    """What is needed of a tar stream to read its headers, first to last."""
+    """A tar stream whose headers are read from first to last."""
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes; fewer only at the end of the stream."""
@@ -43,15 +43,15 @@ class HeaderBytes(Protocol):
 
 
 class Fields(NamedTuple):
-    """A header as it is meant.
+    """The fields of a header, with all overrides applied.
 
     Attributes:
-        name: As spelled, not normalised.
+        name: The name as stored, not normalised.
         size: Bytes of content as unpacked; 0 for all but files.
         data: Offset of the first content byte.
-        stored: Bytes from ``data`` on that belong to the member.
-        target: Of links; None for other kinds.
-        extra: None where there is nothing in it.
+        stored: Bytes that the member takes from ``data`` on.
+        target: The target of a link; None for other kinds.
+        extra: Rare fields; None if there are none.
     """
 
     name: bytes
@@ -73,12 +73,12 @@ def read_header(
     Args:
         block: The header block.
         offset: Where it is in ``source``.
-        ahead: What the members before it say.
-        defaults: Global PAX records.
+        ahead: The fields that the extended headers before it set.
+        defaults: The global PAX records.
         source: The stream, for the maps of sparse files.
 
     Raises:
-        ValueError: It breaks the format, or says what cannot be.
+        ValueError: The header breaks the format, or has impossible values.
     """
     records = _merged(defaults, ahead.records)
     name = _text(b"path", wire.parse_name(block), ahead.name, records)
@@ -120,7 +120,7 @@ def read_header(
 
 
 def _size(block: bytes, records: Records) -> int:
-    """Return the size that counts for a member."""
+    """Return a member's effective size."""
     size = parse_number(block[124:136])
     if b"size" in records:
         size = parse_decimal(records[b"size"])
@@ -130,29 +130,29 @@ def _size(block: bytes, records: Records) -> int:
 
 
 def _merged(defaults: Records, records: list[tuple[bytes, bytes]]) -> Records:
-    """Return the records that count for a member."""
+    """Return a member's effective records: its own over the global ones."""
     merged = defaults | dict(records)
     for key in (b"path", b"linkpath", b"size"):
-        if merged.get(key) == b"":  # none, or an empty one: readers differ
+        if merged.get(key) == b"":  # readers differ: unset, or an empty name
             raise ValueError(f"an empty PAX record {key.decode()!r}")
     return meant(merged)
 
 
 def _check_plain(kind: int, size: int, records: Records) -> None:
-    """Refuse what only some readers heed in what is no sparse file."""
+    """Refuse fields of a non-sparse member that only some readers use."""
     if (
         kind not in (FILE, LINK, DIRECTORY) and size
-    ):  # GNU tar skips data, others do not
-        raise ValueError(f"a size of {size:,} bytes, of what has none")
+    ):  # GNU tar skips the data, others do not
+        raise ValueError(f"a size of {size:,} bytes on a member that cannot have data")
     if kind != FILE and records.get(b"size", b"0").strip(b"0"):  # bsdtar skips data
-        raise ValueError("a PAX size of what is no file")
+        raise ValueError("a PAX size record on a member that is not a file")
     for key in records:
         if key.startswith(b"GNU.sparse."):
-            raise ValueError(f"{quoted(key)}: a record of what is no sparse file")
+            raise ValueError(f"{quoted(key)}: a sparse record on a non-sparse member")
 
 
 def parse_owner(block: bytes, records: Records) -> Owner:
-    """Read mode, uid and gid; the mode's file type bits are not its business."""
+    """Read mode, uid and gid; the mode's file type bits are dropped."""
     mode = parse_number(block[100:108]) & 0o7777
     uid, gid = parse_number(block[108:116]), parse_number(block[116:124])
     if b"uid" in records:
@@ -160,12 +160,12 @@ def parse_owner(block: bytes, records: Records) -> Owner:
     if b"gid" in records:
         gid = parse_decimal(records[b"gid"])
     if not (0 <= uid < MAX_OWNER and 0 <= gid < MAX_OWNER):
-        raise ValueError(f"an owner that cannot be: {uid}:{gid}")
+        raise ValueError(f"owner out of range: {uid}:{gid}")
     return mode, uid, gid
 
 
 def _kind(flag: int, name: bytes) -> int:
-    """Return the kind that a typeflag means."""
+    """Return the kind of member that a typeflag stands for."""
     if flag == 0 and name.endswith(b"/"):
         return DIRECTORY
     if flag in b"0\x007S":
@@ -174,15 +174,15 @@ def _kind(flag: int, name: bytes) -> int:
         return flag
     if flag == ord("D"):
         return DIRECTORY
-    raise ValueError(f"a member of unknown typeflag {chr(flag)!r}: {quoted(name)}")
+    raise ValueError(f"unknown typeflag {chr(flag)!r} of member {quoted(name)}")
 
 
 def _text(key: bytes, short: bytes, long: bytes | None, records: Records) -> bytes:
-    """Choose between a header's text, GNU's long one, and the PAX record."""
+    """Choose between a header's text, a GNU long name and a PAX record."""
     record = records.get(key)
     if record is None:
         return short if long is None else long
-    if long is not None and long != record:  # Go takes the long one, GNU tar the record
+    if long is not None and long != record:  # Go uses the long name, GNU tar the record
         raise ValueError(f"two names for one member: {quoted(long)}, {quoted(record)}")
     if b"\0" in record:
         raise ValueError(f"a NUL in the PAX record {key.decode()!r}")
@@ -197,14 +197,14 @@ def _device(block: bytes, records: Records) -> tuple[int, int]:
     if b"SCHILY.devminor" in records:
         minor = parse_decimal(records[b"SCHILY.devminor"])
     if not (0 <= major < 1 << 32 and 0 <= minor < 1 << 32):
-        raise ValueError(f"a device that cannot be: {major}, {minor}")
+        raise ValueError(f"device number out of range: {major}, {minor}")
     return major, minor
 
 
 # --- sparse files
 
 
-def _sparse(  # noqa: PLR0913, PLR0917 - all places where a map can be
+def _sparse(  # noqa: PLR0913, PLR0917 - all locations of a map
     block: bytes,
     data: int,
     stored: int,
@@ -212,14 +212,14 @@ def _sparse(  # noqa: PLR0913, PLR0917 - all places where a map can be
     records: Records,
     source: HeaderBytes,
 ) -> tuple[Regions, int, int, int] | None:
-    """Read a sparse map: regions, size with holes, where the data is, its size."""
+    """Read a sparse map: regions, size with holes, data offset, stored size."""
     if block[156] == ord("S"):
         regions, data = _gnu_regions(block, data, source)
         size = parse_number(block[483:495])
     elif records.get(b"GNU.sparse.major", b"0") != b"0":
         version = records[b"GNU.sparse.major"], records.get(b"GNU.sparse.minor")
         if version != (b"1", b"0"):
-            raise ValueError("a PAX sparse file of a version that is not 1.0")
+            raise ValueError("unsupported PAX sparse format: expected version 1.0")
         size = parse_decimal(records.get(b"GNU.sparse.realsize", b""))
         start = data
         regions, data = _pax_regions(start, stored, source)
@@ -239,7 +239,7 @@ def _sparse(  # noqa: PLR0913, PLR0917 - all places where a map can be
             )
         regions = _pairs([parse_decimal(text) for text in texts])
         if records.get(b"GNU.sparse.numblocks") != b"%d" % len(regions):
-            raise ValueError("a sparse map that is not as long as it says")
+            raise ValueError("a sparse map with more or fewer regions than it states")
     else:
         return None
     if not 0 <= size < MAX_NUMBER:
@@ -248,18 +248,18 @@ def _sparse(  # noqa: PLR0913, PLR0917 - all places where a map can be
 
 
 def _check_format(block: bytes) -> None:
-    """Refuse sparse files where GNU tar expects none, and takes another size then.
+    """Refuse sparse members in headers where GNU tar would read another size.
 
-    It tells star's headers by their times, not by their second magic.
+    GNU tar recognises star headers by their times, not by their second magic.
     """
     posix = block[257:263] == b"ustar\0" and (block[475] or not block[476])
     gnu = block[257:265] == b"ustar  \0"
     if not (gnu if block[156] == ord("S") else posix):
-        raise ValueError("a sparse file in a header of a format that has none so")
+        raise ValueError("a sparse member in a header format without sparse files")
 
 
 def _gnu_regions(block: bytes, data: int, source: HeaderBytes) -> tuple[Regions, int]:
-    """Read the regions in an S header and in the blocks that extend it."""
+    """Read the regions in an S header and its extension blocks."""
     regions = wire.parse_regions(block, 386, 4)
     more = block[482]
     while more:
@@ -286,7 +286,7 @@ def _pax_regions(data: int, stored: int, source: HeaderBytes) -> tuple[Regions, 
             raise ValueError("truncated: the map of a sparse file")
         *lines, text = (text + block).split(b"\n")
         if len(text) > BLOCK_SIZE:
-            raise ValueError("a sparse map without line ends")
+            raise ValueError("a sparse map without line breaks")
         for line in lines:
             if len(numbers) == wanted:
                 break

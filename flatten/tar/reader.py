@@ -1,8 +1,8 @@
-"""A layer tar to its members: the columns of ``Members`` and a ``LayerIndex``.
+"""Read the headers of a layer tar into ``Members``, as fast as Python can.
 
-Reads v7, ustar, star, GNU and PAX headers and all GNU sparse kinds. The data of
-members is skipped, not read. What readers in use understand differently is refused,
-since the tree would depend on who reads (CVE-2025-62518).
+v7, ustar, star, GNU and PAX headers and all GNU sparse formats are supported. The data
+of members is skipped, not read. Archives that common readers interpret differently are
+refused, since the tree would depend on the reader (CVE-2025-62518).
 
 =========  ===============================================================
 typeflag   read as
@@ -11,7 +11,7 @@ typeflag   read as
 1 to 6     hard link, symlink, char, block, directory, FIFO; no data follows
 S          sparse file, old GNU
 D          directory, GNU incremental; its data is skipped
-xXgLKV     no members, but about them (``ahead``)
+xXgLKV     not members: headers that describe members (``extended``)
 =========  ===============================================================
 """
 
@@ -35,26 +35,27 @@ from .members import (
 from .read_header import MAX_NUMBER, Fields, HeaderBytes, parse_owner, read_header
 from .wire import BLOCK_SIZE, ZEROS, parse_number, remember
 
-NEAR: Final = 1 << 13  # how far the next header may be, to read more of them at once
+NEAR: Final = 1 << 13  # bytes to the next header, up to which several are read at once
 READ_AHEAD: Final = 1 << 16
-READ_ONE: Final = 1 << 11  # after a jump over data: a header, and what describes it
+READ_ONE: Final = 1 << 11  # bytes read after skipping data: a header and its extensions
 
 _FIELDS: Final = struct.Struct("100x24s12s12s8sB")
 """Mode, uid and gid; size; mtime; checksum; typeflag."""
 
 _SUMS: Final[dict[bytes, int]] = {}
 _NUMBERS: Final[dict[bytes, int]] = {}
-"""What texts in headers mean: a checksum that of its ASCII block, less 1; a number."""
+"""Cached values of header fields; a checksum's is the sum of an ASCII block, less 1."""
 
-_PARSED: Final = 32  # for a record, kept or not: 4 million take ten seconds
+# Bytes charged per PAX record, whether kept or not: parsing 4 million takes 10 seconds.
+_PARSED: Final = 32
 
-_PLAIN: Final = frozenset((FILE, LINK, SYMLINK, DIRECTORY))  # nothing else in them
+_PLAIN: Final = frozenset((FILE, LINK, SYMLINK, DIRECTORY))  # without extra fields
 _SIZE: Final = "a size of {:,} bytes"
 _MTIME: Final = "an mtime of {:,} seconds"
 _DOT_SLASH: Final = frozenset(b"./")
 _PAX: Final = ord("x")
 _ONLY_PATH: Final = re.compile(rb"([0-9]{1,5}) path=([^\0]+)\n", re.DOTALL)
-"""The records of most PAX headers: docker writes them for names over 100 bytes."""
+"""The most common PAX header: docker writes one for each name over 100 bytes."""
 
 
 class TarReader:
@@ -62,9 +63,9 @@ class TarReader:
 
     Attributes:
         where: The stream's name in messages.
-        paths: Of the members read so far.
-        hidden: Rows whose paths have ``.wh.`` in them.
-        ended: An end-of-archive block was seen.
+        paths: Paths of the members read so far.
+        hidden: Rows whose paths contain ``.wh.``.
+        ended: Whether an end-of-archive block was seen.
     """
 
     def __init__(self, source: HeaderBytes, where: str) -> None:
@@ -74,7 +75,7 @@ class TarReader:
         self.hidden: list[int] = []
         self.ended = False
         self._source = source
-        self._offset = 0  # of the header that is being read
+        self._offset = 0  # offset of the header that is being read
         self._ahead: Ahead | None = None
         self._defaults: dict[bytes, bytes] = {}
 
@@ -83,10 +84,10 @@ class TarReader:
         raise FormatError(what, where=self.where, offset=offset)
 
     def read(self, into: Members) -> None:
-        """Append all members: to ``paths``, and a row to each column but ``layers``.
+        """Append all members to ``paths``, and to each column except ``layers``.
 
         Raises:
-            FormatError: The stream breaks the format; what comes before is there.
+            FormatError: The stream breaks the format. Members before that are kept.
         """
         try:
             self._read(into)
@@ -95,13 +96,13 @@ class TarReader:
         into.check_limit(0, where=self.where, offset=self._offset)
 
     def _read(self, into: Members) -> None:  # noqa: C901, PLR0912, PLR0915
-        """Read all headers: the hot loop, so that ordinary ones stay in line.
+        """Read all headers. This is the hot loop: ordinary headers are read inline.
 
-        Few texts stand in the numeric fields, so what they mean is remembered: of the
-        checksum in an ASCII block the low half of its Adler-32, which is 1 + the sum of
-        its bytes, and for one text always the same (bench/micro/headers.py).
+        Numeric fields have few distinct texts, so their values are cached. A checksum's
+        cached value is the low half of the Adler-32 of an ASCII block, which is 1 + the
+        sum of its bytes and so the same for equal texts (bench/micro/headers.py).
 
-        Names of marks begin with a dot, so they are among those that are looked at.
+        Whiteout names begin with a dot, so they are among the names that are checked.
         """
         read, adler32, paths = self._source.read, zlib.adler32, self.paths
         kinds, owners, sizes = into.kinds, into.owners, into.sizes
@@ -109,10 +110,10 @@ class TarReader:
         only_path = _ONLY_PATH.fullmatch
         fields, sums, numbers = _FIELDS.unpack_from, _SUMS, _NUMBERS
         known: dict[bytes, int] = {}
-        long: bytes | None = None  # the next member's path, if that is all that is said
-        special = False  # more than that is said
-        buffer, base, end = b"", 0, 0  # what was read last, where it begins, its length
-        offset = reached = 0  # of the next header; the end of the last data
+        long: bytes | None = None  # the next member's path, if nothing else is set
+        special = False  # whether more than that is set
+        buffer, base, end = b"", 0, 0  # the bytes read last, their offset and length
+        offset = reached = 0  # of the next header; end of the last data
         while True:
             at = offset - base
             if at + BLOCK_SIZE > end:
@@ -173,7 +174,7 @@ class TarReader:
             else:
                 nul = block.find(0, 0, 100)
                 name = block[:nul] if nul >= 0 else block[:100]
-            # Most names are a path already; "find" takes half the time of "in".
+            # Most names are already a path; "find" takes half the time of "in".
             if (
                 name
                 and name[0] not in _DOT_SLASH
@@ -185,7 +186,7 @@ class TarReader:
             else:
                 self._add_path(name, len(kinds))
             if flag != FILE:
-                if size and flag == SYMLINK:  # GNU tar skips data, others do not
+                if size and flag == SYMLINK:  # GNU tar skips the data, others do not
                     raise ValueError(f"a symlink with {size:,} bytes of data")
                 size = 0  # no data follows, whatever the header says
                 if flag == SYMLINK:
@@ -205,21 +206,21 @@ class TarReader:
             offset = reached + 511 & -512
 
     def _read_odd(self, block: bytes, around: bytes, into: Members) -> tuple[int, int]:
-        """Read a header that is not plain, or that others say much of.
+        """Read a header that is not plain, or that extended headers override.
 
         Args:
             block: The header.
-            around: Some of what follows it.
-            into: Receives a row, if it is a member's.
+            around: Some of the bytes after it.
+            into: Receives a row, if the header is a member's.
 
         Returns:
-            Where its data ends, and where the next header is.
+            The end of its data, and the offset of the next header.
         """
         flag, data = block[156], self._offset + BLOCK_SIZE
         if flag in extended.LIMITS:
             size = parse_number(block[124:136])
             body = self._body(flag, size, around)
-            if flag in extended.RECORDS:  # each ends a line; tools do not write over 16
+            if flag in extended.RECORDS:  # one line each; tools write at most 16
                 into.allowance.take(_PARSED * body.count(b"\n"))
             if flag == extended.GLOBAL:
                 self._defaults = extended.global_records(self._defaults, body[:size])
@@ -236,7 +237,7 @@ class TarReader:
         return fields.data + fields.stored, fields.data + wire.padded(fields.stored)
 
     def _add(self, fields: Fields, into: Members) -> None:
-        """Append what was read of one member."""
+        """Append one member's fields."""
         row = len(into.kinds)
         if fields.target is not None:
             into.targets[row] = _target(fields.kind, fields.target)
@@ -250,19 +251,19 @@ class TarReader:
         into.mtimes.append(_in_range(fields.mtime, _MTIME))
 
     def _add_path(self, name: bytes, row: int) -> None:
-        """Append the path that a row's name means."""
+        """Append the normalised path of a row."""
         path = _path(name)
         self.paths.append(path)
         if path.find(b".wh.") >= 0:
             self.hidden.append(row)
 
     def _check_end(self, block: bytes, reached: int, *, described: bool) -> None:
-        """Check that the archive may end here: zeros, or the end of the stream.
+        """Check that the archive may end here, at a zero block or the end of data.
 
         Args:
-            block: Zeros, or what there is of a block at the end of the stream.
-            reached: Where the last data ends.
-            described: There was a path for a next member.
+            block: A zero block, or the incomplete block at the end of the stream.
+            reached: End of the last data.
+            described: Whether an extended header is waiting for its member.
         """
         size = self._source.size()
         if reached > size:
@@ -271,18 +272,18 @@ class TarReader:
                 f"the stream has {size:,}"
             )
         if (described or self._ahead is not None) and not block:
-            raise ValueError("truncated: a header that describes the next, and no next")
+            raise ValueError("truncated: an extended header without its member")
         if block.strip(b"\0"):
             raise ValueError(f"truncated: {len(block)} bytes of a header")
         self.ended = bool(block)
-        # GNU tar, bsdtar and Python stop at a lone zero block, Go refuses it.
+        # GNU tar, bsdtar and Python stop at a single zero block, Go refuses it.
         behind = self._source.read(self._offset + BLOCK_SIZE, BLOCK_SIZE)
         full = len(behind) == BLOCK_SIZE and behind != ZEROS
         if full and not wire.checksum_error(behind):
-            raise ValueError("a lone zero block, with more members behind it")
+            raise ValueError("a single zero block, followed by more members")
 
     def _body(self, flag: int, size: int, around: bytes) -> bytes:
-        """Return the data of what is no member, padded; nothing of a label's."""
+        """Return an extended header's padded data, or nothing for a volume label."""
         extended.check_place(flag, self._ahead)
         if not 0 <= size <= extended.LIMITS[flag]:
             raise ValueError(
@@ -298,7 +299,7 @@ class TarReader:
 
 
 def _number(text: bytes, what: str) -> int:
-    """Read a numeric field, and remember what it means."""
+    """Read a numeric field, and cache its value."""
     number = _in_range(parse_number(text), what)
     remember(text, number, _NUMBERS)
     return number
@@ -312,7 +313,7 @@ def _in_range(number: int, what: str) -> int:
 
 
 def _path(name: bytes) -> bytes:
-    """Return the path that a name means; most names are one already."""
+    """Return the normalised path of a name; most names need no change."""
     odd = not name or name[0] in _DOT_SLASH or len(name) > MAX_NAME
     # "find" takes half the time of "in".
     if odd or name.find(b"/.") >= 0 or name.find(b"//") >= 0:
@@ -321,7 +322,7 @@ def _path(name: bytes) -> bytes:
 
 
 def _odd_path(name: bytes) -> bytes:
-    """Return the path that any name means."""
+    """Return the normalised path of any name."""
     try:
         path = wire.normalise(name)
     except ValueError as error:
@@ -332,13 +333,13 @@ def _odd_path(name: bytes) -> bytes:
 
 
 def _memory(fields: Fields) -> int:
-    """Return the bytes that a member takes beside the columns, about."""
+    """Return roughly how many bytes a member takes outside the columns."""
     extra = fields.extra or NO_EXTRA
     return len(fields.name) + len(fields.target or b"") + extra.memory()
 
 
 def _target(kind: int, target: bytes) -> bytes:
-    """Return a symlink's text as it is, and the path a hard link means."""
+    """Return a symlink's text unchanged, or the normalised path of a hard link."""
     if kind == SYMLINK:
         if len(target) > MAX_NAME:
             raise ValueError(f"a symlink of {len(target):,} bytes, over {MAX_NAME:,}")

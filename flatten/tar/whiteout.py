@@ -1,14 +1,14 @@
-"""The AUFS spelling of removals, which layer tars use: all that knows of ``.wh.``.
+"""Whiteouts as layer tars spell them (``.wh.``, from AUFS), parsed only here.
 
 =====================  ============================================  ==========
 last name of a path    meaning                                       result
 =====================  ============================================  ==========
 ``.wh..wh..opq``       the directory hides its lower children        OPAQUE
-``.wh..wh.*``          AUFS bookkeeping, also as a directory         ASIDE
-``.wh.``, ``.wh..``,   names nothing, or the directory itself        ValueError
+``.wh..wh.*``          AUFS bookkeeping: files and directories       ASIDE
+``.wh.``, ``.wh..``,   no name, or the directory itself              ValueError
 ``.wh...``
-``.wh.x``              hides ``x`` of the layers below               HIDES
-any other              an ordinary name, ``a.wh.b`` too              ORDINARY
+``.wh.x``              hides ``x`` in the layers below               HIDES
+any other              an ordinary name, including ``a.wh.b``        ORDINARY
 =====================  ============================================  ==========
 
 Reference: OCI image-spec layer.md, "Whiteouts"; moby pkg/archive/whiteouts.go.
@@ -20,7 +20,7 @@ MARK: Final = b".wh."
 META: Final = b".wh..wh."
 OPAQUE_MARK: Final = b".wh..wh..opq"
 FUSE_OPAQUE_MARK: Final = b".wh..opq"
-"""fuse-overlayfs's, on its disks only: in a layer tar it hides ``.opq``."""
+"""fuse-overlayfs's opaque mark, only in its directories: in a tar it hides ``.opq``."""
 
 ORDINARY: Final = 0
 HIDES: Final = 1
@@ -29,10 +29,10 @@ ASIDE: Final = 3
 
 
 def classify(path: bytes) -> tuple[int, bytes]:
-    """Say what a normalised path means, and which path it is about.
+    """Return the meaning of a normalised path, and the path that it refers to.
 
     Raises:
-        ValueError: The mark names nothing; the text says so.
+        ValueError: The whiteout has no name after ``.wh.``.
 
     >>> classify(b"a/.wh.b") == (HIDES, b"a/b")
     True
@@ -57,7 +57,7 @@ def classify(path: bytes) -> tuple[int, bytes]:
 
 
 def hiding(path: bytes) -> bytes:
-    """Return the mark that hides ``path``.
+    """Return the path of the whiteout that hides ``path``.
 
     >>> hiding(b"a/b"), hiding(b"b")
     (b'a/.wh.b', b'.wh.b')
@@ -67,7 +67,7 @@ def hiding(path: bytes) -> bytes:
 
 
 def emptying(path: bytes) -> bytes:
-    """Return the mark that makes the directory ``path`` opaque.
+    """Return the path of the mark that makes the directory ``path`` opaque.
 
     >>> emptying(b"a"), emptying(b"")
     (b'a/.wh..wh..opq', b'.wh..wh..opq')
@@ -76,14 +76,14 @@ def emptying(path: bytes) -> bytes:
 
 
 def is_mark(name: bytes) -> bool:
-    """Say whether a name is a whiteout's, which no tree may hold."""
+    """Return True if a name is a whiteout's, which no tree may contain."""
     return name.startswith(MARK)
 
 
 def _below_ordinary(meaning: int, path: bytes, parent: bytes) -> tuple[int, bytes]:
-    """Refuse what lies below a whiteout: it could only be lost.
+    """Refuse an entry below a whiteout, which could only be lost.
 
-    The spec leaves it open; docker and umoci write a directory called ``.wh.x``.
+    The spec does not say; docker and umoci write a directory called ``.wh.x``.
     """
     if any(map(is_mark, parent.split(b"/"))):
         raise ValueError("an entry below a whiteout")

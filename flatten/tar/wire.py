@@ -1,16 +1,16 @@
 r"""The tar wire format: fields of 512-byte header blocks, PAX records, sparse maps.
 
-Pure functions over ``bytes``; nothing here opens, seeks or knows of layers.
-What breaks the format raises ValueError with a text; callers know where.
+Pure functions over ``bytes``; nothing here opens files, seeks or knows about layers.
+Format errors raise ValueError with a message; callers add the position.
 
 Field offsets:   0 name[100]  100 mode[8]  108 uid[8]  116 gid[8]  124 size[12]
                136 mtime[12]  148 chksum[8]  156 typeflag  157 linkname[100]
                257 magic[8]  265 uname[32]  297 gname[32]  329 devmajor[8]
                337 devminor[8]  345 prefix[155]
 
-GNU headers have the magic "ustar  \0" and no prefix, but, in sparse headers (S):
+GNU headers have the magic "ustar  \0" and no prefix. Sparse headers (S) also have:
                386 four regions of offset[12] length[12]  482 extended  483 size[12]
-each extension block has 21 regions and, at 504, a mark that one more follows.
+Each extension block has 21 regions and, at 504, a flag that another block follows.
 
 Reference: POSIX.1-2017 pax(1), "ustar Interchange Format" and "pax Extended
 Header"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
@@ -37,16 +37,16 @@ _OCTAL: Final = re.compile(rb" *([0-7]+)(?:[ \0].*)?|[ \x000]*", re.DOTALL)
 _TIME_FIELD: Final = re.compile(
     rb" *[0-7]*(?:[ \0]*|\0.*)|\x80\0{3}[\0-\x7f].*|\xff{4}[\x80-\xff].*", re.DOTALL
 )
-"""What Go takes for a time in a GNU header; what it does not, it reads as a prefix."""
+"""Times in a GNU header that Go accepts; it reads any other bytes there as a prefix."""
 _RECORD: Final = re.compile(rb"([0-9]{1,19}) ([^=\0]+)=")
 _DECIMAL: Final = re.compile(rb"0*([0-9]{1,19})")
 _TIME: Final = re.compile(rb"(-?)0*([0-9]{1,19})(?:\.([0-9]*))?")
 
 
 def remember(key: _Key, value: _Value, known: dict[_Key, _Value]) -> None:
-    """Remember what a field means or how it is written; if that is too much, forget.
+    """Add an entry to a cache, which is cleared first when it is full.
 
-    Images say few different things in many headers.
+    An image has many headers, but few distinct values in them.
     """
     if len(known) >= MAX_KNOWN:
         known.clear()
@@ -65,9 +65,9 @@ def padded(size: int) -> int:
 def parse_number(field: bytes) -> int:
     r"""Read a numeric header field: octal text, or base-256 (GNU, star).
 
-    Octal may have leading spaces, ends at a space or NUL, and is 0 when empty, as GNU
-    tar and Go read it. Digits behind NULs are refused: Go skips all of them, GNU tar
-    one, of an old tar that overflowed, while Python and bsdtar read 0.
+    Octal may have leading spaces, ends at a space or NUL, and is 0 when empty, as in
+    GNU tar and Go. Digits after NULs are refused: Go skips all the NULs, GNU tar one
+    (an old tar overflowed), while Python and bsdtar read 0.
 
     >>> parse_number(b"0000644\0"), parse_number(b"  755 \0"), parse_number(bytes(8))
     (420, 493, 0)
@@ -75,7 +75,7 @@ def parse_number(field: bytes) -> int:
     (10, -1)
     """
     digits = field[:-1]
-    if digits.isdigit() and field[-1] in b" \0":  # as nearly all are
+    if digits.isdigit() and field[-1] in b" \0":  # the usual form
         try:
             return int(digits, 8)
         except ValueError:
@@ -92,7 +92,7 @@ def parse_number(field: bytes) -> int:
 
 
 def format_number(value: int, width: int) -> bytes:
-    r"""Write a numeric header field: octal with a NUL, else base-256.
+    r"""Write a numeric header field: octal with a NUL if it fits, else base-256.
 
     >>> format_number(0o644, 8), format_number(-1, 12) == b"\xff" * 12
     (b'0000644\x00', True)
@@ -105,16 +105,16 @@ def format_number(value: int, width: int) -> bytes:
 
 
 def checksum_error(block: bytes) -> str:
-    """Compare a header's checksum with its bytes; return what is wrong, or "".
+    """Compare a header's checksum with its bytes; return the error message, or "".
 
-    The sum of the bytes with the field itself as spaces; some old tars summed
-    signed bytes. The low half of Adler-32 is 1 + the sum modulo 65521, at a fifth
-    of the cost of ``sum`` in Python; the sum of 512 ASCII bytes stays below that.
-    Other bytes than digits, spaces and NULs are refused: bsdtar leaves the member out.
+    The checksum is the sum of the bytes, with the field itself as spaces; some old tars
+    summed signed bytes. The low half of Adler-32 is 1 + the sum modulo 65521, at a
+    fifth of the cost of ``sum`` in Python; 512 ASCII bytes stay below that. Bytes other
+    than digits, spaces and NULs are refused: bsdtar drops such members.
     """
     field = block[148:156]
     spaces = 256 - sum(field)
-    digits = field[:6]  # "%06o\0 ", as nearly all write it
+    digits = field[:6]  # "%06o\0 ", the usual form
     if digits.isdigit() and field[6:] == b"\0 " and block.isascii():
         with suppress(ValueError):  # not octal
             if (zlib.adler32(block) & 0xFFFF) - 1 + spaces == int(digits, 8):
@@ -129,7 +129,7 @@ def checksum_error(block: bytes) -> str:
     )  # fmt: skip
     if stored in (total, signed):
         return ""
-    return f"header checksum is {quoted_field(field)}, its bytes sum to {total:#o}"
+    return f"header checksum is {quoted_field(field)}, but its bytes sum to {total:#o}"
 
 
 def quoted_field(field: bytes) -> str:
@@ -148,10 +148,10 @@ def text_field(block: bytes, start: int, stop: int) -> bytes:
 
 
 def parse_name(block: bytes) -> bytes:
-    """Return a header's name, with the prefix where its format has one.
+    """Return a header's name, with the prefix if its format has one.
 
-    GNU's has two times in its place, v7 nothing; Python and Go may take what is there
-    for a prefix all the same.
+    GNU headers have two times in place of the prefix, v7 headers nothing; Python and Go
+    may still read those bytes as a prefix.
     """
     name = text_field(block, 0, 100)
     if not block[345]:
@@ -159,20 +159,20 @@ def parse_name(block: bytes) -> bytes:
     if block[257:263] == b"ustar\0":
         prefix = text_field(block, 345, 500)
         if len(prefix) > 130 and block[508:512] == b"tar\0":
-            # star keeps two times behind 131 bytes of prefix, which others take for it
-            raise ValueError("a prefix that fills its field in a header of star's")
+            # star keeps two times after 131 bytes of prefix; others read them as prefix
+            raise ValueError("a star header whose prefix fills the whole field")
         return prefix + b"/" + name
     times = block[345:357], block[357:369]
     if block[257:265] != b"ustar  \0" or not all(map(_TIME_FIELD.fullmatch, times)):
-        raise ValueError("a prefix in a header of a format that has none")
+        raise ValueError("a prefix in a header format without prefixes")
     return name
 
 
 def normalise(name: bytes) -> bytes:
-    """Turn a name, or the target of a hard link, into the path it means.
+    """Return the normalised path of a member's name or a hard link's target.
 
     Raises:
-        ValueError: It leaves the root, is too long, or holds a NUL.
+        ValueError: The name leaves the root, is too long, or contains a NUL.
 
     >>> [normalise(n) for n in (b"./x", b"/x", b"x/", b"a//x", b"a/../x", b"./")]
     [b'x', b'x', b'x', b'a/x', b'x', b'']
@@ -205,7 +205,7 @@ def parse_records(body: bytes) -> list[tuple[bytes, bytes]]:
         found = match(body, start)
         if found is None:
             if not body[start:].strip(b"\0"):
-                break  # padded with NULs inside its size: GNU tar and Python allow it
+                break  # NUL padding within its size: GNU tar and Python allow that
             raise ValueError(
                 f"a PAX record that starts with {body[start : start + 20]!r}, "
                 "without a length or without a keyword"
@@ -213,7 +213,7 @@ def parse_records(body: bytes) -> list[tuple[bytes, bytes]]:
         stop = start + int(found[1])
         if not found.end() < stop <= end or body[stop - 1] != 0x0A:
             raise ValueError(
-                f"a PAX record of {int(found[1]):,} bytes does not end there"
+                f"a PAX record of {int(found[1]):,} bytes does not end in a newline"
             )
         records.append((found[2], body[found.end() : stop - 1]))
         start = stop
@@ -221,7 +221,7 @@ def parse_records(body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def format_records(records: list[tuple[bytes, bytes]]) -> bytes:
-    r"""Write PAX records; the length counts its own digits.
+    r"""Write PAX records; each record's length includes its own digits.
 
     >>> format_records([(b"path", b"ab"), (b"x", b"")])
     b'11 path=ab\n5 x=\n'
@@ -236,7 +236,7 @@ def format_records(records: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def parse_decimal(value: bytes) -> int:
-    """Read a PAX number that cannot be negative, with any number of zeros before it."""
+    """Read a non-negative PAX number, with any number of leading zeros."""
     found = _DECIMAL.fullmatch(value)
     if found is None:
         raise ValueError(f"{value[:40]!r} is not a number")
@@ -244,7 +244,7 @@ def parse_decimal(value: bytes) -> int:
 
 
 def parse_time(value: bytes) -> tuple[int, int]:
-    """Read a PAX time: seconds, floored, and the nanoseconds above them.
+    """Read a PAX time as floored seconds, and the nanoseconds above them.
 
     >>> parse_time(b"1.5"), parse_time(b"-1.5"), parse_time(b"-7")
     ((1, 500000000), (-2, 500000000), (-7, 0))
@@ -262,7 +262,7 @@ def parse_time(value: bytes) -> tuple[int, int]:
 
 
 def parse_regions(block: bytes, start: int, count: int) -> list[tuple[int, int]]:
-    """Read the regions of a sparse header or extension block, up to an empty slot."""
+    """Read the regions of a sparse header or extension block, up to an empty entry."""
     regions = []
     for at in range(start, start + 24 * count, 24):
         if block[at] == 0:
@@ -276,28 +276,28 @@ def parse_regions(block: bytes, start: int, count: int) -> list[tuple[int, int]]
 def sparse_map(
     regions: list[tuple[int, int]], size: int, stored: int
 ) -> SparseMap | None:
-    """Check and normalise a sparse file's regions; None when it has no holes.
+    """Check and normalise a sparse file's regions; return None if it has no holes.
 
-    Regions that touch are joined and empty ones dropped, so that the four ways of
-    writing a sparse file give one.
+    Adjacent regions are joined and empty ones dropped, so that the four sparse formats
+    give the same map.
 
     Args:
-        regions: (offset, length), as the archive has them.
-        size: The file's size with its holes.
-        stored: How many bytes of data the archive holds.
+        regions: (offset, length) pairs in archive order.
+        size: The file's size, including holes.
+        stored: Bytes of data in the archive.
 
     Raises:
-        ValueError: The regions overlap, leave the file, or do not sum to ``stored``.
+        ValueError: The regions overlap, exceed the file, or do not sum to ``stored``.
     """
     joined: list[tuple[int, int]] = []
     end = total = 0
     for offset, length in regions:
-        if length and total % BLOCK_SIZE:  # GNU tar reads it from the next block
-            raise ValueError("a sparse region that ends inside a block, and one more")
+        if length and total % BLOCK_SIZE:  # GNU tar would read it from the next block
+            raise ValueError("a sparse region, not the last, that ends inside a block")
         if offset < end or length < 0 or offset + length > size:
             raise ValueError(
                 f"a sparse region of {length:,} bytes at {offset:,}, "
-                f"in a file of {size:,} whose data has reached {end:,}"
+                f"in a file of {size:,} bytes whose last region ended at {end:,}"
             )
         if length and joined and offset == end:
             joined[-1] = (joined[-1][0], joined[-1][1] + length)
@@ -309,6 +309,6 @@ def sparse_map(
         raise ValueError("a sparse file with too many regions")
     if total != stored:
         raise ValueError(
-            f"sparse regions of {total:,} bytes, but {stored:,} are stored"
+            f"sparse regions of {total:,} bytes, but {stored:,} bytes are stored"
         )
     return None if total == size else tuple(joined)

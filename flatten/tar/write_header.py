@@ -1,8 +1,8 @@
-"""A member's header blocks, from its fields: GNU's format, or POSIX's throughout.
+"""Write a member's header blocks, in GNU format or entirely in POSIX format.
 
-Pure functions: bytes out. What is written is canonical, so equal fields give equal
-bytes: numbers in octal where they fit and base-256 where not, no user or group names,
-records in the order of their keywords.
+Pure functions that return bytes. The form is canonical, so equal fields give equal
+bytes: numbers in octal if they fit, else in base-256; no user or group names; records
+sorted by keyword.
 
 Reference: GNU tar manual, "Basic Tar Format"; POSIX.1-2017 pax(1).
 """
@@ -23,7 +23,7 @@ from .members import (
 )
 from .wire import BLOCK_SIZE, MAX_RECORDS, format_number, format_records
 
-RECORD_SIZE: Final = 10_240  # tar's blocking factor of 20: outputs end on one
+RECORD_SIZE: Final = 10_240  # bytes: tar's blocking factor of 20; outputs fill the last
 LONG_LINK: Final = b"././@LongLink"  # the name of L and K members
 GNU_MAGIC: Final = b"ustar  \0"
 POSIX_MAGIC: Final = b"ustar\x0000"
@@ -48,10 +48,10 @@ def header(  # noqa: PLR0913 - the fields of a header
     device: tuple[int, int] | None = None,
     tail: bytes = b"",
 ) -> bytes:
-    """Write one header block; a name or target that is too long is cut off.
+    """Write one header block; a name or target that is too long is truncated.
 
     ``owner`` is the mode, uid and gid fields, as ``owner_fields`` makes them;
-    ``tail`` is what stands from offset 345 on.
+    ``tail`` is the bytes from offset 345 on.
     """
     return finish(
         b"%b%b%b%b        %c%b%b%b%b%b%b"
@@ -79,7 +79,7 @@ def owner_fields(owner: Owner) -> bytes:
 
 
 def record_member(name: bytes, typeflag: int, body: bytes, magic: bytes) -> bytes:
-    """Write a member that describes the next one: header, body, padding."""
+    """Write an extended header for the next member: header, body, padding."""
     block = header(name, typeflag, size=len(body), magic=magic)
     return block + body + bytes(-len(body) % BLOCK_SIZE)
 
@@ -93,7 +93,7 @@ def pax_header(records: list[tuple[bytes, bytes]], magic: bytes) -> bytes:
     """Write a PAX ``x`` member.
 
     Raises:
-        ValueError: It would be larger than readers take.
+        ValueError: The header would be larger than readers accept.
     """
     body = format_records(records)
     if len(body) > MAX_RECORDS:
@@ -111,7 +111,7 @@ def _with_end(regions: SparseMap, size: int) -> list[tuple[int, int]]:
 
 
 def gnu_sparse_header(regions: SparseMap, size: int) -> tuple[bytes, bytes]:
-    """Write an old GNU sparse file's map: a header's tail, and the blocks behind it."""
+    """Write an old GNU sparse map: the header's tail, and the extension blocks."""
     entries = [
         format_number(offset, 12) + format_number(length, 12)
         for offset, length in _with_end(regions, size)
@@ -128,7 +128,7 @@ def gnu_sparse_header(regions: SparseMap, size: int) -> tuple[bytes, bytes]:
 
 
 def pax_sparse_map(regions: SparseMap, size: int) -> bytes:
-    """Write the map that starts the data of a PAX 1.0 sparse file, padded."""
+    """Write the padded map that starts the data of a PAX 1.0 sparse file."""
     entries = _with_end(regions, size)
     lines = [len(entries), *(number for entry in entries for number in entry)]
     text = b"".join(b"%d\n" % line for line in lines)
@@ -145,10 +145,10 @@ def gnu_member(  # noqa: PLR0913 - the fields of a member
     target: bytes = b"",
     extra: Extra = NO_EXTRA,
 ) -> bytes:
-    """Write all blocks of a member before its data, in GNU's format.
+    """Write all blocks of a member before its data, in GNU format.
 
-    What a GNU header cannot hold (xattrs, ACLs) goes into one PAX header right
-    before it, a mix that GNU tar, bsdtar, Python and Go read.
+    Fields that a GNU header cannot hold (xattrs, ACLs) go into one PAX header just
+    before it, a mix that GNU tar, bsdtar, Python and Go all read.
     """
     out = []
     if len(target) > 100:
@@ -183,9 +183,9 @@ def posix_member(  # noqa: PLR0913 - the fields of a member
     target: bytes = b"",
     extra: Extra = NO_EXTRA,
 ) -> bytes:
-    """Write all blocks of a member before its data, in POSIX's format (pax).
+    """Write all blocks of a member before its data, in POSIX format (pax).
 
-    A sparse file's are GNU's PAX 1.0, whose map starts the data.
+    Sparse files use GNU's PAX 1.0 format, whose map starts the data.
     """
     mode, uid, gid = owner
     size = 0 if kind in _DATALESS else size
@@ -196,7 +196,7 @@ def posix_member(  # noqa: PLR0913 - the fields of a member
         data_map = pax_sparse_map(extra.sparse, size)
         records |= _sparse_records(name, size)
         size = len(data_map) + sum(length for _, length in extra.sparse)
-        # Cut off rather than in a record: Python would take that for the name.
+        # Truncated, not in a record: Python would use the record as the name.
         shown = (b"GNUSparseFile.0/" + name.rpartition(b"/")[2])[:100]
     texts = {b"path": shown, b"linkpath": target}
     records |= {key: text for key, text in texts.items() if len(text) > 100}
@@ -218,7 +218,7 @@ def posix_member(  # noqa: PLR0913 - the fields of a member
 
 
 def _sparse_records(name: bytes, size: int) -> dict[bytes, bytes]:
-    """Return what says that a member is a sparse file, whose map starts its data."""
+    """Return the records that mark a member as a PAX 1.0 sparse file."""
     return {
         b"GNU.sparse.major": b"1",
         b"GNU.sparse.minor": b"0",
@@ -228,7 +228,7 @@ def _sparse_records(name: bytes, size: int) -> dict[bytes, bytes]:
 
 
 def _format_time(seconds: int, nanoseconds: int) -> bytes:
-    """Write a PAX time; ``seconds`` is floored, so negative ones need a borrow."""
+    """Write a PAX time; ``seconds`` is floored, so negative times need a borrow."""
     sign = b""
     if seconds < 0:
         sign = b"-"

@@ -22,8 +22,8 @@ _ACLS: Final = {
     b"SCHILY.acl.access": b"system.posix_acl_access",
     b"SCHILY.acl.default": b"system.posix_acl_default",
 }
-_NOBODY: Final = 0xFFFFFFFF  # the id of entries that are about no one by name
-_TAGS: Final = {  # the tag where there is no qualifier, and where there is one
+_NOBODY: Final = 0xFFFFFFFF  # the id in ACL entries that name no user or group
+_TAGS: Final = {  # ACL tags of entries without and with a qualifier
     b"user": (0x01, 0x02),
     b"group": (0x04, 0x08),
     b"mask": (0x10, 0x10),
@@ -35,10 +35,10 @@ _ENTRY: Final = re.compile(
 
 
 def from_records(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return the attributes that records say, by name; others are left out.
+    """Return the xattrs in PAX records by name; other records are ignored.
 
     Raises:
-        ValueError: An ACL cannot be read, or names somebody without a number.
+        ValueError: An ACL is not valid, or names a user or group without its id.
     """
     found: dict[bytes, bytes] = {}
     for key, value in records:
@@ -52,7 +52,7 @@ def from_records(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def parse_acl(text: bytes) -> bytes:
-    r"""Translate an ACL's text into the form that the kernel takes.
+    r"""Convert an ACL's text into the kernel's binary form.
 
     >>> parse_acl(b"user::rw-,group::r--,other::---").hex(" ", 4)
     '02000000 01000600 ffffffff 04000400 ffffffff 20000000 ffffffff'
@@ -61,7 +61,7 @@ def parse_acl(text: bytes) -> bytes:
     for line in filter(None, re.split(rb"[,\n]", text)):
         found = _ENTRY.fullmatch(line.split(b"#")[0].strip())
         if found is None:
-            raise ValueError("an ACL entry that cannot be read")
+            raise ValueError("invalid ACL entry")
         kind, name, letters, number = found.groups()
         bits = sum(bit for bit, set_ in zip((4, 2, 1), letters, strict=True)
                    if set_ != ord("-"))  # fmt: skip

@@ -1,1 +1,1 @@
-"""The rules: layers applied to one tree of inodes, and edits of it. No I/O."""
+"""Apply layers to one tree of inodes, and edit that tree. No I/O."""

@@ -1,14 +1,14 @@
-"""What some layers add to those below, as one layer: members, whiteouts, opaque marks.
+"""Compute the change between two trees as one layer, with whiteouts and opaque marks.
 
-The trees before and after are compared, so what came and went in between is not in it,
-and it applies on top in every engine:
+The trees before and after some layers are compared, so temporary files of the layers
+between are not included. The result applies correctly in every engine:
 
-- Nothing stands beside its own whiteout, about which engines disagree.
-- All directories on the way to a change are listed, with their metadata.
-- A new name for a file from below brings all the names of the file, since not every
+- No name appears along with its own whiteout, as engines disagree about the meaning.
+- All parent directories of a change are listed, with their metadata.
+- A new hard link to a lower layer's file lists all names of the file, since not every
   engine can link to a file of a lower layer.
-- A directory that lost all it had is marked opaque; the root never is, where docker's
-  overlay2 ignores that.
+- A directory that lost all its entries is marked opaque, except the root, where
+  docker's overlay2 ignores the mark.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from ..tar.members import FILE, Members
 from .tree import Names, Tree
 
 Entry = tuple[bytes, int]
-"""An output path (of a directory: with a slash at its end) and its inode."""
+"""An output path (with a trailing slash for a directory) and its inode."""
 
 
 class Snapshot:
-    """The names of a tree at a moment, while more layers are applied to it.
+    """A copy of a tree's names, taken before more layers are applied to the tree.
 
     Attributes:
         root: The names in the root.
@@ -38,9 +38,9 @@ class Snapshot:
 
 
 def delta(before: Snapshot, after: Tree) -> list[Entry]:
-    """List what turns one tree into the other, in walk order.
+    """Return the entries that turn one tree into the other, in walk order.
 
-    Whiteouts are one new member of ``after.members``, under many names.
+    All whiteouts share one new member of ``after.members``.
     """
     mark = _whiteout_member(after.members)
     relinked = _relinked(before, after)
@@ -66,7 +66,7 @@ def delta(before: Snapshot, after: Tree) -> list[Entry]:
         else:
             stack.pop()
             if now.same and out and out[-1][0] == (now.prefix or b"./"):
-                out.pop()  # nothing below it either
+                out.pop()  # and nothing below it changed
     return out
 
 
@@ -74,10 +74,10 @@ class _Directory:
     """A directory that is being compared.
 
     Attributes:
-        prefix: Its path with a slash, or nothing for the root.
-        old: Its names before.
-        names: Names and inodes to come, in walk order.
-        same: Its own metadata did not change.
+        prefix: Its path with a trailing slash, or ``b""`` for the root.
+        old: The names in it before.
+        names: The remaining names and inodes, in walk order.
+        same: Whether its own metadata is unchanged.
     """
 
     def __init__(self, prefix: bytes, old: Names, new: Names, same: bool) -> None:
@@ -88,7 +88,7 @@ class _Directory:
         self._gone = sorted(old.keys() - new)
 
     def marks(self) -> Iterator[bytes]:
-        """Yield the paths of the whiteouts in it."""
+        """Yield the paths of the whiteouts in the directory."""
         if self.prefix and 1 < len(self._gone) == len(self.old):
             yield self.prefix + whiteout.OPAQUE_MARK
         else:
@@ -97,7 +97,7 @@ class _Directory:
 
 
 def _relinked(before: Snapshot, after: Tree) -> set[int]:
-    """Return the inodes from below that have a name they had not."""
+    """Return the inodes of the old tree that have a new name."""
     if not after.linked:
         return set()
     old = _names(before.root, before.children, after.linked)
@@ -122,7 +122,7 @@ def _names(
 
 
 def _whiteout_member(members: Members) -> int:
-    """Append the row that whiteouts share: an empty file, mode 0, time 0."""
+    """Append the row that all whiteouts share: an empty file, mode 0, mtime 0."""
     member = members.imply(0, 0)
     members.kinds[member] = FILE
     members.owners[member] = members.owner((0, 0, 0))

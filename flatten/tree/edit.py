@@ -1,6 +1,6 @@
-"""Changes to a tree between stacking and planning: selection, other places and owners.
+"""Edit a tree between stacking and planning: select names, move them, change owners.
 
-They change names, not bytes, so that what is left still merges into spans.
+Edits change names, not content, so that the remaining members still merge into spans.
 """
 
 from collections.abc import Iterable
@@ -11,21 +11,21 @@ from .owners import OwnerMap
 from .tree import Names, Tree
 
 Addition = tuple[str, bytes]
-"""A path of the host, and where it goes in the tree: normalised."""
+"""A host path, and the normalised path in the tree where it is added."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edits:
-    """What is to be changed, in the order in which it is done.
+    """The edits to make, in the order in which they are made.
 
     Attributes:
-        include: Keep only what these patterns choose (``patterns``), unless there are
-            none, with the directories on the way to it.
-        exclude: Leave out what these choose, whatever the others say.
-        strip_components: Drop so many components from the front of every path.
-        prefix: Put all below this directory, if it is not empty.
-        add: Files of the host that go into the tree, later ones over earlier ones.
-        owner_map: Where ids go.
+        include: Keep only the paths that match these patterns (``patterns``), and their
+            parent directories; without patterns, keep everything.
+        exclude: Leave out the paths that match these, even if they are included.
+        strip_components: Number of leading components to remove from every path.
+        prefix: Directory to put the whole tree under; empty for none.
+        add: Host files to add to the tree; later ones replace earlier ones.
+        owner_map: How to change user and group ids.
     """
 
     include: tuple[str, ...] = ()
@@ -40,10 +40,10 @@ NO_EDITS = Edits()
 
 
 def change_names(tree: Tree, edits: Edits) -> None:
-    """Choose names, and move them.
+    """Select names, and move them.
 
     Raises:
-        UsageError: A pattern is none.
+        UsageError: A pattern is not valid.
     """
     if edits.include or edits.exclude:
         select(tree, edits.include, edits.exclude)
@@ -53,17 +53,17 @@ def change_names(tree: Tree, edits: Edits) -> None:
 
 
 def select(tree: Tree, includes: Iterable[str], excludes: Iterable[str]) -> None:
-    """Keep what is included and not excluded, and the directories on the way to it.
+    """Keep the paths that are included and not excluded, and their parent directories.
 
-    What a pattern chooses, it chooses with all below it. Without patterns to include,
-    everything is included. A hard link keeps its content, whatever happens to the
-    other names of its inode.
+    A pattern that matches a directory also selects everything below it. Without include
+    patterns, everything is included. A hard link keeps its content even if the other
+    names of its inode are removed.
     """
     from .patterns import Patterns  # noqa: PLC0415 - compiles expressions
 
     include, exclude = Patterns(includes), Patterns(excludes)
     todo = [(b"", tree.root, not include)]
-    doubtful: list[tuple[Names, bytes]] = []  # there only for what is in them
+    doubtful: list[tuple[Names, bytes]] = []  # kept only if something in them is
     while todo:
         prefix, names, chosen = todo.pop()
         for name, inode in list(names.items()):
@@ -76,7 +76,7 @@ def select(tree: Tree, includes: Iterable[str], excludes: Iterable[str]) -> None
                 todo.append((path + b"/", below, taken))
                 if not taken:
                     doubtful.append((names, name))
-    for names, name in reversed(doubtful):  # parents were met before their children
+    for names, name in reversed(doubtful):  # parents were found before their children
         if not tree.children[names[name]]:
             tree.remove(names, name)
 
@@ -84,8 +84,8 @@ def select(tree: Tree, includes: Iterable[str], excludes: Iterable[str]) -> None
 def strip_components(tree: Tree, count: int) -> None:
     """Drop the first ``count`` components of every path, as ``tar`` does.
 
-    Names without that many go. Directories that meet become one, with the metadata of
-    the later in walk order; of anything else that meets, the later stays.
+    Shorter paths are dropped. Directories that collide are merged, with the metadata of
+    the later one in walk order; of other names that collide, the later one is kept.
     """
     met = 0
     for _ in range(count):
@@ -94,12 +94,12 @@ def strip_components(tree: Tree, count: int) -> None:
             met += _merge(tree, tree.root, tree.children.pop(inode, {}))
     if met:
         tree.warnings.append(
-            f"--strip-components made {met:,} names meet others; the later stayed"
+            f"--strip-components: {met:,} name collisions; the later names were kept"
         )
 
 
 def _merge(tree: Tree, names: Names, more: Names) -> int:
-    """Put names to others; return how many took the place of one that is gone."""
+    """Merge names into others; return how many replaced a name."""
     met = 0
     todo = [(names, more)]
     while todo:
@@ -120,7 +120,7 @@ def _merge(tree: Tree, names: Names, more: Names) -> int:
 
 
 def add_prefix(tree: Tree, path: bytes) -> None:
-    """Put all below a directory, which has the root's metadata."""
+    """Move the whole tree under a directory, which gets the root's metadata."""
     ensure_root(tree)
     inode, mtime = tree.root_inode, newest(tree)
     for name in reversed(path.split(b"/")):
@@ -132,9 +132,9 @@ def add_prefix(tree: Tree, path: bytes) -> None:
 
 
 def ensure_root(tree: Tree) -> None:
-    """Make the root a member, if no layer lists it.
+    """Create a member for the root, if no layer lists it.
 
-    It is 0755 0:0, with the latest mtime in the tree: the same for equal trees.
+    It has mode 0755, owner 0:0 and the latest mtime in the tree: equal for equal trees.
     """
     if tree.root_inode is None:
         tree.root_inode = tree.members.imply(0, newest(tree))
@@ -148,7 +148,7 @@ def newest(tree: Tree) -> int:
 
 
 def limit_times(tree: Tree, least: int, most: int) -> None:
-    """Move mtimes that an output cannot hold to the nearest that it can, and say so."""
+    """Move mtimes outside an output's range to its nearest end, with a warning."""
     mtimes = tree.members.mtimes
     places = ({b"": tree.root_inode or 0}, tree.root, *tree.children.values())
     found = {i for names in places for i in names.values()
@@ -157,12 +157,12 @@ def limit_times(tree: Tree, least: int, most: int) -> None:
         mtimes[inode] = min(max(mtimes[inode], least), most)
     if found:
         tree.warnings.append(
-            f"{len(found):,} mtimes are not within what the output can hold, and were "
-            "moved there"
+            f"{len(found):,} mtimes are outside the output's range and were moved to "
+            "its nearest end"
         )
 
 
 def map_owners(members: Members, moved: OwnerMap) -> None:
-    """Give all members other owners."""
+    """Apply an owner map to all members."""
     members.owner_table = [moved.apply(owner) for owner in members.owner_table]
     members.owner_index = {o: at for at, o in enumerate(members.owner_table)}

@@ -1,9 +1,9 @@
-"""Owners that are not those of the image: ranges of ids, moved.
+"""Owner maps: replace ranges of user and group ids.
 
-Each line of a map is ``[uid|gid] FROM TO [COUNT]``: the COUNT ids (1 if not given) that
-begin with FROM become those that begin with TO; without a word, for users and groups
-alike. The first line that has an id decides; an id that none has stays as it is. Text
-behind a ``#`` is a comment.
+Each line of a map is ``[uid|gid] FROM TO [COUNT]``: the COUNT ids (default 1) from FROM
+on become the ids from TO on. Without ``uid`` or ``gid`` the line applies to both. The
+first line that contains an id applies; ids in no line are unchanged. Text after a ``#``
+is a comment.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Final
 from ..errors import UsageError, quoted
 from ..tar.members import Owner
 
-MAX_ID: Final = (1 << 32) - 2  # the highest that Linux has; one more means no id
+MAX_ID: Final = (1 << 32) - 2  # the highest id in Linux; one more means "no id"
 
 _LINE: Final = r"(?:(uid|gid)\s+)?([0-9]{1,10})\s+([0-9]{1,10})(?:\s+([0-9]{1,10}))?"
 _Ranges = tuple[tuple[int, int, int], ...]  # from, to, count
@@ -21,18 +21,18 @@ _Ranges = tuple[tuple[int, int, int], ...]  # from, to, count
 
 @dataclass(frozen=True, slots=True)
 class OwnerMap:
-    """Where ids go.
+    """The ranges of ids to replace.
 
     Attributes:
-        users: Ranges of users: from, to, count.
-        groups: Likewise, of groups.
+        users: Ranges of uids: from, to, count.
+        groups: Ranges of gids, likewise.
     """
 
     users: _Ranges
     groups: _Ranges
 
     def apply(self, owner: Owner) -> Owner:
-        """Return an owner with other ids.
+        """Return an owner with its ids replaced.
 
         >>> parse_owner_map("0 100000 65536").apply((0o755, 0, 65536))
         (493, 100000, 65536)
@@ -42,10 +42,10 @@ class OwnerMap:
 
 
 def parse_owner_map(text: str, where: str = "owner map") -> OwnerMap:
-    """Read a map.
+    """Parse an owner map.
 
     Raises:
-        UsageError: A line is none.
+        UsageError: A line is not valid.
     """
     users: list[tuple[int, int, int]] = []
     groups: list[tuple[int, int, int]] = []
@@ -61,7 +61,7 @@ def parse_owner_map(text: str, where: str = "owner map") -> OwnerMap:
             )
         start, to, count = int(found[2]), int(found[3]), int(found[4] or 1)
         if to + count - 1 > MAX_ID:
-            raise UsageError(f"{where}, line {number}: ids over {MAX_ID:,}")
+            raise UsageError(f"{where}, line {number}: an id is over {MAX_ID:,}")
         if found[1] != "gid":
             users.append((start, to, count))
         if found[1] != "uid":

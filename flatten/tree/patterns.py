@@ -1,15 +1,15 @@
-r"""Patterns that choose paths, as those of a .gitignore file do.
+r"""Patterns that match paths, as in a .gitignore file.
 
 ==============  ==================================================================
 ``name``        that name in any directory
-``dir/name``    from the root, as ``/name`` is: a slash that is not the last one
-                anchors a pattern
+``dir/name``    relative to the root, like ``/name``: a slash that is not the last
+                character anchors a pattern
 ``name/``       directories only
-``*`` ``?``     any characters of one name, any one of them
-``[a-z]``       one of a set; ``[!a-z]`` one that is not in it
+``*`` ``?``     any characters of one name; any single character
+``[a-z]``       one character of a set; ``[!a-z]`` one outside the set
 ``**``          as a whole component: any number of directories
-``!pattern``    takes back what patterns before it chose; the last that fits decides
-``\``           takes the next character as it is
+``!pattern``    cancels earlier matches; the last matching pattern decides
+``\``           makes the next character literal
 ==============  ==================================================================
 
 Reference: gitignore(5), "PATTERN FORMAT".
@@ -29,22 +29,22 @@ _WHOLE: Final = re.compile(
 
 
 class Patterns:
-    """Patterns in order, of which the last that fits a path decides."""
+    """Patterns in order; the last one that matches a path decides."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         """Compile patterns.
 
         Raises:
-            UsageError: One is none.
+            UsageError: A pattern is not valid.
         """
         self._rules = [_compile(text) for text in texts]
 
     def __bool__(self) -> bool:
-        """Say whether there are any."""
+        """Return True if there are any patterns."""
         return bool(self._rules)
 
     def fit(self, path: bytes, directory: bool) -> bool:
-        """Say whether the patterns choose a path, itself and not by a parent.
+        """Return True if the patterns match a path itself, not only a parent.
 
         >>> Patterns(["*.pyc", "!keep.pyc"]).fit(b"usr/lib/a.pyc", False)
         True
@@ -58,28 +58,28 @@ class Patterns:
 
 
 def _compile(text: str) -> tuple[re.Pattern[bytes], bool, bool]:
-    """Return a rule: what it fits, whether that is chosen, whether it must be a dir."""
+    """Return a rule: a regex, whether a match selects, whether it needs a directory."""
     pattern = text.encode("utf-8", "surrogateescape")
     taken = not pattern.startswith(b"!")
     pattern = pattern.removeprefix(b"!").removeprefix(b"./")
     directories = pattern.endswith(b"/")
     parts = pattern.rstrip(b"/").split(b"/")
     if not pattern.strip(b"/"):
-        raise UsageError(f"{quoted(text)} is no pattern of paths")
+        raise UsageError(f"{quoted(text)} is not a valid pattern")
     if len(parts) == 1:
         parts.insert(0, b"**")
-    if not parts[0]:  # of a leading slash
+    if not parts[0]:  # before a leading slash
         parts.pop(0)
     expression = b"".join(_component(part, at + 1 == len(parts))
                           for at, part in enumerate(parts))  # fmt: skip
     try:
         return re.compile(expression, re.DOTALL), taken, directories
     except re.error as error:
-        raise UsageError(f"{quoted(text)} is no pattern of paths: {error}") from error
+        raise UsageError(f"{quoted(text)} is not a valid pattern: {error}") from error
 
 
 def _component(part: bytes, last: bool) -> bytes:
-    """Translate one component, with the slash behind it."""
+    """Translate one component, with the slash after it."""
     if part == b"**":
         return b".+" if last else b"(?:.*/)?"
     out = b""

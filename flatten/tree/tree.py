@@ -1,15 +1,15 @@
-"""Members of all layers to one tree of inodes: the rules of docs/semantics.md.
+"""Apply the members of all layers to one tree of inodes, by docs/semantics.md.
 
-Layers are applied oldest first, each in two steps: first everything it removes,
-since whiteouts only ever hide *older* layers, then everything it adds, in archive
-order. A path names an inode, and a hard link is a second name for the inode that
-the path named at that moment, so it keeps that content when the path is replaced.
+Layers are applied oldest first, each in two steps: first its removals, since whiteouts
+only hide *older* layers, then its members, in archive order. A path refers to an inode.
+A hard link is a second name for the inode that its target path refers to at the time,
+so it keeps that content if the path is replaced later.
 
-The tree is a dict a directory, from names to inodes; the inode of a directory is a
-key of ``children``. Parents are looked up once for each run of siblings.
+Each directory is a dict from names to inodes; a directory's own inode is a key of
+``children``. Parents are looked up once per run of siblings.
 
-Reference: OCI image-spec layer.md; where it is silent, what docker's vfs driver,
-podman's vfs driver and umoci do when they agree.
+Reference: OCI image-spec layer.md. Where the spec says nothing, this follows docker's
+vfs driver, podman's vfs driver and umoci, provided they agree.
 """
 
 from itertools import count
@@ -20,29 +20,29 @@ from ..tar import whiteout
 from ..tar.layer import LayerIndex
 from ..tar.members import DIRECTORY, LINK, SYMLINK, Members
 
-MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
-MAX_FOLLOWED: Final = 1 << 24  # bytes of their texts, for all paths: two seconds
-FOLLOWED: Final = 1 << 8  # and so many more for each member; real ones need 20
+MAX_LINKS: Final = 40  # symlinks followed per path, as in Linux (MAXSYMLINKS)
+MAX_FOLLOWED: Final = 1 << 24  # bytes of symlink texts followed in total: two seconds
+FOLLOWED: Final = 1 << 8  # bytes allowed on top per member; real members need 20
 
 _WAYS: Final = (DIRECTORY, SYMLINK)
 
 Names = dict[bytes, int]
-"""A directory: its names, and the inode of each."""
+"""A directory: the inode of each name in it."""
 
 Places = set[tuple[int, bytes]]
-"""Names in directories: the id of the directory's dict, and the name."""
+"""A set of directory entries: the id of the directory's dict, and the name."""
 
 
 class Tree:
-    """The file system that the layers applied so far make.
+    """The file system tree of the layers applied so far.
 
     Attributes:
         members: The columns that inodes are rows of.
         root: The names in the root.
-        root_inode: The member that gives the root its metadata, if a layer lists it.
+        root_inode: The member with the root's metadata, if a layer lists the root.
         children: The names in each other directory, by its inode.
         linked: Inodes that may have more than one name.
-        warnings: A sentence for each kind of oddity met.
+        warnings: One sentence for each kind of irregularity found.
     """
 
     def __init__(self, members: Members) -> None:
@@ -53,31 +53,31 @@ class Tree:
         self.children: dict[int, Names] = {}
         self.linked: set[int] = set()
         self.warnings: list[str] = []
-        self._followed = 0  # bytes of symlinks' texts
+        self._followed = 0  # bytes of symlink texts
         self._aside: Names = {}  # AUFS bookkeeping of the layer that is being applied
 
     def apply(self, index: LayerIndex) -> None:
         """Apply one layer on top of those before it.
 
         Raises:
-            FormatError: A hard link names nothing or a directory; an entry lies
-                below what is not a directory, or behind too many symlinks.
+            FormatError: The target of a hard link is missing or a directory, or an
+                entry is below a non-directory or too many symlinks.
         """
         self._remove(index)
         self._add(index)
         repeated = len(index.paths) - len(set(index.paths))
         if repeated:
             self.warnings.append(
-                f"{index.where}: {repeated:,} paths stand in the layer more than once; "
-                "the last one counts"
+                f"{index.where}: {repeated:,} paths are in the layer more than once; "
+                "the last entry of each is used"
             )
 
     def remove(self, names: Names, name: bytes) -> None:
-        """Take a name out of a directory, and what is below it."""
+        """Remove a name from a directory, with everything below it."""
         self._forget(names.pop(name))
 
     def find(self, path: bytes) -> int | None:
-        """Return the inode at a path, whose directories may be behind symlinks."""
+        """Return the inode at a path, following symlinks to its directory, or None."""
         parent, _, name = path.rpartition(b"/")
         names = self._walk(parent, None, LayerIndex("", 0), 0)
         return None if names is None else names.get(name)
@@ -85,10 +85,10 @@ class Tree:
     # --- what a layer removes
 
     def _remove(self, index: LayerIndex) -> None:
-        """Remove what a layer hides.
+        """Apply a layer's removals.
 
-        All marks are looked up before any counts: their order means nothing, and
-        one may be behind a symlink that another removes.
+        All marks are looked up before any is applied: their order has no meaning, and
+        one may be below a symlink that another removes.
         """
         replaced: Places | None = None
         found: list[tuple[Names, bytes | None]] = []
@@ -105,15 +105,15 @@ class Tree:
             if victim is None:
                 for inode in names.values():
                     self._forget(inode)
-                names.clear()  # not one by one: that leaves the room to look through
+                names.clear()  # one by one would leave empty slots to scan
             elif victim in names:
                 self.remove(names, victim)
 
     def _replaced_symlinks(self, index: LayerIndex) -> Places:
-        """Return the symlinks in whose places a layer puts directories.
+        """Return the symlinks that a layer replaces with directories.
 
-        It is those directories that marks below are about, and nothing of the layers
-        below is in them; what the symlinks lead to is not meant.
+        Marks below such a path refer to the new directory, which has nothing from lower
+        layers, and not to the symlink's target.
         """
         kinds, places = self.members.kinds, set()
         listed = dict(zip(index.paths, count(index.first)))
@@ -127,7 +127,7 @@ class Tree:
         return places
 
     def _crosses_symlink(self, path: bytes) -> bool:
-        """Say whether a prefix of ``path`` is a symlink."""
+        """Return True if a parent of ``path`` is a symlink."""
         names = self.root
         for part in path.split(b"/") if path else ():
             inode = names.get(part)
@@ -139,7 +139,7 @@ class Tree:
         return False
 
     def _forget(self, inode: int) -> None:
-        """Drop the directories below an inode that has lost its name."""
+        """Forget the directories below an inode that has lost its name."""
         todo = [inode]
         while todo:
             below = self.children.pop(todo.pop(), None)
@@ -152,7 +152,7 @@ class Tree:
         """Add a layer's members, in archive order."""
         kinds, children = self.members.kinds, self.children
         waiting: dict[int, tuple[Names, bytes]] = {}
-        known: dict[bytes, Names] = {b"": self.root}  # directories met, by path
+        known: dict[bytes, Names] = {b"": self.root}  # directories found, by path
         parent, names = b"", self.root
         aside, self._aside = index.aside, {}
         for member, path in enumerate(index.paths, index.first):
@@ -174,7 +174,7 @@ class Tree:
                 if not name:
                     self.root_inode = member
                     continue
-                # A directory over a directory: new metadata, the same children.
+                # A directory replaces a directory: new metadata, the same children.
                 kept = None if old is None else children.pop(old, None)
                 children[member] = known[path] = {} if kept is None else kept
             elif kind == LINK:
@@ -183,17 +183,17 @@ class Tree:
             if old is None or old == inode or kinds[old] not in _WAYS:
                 continue
             if kind != DIRECTORY or kinds[old] == SYMLINK:
-                # What was known of paths may have gone through here.
+                # Cached paths may have led through this name.
                 self._forget(old)
                 known = {b"": self.root}
                 parent, names = b"", self.root
         self._link_waiting(waiting, index)
 
     def _make(self, path: bytes, member: int, index: LayerIndex) -> Names:
-        """Return the directory at ``path``, made if need be, for ``member``."""
+        """Return the directory at ``path``, created for ``member`` if it is missing."""
         offset = self.members.data[member] - 512
         names = self._walk(path, member, index, offset)
-        assert names is not None, "a walk that makes directories ends in one"
+        assert names is not None, "a walk that creates directories ends in one"
         return names
 
     def _walk(  # noqa: C901, PLR0912 - one case a kind of path component
@@ -204,19 +204,19 @@ class Tree:
         offset: int,
         barred: Places | tuple[()] = (),
     ) -> Names | None:
-        """Return the directory at ``path``, through symlinks, inside the root.
+        """Return the directory at ``path``, following symlinks within the root.
 
         Args:
             path: A normalised path.
-            cause: The member to make missing directories for (0755 0:0, with its
-                mtime); None makes nothing: what is no directory gives None.
+            cause: The member to create missing directories for (0755 0:0, with its
+                mtime). If None, nothing is created and a non-directory gives None.
             index: The layer, for messages.
-            offset: Of the header that needs this, for messages.
-            barred: Symlinks that are not followed: there the walk ends, with None.
+            offset: Offset of the header that needs the directory, for messages.
+            barred: Symlinks that are not followed: the walk ends there with None.
 
         Raises:
-            FormatError: More than 40 symlinks; with ``cause``, something on the way
-                is neither a directory nor a symlink.
+            FormatError: The path has more than 40 symlinks or, with ``cause``, a
+                component that is neither a directory nor a symlink.
         """
         members, children = self.members, self.children
         trail = [self.root]
@@ -225,7 +225,7 @@ class Tree:
         while todo:
             name = todo.pop()
             if name == b"..":
-                if len(trail) > 1:  # above the root is the root, as in a chroot
+                if len(trail) > 1:  # the root's parent is the root, as in a chroot
                     trail.pop()
                 continue
             if name in (b"", b"."):
@@ -234,7 +234,7 @@ class Tree:
             if inode is None:
                 if cause is None:
                     return None
-                if whiteout.is_mark(name):  # through a symlink to it
+                if whiteout.is_mark(name):  # reached through a symlink
                     self._fail(
                         f"an entry below the whiteout {quoted(name)}", index, offset
                     )
@@ -251,7 +251,7 @@ class Tree:
                 if followed > MAX_LINKS and cause is None:
                     return None
                 if followed > MAX_LINKS:
-                    self._fail(f"more than {MAX_LINKS} symlinks on the way to "
+                    self._fail(f"more than {MAX_LINKS} symlinks in the path "
                                f"{quoted(path)}", index, offset)  # fmt: skip
                 target = members.targets[inode]
                 self._followed += len(target)
@@ -278,7 +278,7 @@ class Tree:
         waiting: dict[int, tuple[Names, bytes]],
         index: LayerIndex,
     ) -> int:
-        """Return a member's inode: its own, or what it links to, if it is there."""
+        """Return a member's inode: a hard link's target if it exists, else its own."""
         if self.members.kinds[member] != LINK:
             return member
         target = self._target(member, index)
@@ -289,7 +289,7 @@ class Tree:
         return target
 
     def _target(self, member: int, index: LayerIndex) -> int | None:
-        """Return what a hard link names: an inode, a link that waits, or None."""
+        """Return a hard link's target: an inode, a pending link, or None."""
         path = self.members.targets[member]
         offset = self.members.data[member] - 512
         inode = self._aside.get(path)
@@ -305,12 +305,12 @@ class Tree:
     def _link_waiting(
         self, waiting: dict[int, tuple[Names, bytes]], index: LayerIndex
     ) -> None:
-        """Give their inodes to hard links that came before what they name.
+        """Resolve the hard links that came before their targets.
 
-        Until then the link itself stands in the tree; where it no longer does, a
-        later entry of the layer has taken its place. It must name something all the
-        same: tools that link at once fail on it. The way to a target may lead through
-        links that wait too, so what is not found is looked for again.
+        Until then the link itself is in the tree, unless a later entry of the layer has
+        replaced it. Even a replaced link must have a target, as tools that create links
+        immediately fail on it. The path to a target may lead through other pending
+        links, so targets that are not found are looked up again.
         """
         found: dict[int, int] = {}
         ahead: dict[int, int] = {}
@@ -330,7 +330,7 @@ class Tree:
             todo = left
         for member in left:
             if member not in index.aside:
-                self._fail_link(member, "which is not there", index)
+                self._fail_link(member, "which does not exist", index)
 
     def _follow(
         self,
@@ -339,10 +339,10 @@ class Tree:
         ahead: dict[int, int],
         index: LayerIndex,
     ) -> int | None:
-        """Return the inode at the end of a chain of links, and note it for them all.
+        """Return the inode at the end of a chain of links, and store it for each link.
 
-        Where it ends in nothing yet, ``ahead`` notes that end: the next one that comes
-        this way goes on from there.
+        If the chain has no inode at its end yet, ``ahead`` records that end, so that
+        the next search of the chain continues from there.
         """
         chain: dict[int, None] = {}
         inode = member
@@ -356,7 +356,7 @@ class Tree:
                 ahead |= dict.fromkeys(chain, inode)
                 return None
             if target in chain:
-                self._fail_link(inode, "in a circle", index)
+                self._fail_link(inode, "which leads back to itself", index)
             inode = target
         found |= dict.fromkeys(chain, inode)
         return inode

@@ -1,4 +1,4 @@
-"""The order of a tree: depth first, a directory before its contents, names bytewise."""
+"""Walk a tree depth first, directories before their contents, names in byte order."""
 
 from array import array
 
@@ -8,11 +8,11 @@ from ..tree.tree import Names, Tree
 
 
 def walk(tree: Tree) -> tuple[list[bytes], Column]:
-    """Return all paths in walk order, of directories with a slash, and their inodes.
+    """Return all paths in walk order, directories with a slash, and their inodes.
 
     Raises:
-        FormatError: Paths are too long, one or all together: those of directories that
-            no layer lists can be longer than all that the image says.
+        FormatError: A path is too long, or all paths in total: with directories that no
+            layer lists, paths can be longer than the whole image.
     """
     allowance = Allowance()
     paths: list[bytes] = []
@@ -42,7 +42,7 @@ def walk(tree: Tree) -> tuple[list[bytes], Column]:
 
 
 def _check_depth(path: bytes, below: Names, allowance: Allowance) -> None:
-    """Count what the paths in a deep directory take."""
+    """Charge the allowance for the paths in a deep directory."""
     longest = len(path) + max(map(len, below), default=-1)
     where = f"below {quoted(path)}"
     if longest > MAX_NAME:
@@ -57,7 +57,7 @@ def _check_depth(path: bytes, below: Names, allowance: Allowance) -> None:
 
 
 def later_names(tree: Tree, paths: list[bytes], inodes: Column) -> dict[int, bytes]:
-    """Map the position of each later name of an inode to the inode's first name."""
+    """Return the inode's first name for the position of each of its later names."""
     linked = tree.linked
     if not linked:
         return {}

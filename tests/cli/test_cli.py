@@ -298,7 +298,7 @@ def test_warnings_can_be_silenced(tmp_path):
     quiet = run(path, "-o", "/dev/null", "-q")
 
     assert loud.stderr.startswith("flatten: warning: ")
-    assert "1 paths stand in the layer more than once" in loud.stderr
+    assert "1 paths are in the layer more than once" in loud.stderr
     assert (loud.returncode, quiet.returncode, quiet.stderr) == (0, 0, "")
 
 

@@ -209,7 +209,7 @@ def test_a_message_names_layer_and_offset(flat, tmp_path):
         flat(packed_archive(lambda tar: gzip.compress(tar)[:-9]))
 
     assert str(caught.value).startswith(f"{tmp_path / 'image.tar'}, layer 1 of 3 (")
-    assert "the gzip data ends too soon at byte " in str(caught.value)
+    assert "truncated gzip data at byte " in str(caught.value)
 
 
 def test_a_diff_id_is_of_the_uncompressed_layer(flat, tmp_path):

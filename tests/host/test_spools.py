@@ -157,7 +157,10 @@ def test_a_long_layer_with_another_digest_is_refused(tmp_path):
         docker_archive([*map(gzip.compress, tars)], config_document=other)
     )
 
-    with pytest.raises(flatten.IntegrityError, match="the image promises"):
+    with pytest.raises(
+        flatten.IntegrityError,
+        match=r"digest mismatch: expected sha256:.*, found sha256:",
+    ):
         flatten.export(image, tmp_path / "o.tar")
 
     assert list(tmp_path.iterdir()) == [image]

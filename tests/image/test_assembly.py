@@ -143,7 +143,9 @@ def test_a_sparse_file_that_is_recorded_with_its_holes(make, hole):
     assert os.pread(descriptor, length, place) == tar[start + 3 :][:length]
     assert assembly.origin(start + 3) == place
     (tree / "hole").write_bytes(b"short")
-    with pytest.raises(FormatError, match="it is 5 bytes, the layer has 9,100 of it"):
+    with pytest.raises(
+        FormatError, match="it is 5 bytes, the layer records 9,100 bytes"
+    ):
         assembly.read(0, len(tar))
 
 
@@ -154,7 +156,8 @@ def test_a_sparse_file_whose_map_is_lost_is_said(make):
         {"type": 1, "name": "hole", "size": 9100, "payload": None},
     ]
     with pytest.raises(
-        FormatError, match=r"entry 1 .* the map of a sparse file is not"
+        FormatError,
+        match=r"entry 1 .* the map of a sparse file is missing, so docker cannot save",
     ):
         make(record=split_lines(entries))
 
@@ -217,10 +220,13 @@ def directory_link_out(tree):
 
 
 CHANGES = {
-    "a file that became shorter": (shorten, "it is 5 bytes, the layer has 700 of it"),
+    "a file that became shorter": (
+        shorten,
+        "it is 5 bytes, the layer records 700 bytes",
+    ),
     "a file that became longer": (lengthen, "it is 701 bytes"),
     "a file that is gone": (remove, "is not there"),
-    "a FIFO in its place": (fifo, "it is no regular file"),
+    "a FIFO in its place": (fifo, "it is not a regular file, the layer records 700 bytes"),
     "a symlink in its place": (link_out, "it is a symlink"),
     "its directory a symlink out of the tree": (directory_link_out, "is not there"),
 }  # fmt: skip
@@ -261,9 +267,12 @@ def test_a_symlink_to_a_directory_is_followed_inside_the_tree(make):
 
 BROKEN = {
     "no JSON": (b"{", "entry 0 of its tar-split record: Expecting"),
-    "no object": (b"[]", "of no known type"),
-    "another type": (b'{"type":3}', "of no known type"),
-    "a payload that is no text": (b'{"type":2,"payload":[]}', "a text that is none"),
+    "no object": (b"[]", "unknown entry type"),
+    "another type": (b'{"type":3}', "unknown entry type"),
+    "a payload that is no text": (
+        b'{"type":2,"payload":[]}',
+        "a value is not a string",
+    ),
     "a payload that is no base64": (b'{"type":2,"payload":"A"}', "entry 0"),
     "a size that is none": (b'{"type":1,"name":"a","size":"x"}', "a size of 'x'"),
     "a negative size": (b'{"type":1,"name":"a","size":-1}', "a size of -1"),

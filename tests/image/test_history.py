@@ -115,14 +115,14 @@ def test_a_layer_without_history_is_still_a_point(tmp_path):
 
 
 PROBLEMS = {
-    "no history": ({}, "the image has no history, and 3 layers"),
+    "no history": ({}, "the image has 3 layers, but no history"),
     "too short": (
         {"history": STEPS[:3]},
-        "the history has 2 steps that made a layer, the image 3 layers",
+        "the history has 2 layer-creating steps, the image 3 layers",
     ),
     "too long": (
         {"history": history("a", "b", "c", "d")},
-        "the history has 4 steps that made a layer, the image 3 layers",
+        "the history has 4 layer-creating steps, the image 3 layers",
     ),
 }
 
@@ -144,9 +144,15 @@ def test_steps_and_layers_that_do_not_agree(tmp_path, more, text):
 
 
 BROKEN = {
-    "a history that is no list": ("all of it", "history is no list"),
-    "a step that is no object": (["RUN"], "a step that is no object"),
-    "a command that is no text": ([{"created_by": 1}], "created_by of a step is no"),
+    "a history that is no list": (
+        "all of it",
+        '"history" is not a list, or has more than 65,536 entries',
+    ),
+    "a step that is no object": (["RUN"], "a step is not an object"),
+    "a command that is no text": (
+        [{"created_by": 1}],
+        "created_by of a step is not a string",
+    ),
 }
 
 

@@ -132,40 +132,46 @@ REFUSED = {
     "a global target": (pax({b"linkpath": b"n"}, b"g") + block(b"x"), "'linkpath': a "),
     "a global size": (pax({b"size": b"5"}, b"g") + block(b"x"), "'size': a record that"),
     "a global path that is taken away": (
-        pax({b"path": b""}, b"g") + block(b"x"), "'path': a record that some",
+        pax({b"path": b""}, b"g") + block(b"x"),
+        "'path': a record that some readers ignore here",
     ),
     "a global sparse map": (
-        pax({b"GNU.sparse.major": b"1"}, b"g") + block(b"x"), "some readers do not heed",
+        pax({b"GNU.sparse.major": b"1"}, b"g") + block(b"x"),
+        "'GNU.sparse.major': a record that some readers ignore here",
     ),
     "a global header between a member and its records": (
         pax({b"path": b"n"}) + pax({b"uid": b"5"}, b"g") + block(b"x"),
-        "typeflag 'g' behind what is about a member",
+        "typeflag 'g' between an extended header and its member",
     ),
     "a label between a member and its records": (
         pax({b"size": b"5"}) + block(b"label", b"V") + block(b"x"),
-        "typeflag 'V' behind what is about a member",
+        "typeflag 'V' between an extended header and its member",
     ),
     "Solaris's X between a member and its long name": (
         block(b"././@LongLink", b"L", size=2, magic=GNU) + padded(b"n\0")
         + pax({b"mtime": b"5"}, b"X") + block(b"x"),
-        "typeflag 'X' behind what is about a member",
+        "typeflag 'X' between an extended header and its member",
     ),
     "Solaris's X, which says a size": (
         pax({b"size": b"512"}, b"X") + block(b"x") + bytes(512), "'size': a record that",
     ),
     "Solaris's A, an ACL": (
         block(b"x", b"A", size=20) + padded(b"1000003\0user::rw-\0") + block(b"x"),
-        "unknown typeflag 'A'",
+        "unknown typeflag 'A' of member 'x'",
     ),
-    "N, the long names of old GNU tars": (block(b"x", b"N"), "unknown typeflag 'N'"),
+    "N, the long names of old GNU tars": (
+        block(b"x", b"N"), "unknown typeflag 'N' of member 'x'",
+    ),
     "a label of a negative size": (
         block(b"x", b"V", size=number(-512, 12)), "-512 bytes of records",
     ),
     "times of GNU that are none": (
-        block(b"x", magic=GNU, tail=b"142145 2131 12345670000 "), "a prefix in a header",
+        block(b"x", magic=GNU, tail=b"142145 2131 12345670000 "),
+        "a prefix in a header format without prefixes",
     ),
     "times of GNU beyond 64 bits": (
-        block(b"x", magic=GNU, tail=b"\x80\1" + bytes(22)), "a prefix in a header",
+        block(b"x", magic=GNU, tail=b"\x80\1" + bytes(22)),
+        "a prefix in a header format without prefixes",
     ),
     "an empty long name": (
         block(b"././@LongLink", b"L", size=5, magic=GNU) + padded(b"\0name") + block(b"x"),
@@ -205,9 +211,18 @@ REFUSED = {
     "a NUL in a keyword": (pax({b"a\0b": b"v"}) + block(b"x"), "starts with b"),
     "a record of no keyword": (pax(b"5 =v\n") + block(b"x"), "starts with b"),
     "a record of no equals sign": (pax(b"5 kv\n") + block(b"x"), "starts with b"),
-    "a record of no line's end": (pax(b"6 k=vv") + block(b"x"), "does not end there"),
-    "a record of no bytes": (pax(b"0 k=v\n") + block(b"x"), "does not end there"),
-    "a record that ends before its value": (pax(b"2 k=v\n") + block(b"x"), "not end"),
+    "a record of no line's end": (
+        pax(b"6 k=vv") + block(b"x"),
+        "a PAX record of 6 bytes does not end in a newline",
+    ),
+    "a record of no bytes": (
+        pax(b"0 k=v\n") + block(b"x"),
+        "a PAX record of 0 bytes does not end in a newline",
+    ),
+    "a record that ends before its value": (
+        pax(b"2 k=v\n") + block(b"x"),
+        "a PAX record of 2 bytes does not end in a newline",
+    ),
     "a record of a negative length": (pax(b"-6 k=v\n") + block(b"x"), "starts with b'-6"),
     "a record of a length with a sign": (pax(b"+6 k=v\n") + block(b"x"), "starts with"),
     "a record behind a space": (pax(b" 6 k=v\n") + block(b"x"), "starts with b' 6"),
@@ -217,25 +232,26 @@ REFUSED = {
         "header checksum",
     ),
     "a sparse file whose regions are bytes": (
-        sparse_gnu(b"x", [(1, 1), (3, 1)], 9, b"Go"), "ends inside a block, and one more",
+        sparse_gnu(b"x", [(1, 1), (3, 1)], 9, b"Go"),
+        "a sparse region, not the last, that ends inside a block",
     ),
     "a sparse file in a header of POSIX's": (
         sparse_gnu(b"x", [(512, 512)], 2048, bytes(512), magic=b"ustar\x0000"),
-        "a sparse file in a header of a format that has none so",
+        "a sparse member in a header format without sparse files",
     ),
     "a sparse file of star": (
         block(b"x", b"S", size=512, tail=(bytes(11) + number(512, 12) * 2).ljust(107, b"\0")
               + number(2048, 12) + bytes(44) + b"tar\0") + bytes(512),
-        "a sparse file in a header of a format that has none so",
+        "a sparse member in a header format without sparse files",
     ),
     "a PAX sparse file in a header of GNU's": (
         pax(SPARSE) + block(b"x", size=1024, magic=GNU) + padded(b"1\n0\n512\n")
-        + bytes(512), "a sparse file in a header of a format that has none so",
+        + bytes(512), "a sparse member in a header format without sparse files",
     ),
     "a PAX sparse file in a header of star's": (
         pax(SPARSE) + block(b"x", size=1024, tail=bytes(131) + b"00000000001 " * 2)
         + padded(b"1\n0\n512\n") + bytes(512),
-        "a sparse file in a header of a format that has none so",
+        "a sparse member in a header format without sparse files",
     ),
     "two PAX headers, though they are equal": (
         pax({b"path": b"n"}) * 2 + block(b"x"), "two PAX headers for one member",

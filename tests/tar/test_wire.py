@@ -118,7 +118,7 @@ def test_checksum_error_shows_both_sums():
 
     got = wire.checksum_error(wrong)
 
-    assert got.startswith("header checksum is '012345', its bytes sum to 0o")
+    assert got.startswith("header checksum is '012345', but its bytes sum to 0o")
 
 
 RECORDS = {

@@ -117,7 +117,7 @@ def test_directories_that_meet_are_one_with_the_later_metadata(tmp_path):
     }  # fmt: skip
     assert listing(tmp_path / "o.tar")[0]["mode"] == "0750"
     assert done.warnings == (
-        "--strip-components made 2 names meet others; the later stayed",
+        "--strip-components: 2 name collisions; the later names were kept",
     )
 
 
@@ -213,18 +213,27 @@ def test_added_files_are_roots_and_have_their_modes_and_mtimes(image, host, tmp_
 
 REFUSED = {
     "no colon": (["--add", "init"], "is not HOSTPATH:PATH"),
-    "a way out": (["--add", "init:../x"], "no name in a tree"),
-    "a whiteout": (["--add", "init:a/.wh.b"], "no name in a tree"),
-    "a whiteout in a directory": (["--add", "marked:d"], "would remove another"),
-    "a FIFO": (["--add", "fifo:f"], "neither a file, a directory nor a symlink"),
+    "a way out": (["--add", "init:../x"], ": not a valid path in a tree"),
+    "a whiteout": (["--add", "init:a/.wh.b"], ": not a valid path in a tree"),
+    "a whiteout in a directory": (["--add", "marked:d"], "the name is a whiteout"),
+    "a FIFO": (["--add", "fifo:f"], "not a file, directory or symlink"),
     "what is not there": (["--add", "nothing:f"], "No such file"),
     "an entry below a file": (["--add", "init:etc/conf/x"], "is not a directory"),
-    "a pattern that is none": (["--exclude", "[z-a]"], "is no pattern"),
-    "a prefix that leaves the root": (["--prefix", "../x"], "no name in a tree"),
+    "a pattern that is none": (
+        ["--exclude", "[z-a]"],
+        "'[z-a]' is not a valid pattern: ",
+    ),
+    "a prefix that leaves the root": (
+        ["--prefix", "../x"],
+        ": not a valid path in a tree",
+    ),
     "a map that is not there": (["--owner-map", "nothing"], "No such file"),
     "a map that is none": (["--owner-map", "init"], "line 1: '/bin/sh' is not"),
-    "an id that is none": (["--owner-map", "large"], "ids over 4,294,967,294"),
-    "an ownership that is none": (["--ownership", "mine"], "there are keep, current"),
+    "an id that is none": (["--owner-map", "large"], "an id is over 4,294,967,294"),
+    "an ownership that is none": (
+        ["--ownership", "mine"],
+        "'mine' is not a valid ownership; choose from keep, current",
+    ),
     "an mtime that is none": (["--mtime", "soon"], "is no time"),
     "a list in no directory": (["--list-out", "no/such"], "cannot create"),
     "a config in no directory": (["--config-out", "no/such"], "cannot create"),

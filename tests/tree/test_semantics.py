@@ -227,11 +227,11 @@ REFUSED = {
     "14 a hard link that leaves the root":
         ([["a", "b=../a"]], "layer 1", "hard link to a name that leaves the root"),
     "21 a hard link to nothing":
-        ([["b=a"]], "layer 1", "a hard link to 'a', which is not there"),
+        ([["b=a"]], "layer 1", "a hard link to 'a', which does not exist"),
     "21 a hard link to nothing that is replaced later":
-        ([["b=a", "b"]], "layer 1", "a hard link to 'a', which is not there"),
+        ([["b=a", "b"]], "layer 1", "a hard link to 'a', which does not exist"),
     "21 a hard link to itself that is not there":
-        ([["a=a"]], "layer 1", "a hard link to 'a', in a circle"),
+        ([["a=a"]], "layer 1", "a hard link to 'a', which leads back to itself"),
     "21 a hard link to a directory":
         ([["d/", "a=d"]], "layer 1", "a hard link to the directory 'd'"),
     "21 a hard link to a directory of AUFS's bookkeeping":
@@ -239,9 +239,9 @@ REFUSED = {
     "21 a hard link to the root":
         ([["a=./"]], "layer 1", "a hard link to the directory ''"),
     "21 hard links in a circle":
-        ([["a=b", "b=c", "c=a"]], "layer 1", "in a circle"),
+        ([["a=b", "b=c", "c=a"]], "layer 1", "which leads back to itself"),
     "21 a hard link to what the layer whites out":
-        ([["a"], ["-a", "b=a"]], "layer 2", "a hard link to 'a', which is not there"),
+        ([["a"], ["-a", "b=a"]], "layer 2", "a hard link to 'a', which does not exist"),
     "25 an entry below a file":
         ([["f"], ["f/x"]], "layer 2", "where 'f' is not a directory"),
     "25 an entry below a symlink to a file":
@@ -251,7 +251,8 @@ REFUSED = {
     "31 a PAX path with a NUL":
         ([[member("x", records={b"path": b"a\0b"})]], "layer 1", "a NUL in the PAX"),
     "34 a lone zero block between members":
-        ([layer("a", end=bytes(512)) + layer("b")], "layer 1", "a lone zero block"),
+        ([layer("a", end=bytes(512)) + layer("b")], "layer 1",
+         "a single zero block, followed by more members"),
     "39 a root that is a symlink":
         ([[member("./", type=b"2", target="x")]], "layer 1", "root is not a directory"),
     "39 a root that is a file":
@@ -311,7 +312,7 @@ def test_24_a_path_twice_in_a_layer_warns_once_with_a_count(tmp_path):
     done = flatten.export(image, tmp_path / "out.tar")
 
     assert len(done.warnings) == 1
-    assert "3 paths stand in the layer more than once" in done.warnings[0]
+    assert "3 paths are in the layer more than once" in done.warnings[0]
 
 
 def test_25_implied_parents_are_0755_root_with_the_mtime_of_their_cause(flat):

@@ -135,31 +135,31 @@ CHEAP = {
 REFUSED = {
     "global xattrs of 1 MiB": (
         lambda: docker_archive([layer(pax(xattrs(1_000_000), b"g"), "a")]),
-        "bytes of records for all members, over 65,536",
+        "global records of 996,386 bytes, over 65,536",
     ),
     "global xattrs of 60 KiB for thousands of members": (
         lambda: docker_archive(
             [layer(pax(xattrs(60_000), b"g"), *(f"{n}" for n in range(5000)))]
         ),
-        "names, targets and records too large, all together",
+        "names, link targets and records too large in total",
     ),
     "xattrs of 1 MiB for each of many members": (
         lambda: docker_archive(
             [layer(*[member("x", records=xattrs(1_000_000))] * 140)]
         ),
-        "names, targets and records too large, all together",
+        "names, link targets and records too large in total",
     ),
     "thousands of xattrs for each of many members": (
         lambda: docker_archive([layer(*[member("x", records=SMALL)] * 90)]),
-        "names, targets and records too large, all together",
+        "names, link targets and records too large in total",
     ),
     "thousands of names of 64 KiB": (
         lambda: docker_archive([layer(*[member("n" * 65_000)] * 2200)]),
-        "names, targets and records too large, all together",
+        "names, link targets and records too large in total",
     ),
     "a path of 32,000 components": (
         lambda: docker_archive([layer("d/" * 32_000 + "x")]),
-        "names, targets and records too large, all together",
+        "names, link targets and records too large in total",
     ),
     "a path of 128 KiB through a symlink": (
         lambda: docker_archive(

@@ -203,7 +203,8 @@ def test_a_wrong_checksum_is_an_error(tmp_path, flat):
     root = checked(tmp_path / "docker", TARS[0], "sha256:" + "0" * 64)
 
     with pytest.raises(
-        IntegrityError, match=r"layer 1 of 2 \(000000000000\): its digest"
+        IntegrityError,
+        match=r"layer 1 of 2 \(000000000000\): digest mismatch: expected sha256:",
     ):
         flat(f"{root}#app:1")
     assert "b" in contents(flat(f"{root}#app:1", verify=False)[0])

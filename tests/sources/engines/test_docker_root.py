@@ -566,8 +566,8 @@ def test_without_rights_overlays_marks_cannot_be_seen(root, as_nobody):
     code, out, said = as_nobody(root, "#alpine")
 
     assert (code, out) == (1, b"")
-    assert "trusted xattrs, which only root sees" in said
-    assert "deleted files would come back" in said
+    assert "trusted xattrs, which only root can see (CAP_SYS_ADMIN)" in said
+    assert "without them deleted files would reappear; read it as root" in said
 
 
 def test_a_root_without_any_driver_is_no_root(tmp_path):
