@@ -212,6 +212,8 @@ class Tree:
         Raises:
             ValueError: The texts of all symlinks followed so far are over the limit.
         """
+        if (plain := self._find_plain(path)) is not None:
+            return plain
         kinds, children = self.members.kinds, self.children
         way = _Way(self.root, path)
         for name in way:
@@ -235,6 +237,8 @@ class Tree:
             ValueError: The path has a component that is neither a directory nor a
                 symlink, or more than 40 symlinks.
         """
+        if (plain := self._find_plain(path)) is not None:
+            return plain
         members, children = self.members, self.children
         self._offset = members.data[member] - BLOCK_SIZE
         way = _Way(self.root, path)
@@ -259,6 +263,16 @@ class Tree:
                     f"more than {MAX_LINKS} symlinks in the path {quoted(path)}"
                 )
         return way.names
+
+    def _find_plain(self, path: bytes) -> Names | None:
+        """Return the directory at a path without symlinks, as nearly all paths are."""
+        children, names = self.children, self.root
+        for name in path.split(b"/"):
+            below = children.get(names.get(name, -1))
+            if below is None:
+                return None
+            names = below
+        return names
 
     def _follow_symlink(self, way: "_Way", inode: int) -> bool:
         """Follow a symlink; False if the path has had 40 already."""
