@@ -138,12 +138,14 @@ def _merged(defaults: Records, records: list[tuple[bytes, bytes]]) -> Records:
     return meant(merged)
 
 
+NO_DATA: Final = "a size of {:,} bytes on a member that cannot have data"
+"""GNU tar skips such data, other readers do not."""
+
+
 def _check_plain(kind: int, size: int, records: Records) -> None:
     """Refuse fields of a non-sparse member that only some readers use."""
-    if (
-        kind not in (FILE, LINK, DIRECTORY) and size
-    ):  # GNU tar skips the data, others do not
-        raise ValueError(f"a size of {size:,} bytes on a member that cannot have data")
+    if size and kind not in (FILE, LINK, DIRECTORY):
+        raise ValueError(NO_DATA.format(size))
     if kind != FILE and records.get(b"size", b"0").strip(b"0"):  # bsdtar skips data
         raise ValueError("a PAX size record on a member that is not a file")
     for key in records:
