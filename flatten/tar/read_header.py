@@ -84,6 +84,10 @@ def read_header(
     name = _text(b"path", wire.parse_name(block), ahead.name, records)
     target = _text(b"linkpath", wire.text_field(block, 157, 257), ahead.target, records)
     kind = _kind(block[156], name)
+    if kind not in (LINK, SYMLINK) and (ahead.target or records.get(b"linkpath")):
+        # A hard link for libarchive 3.8; all others ignore the target.
+        raise ValueError("an extended header with a link target on a member that is no "
+                         "link")  # fmt: skip
     owner = parse_owner(block, records)
     mtime, nanoseconds = parse_number(block[136:148]), 0
     if b"mtime" in records:

@@ -232,6 +232,12 @@ REFUSED = {
     "a long name, and then the end of the stream": (
         long_name(b"n"), "truncated: an extended header without its member",
     ),
+    "a long link name before a file": (
+        long_name(b"t" * 120, b"K") + block(b"x"), "a link target on a member that is no link",
+    ),
+    "a linkpath record before a directory": (
+        pax({b"linkpath": b"t"}) + block(b"x", b"5"), "a link target on a member",
+    ),
     "two PAX headers for one member": (
         pax({b"a": b"b"}) + pax({b"a": b"c"}) + block(b"x"), "two PAX headers",
     ),
