@@ -1,10 +1,18 @@
-"""Container images to one root file system tar.
+"""Flatten container images, and read the files in them.
 
 >>> import flatten
 >>> flatten.export("image.tar", "rootfs.tar")                       # doctest: +SKIP
+>>> with flatten.open_image("image.tar") as image:                  # doctest: +SKIP
+...     print((image.root / "etc/os-release").read_text())
+
+The public names are imported from their modules on first use. So ``import flatten`` is
+fast, and the command can handle an interrupt while its modules are imported.
 """
 
-try:
+from importlib import import_module
+
+TYPE_CHECKING = False  # as in typing, whose import takes longer than this one
+if TYPE_CHECKING:
     from .errors import (
         FlattenError,
         FormatError,
@@ -12,16 +20,14 @@ try:
         SourceError,
         UsageError,
     )
-    from .export import Exported, export, plan_image
     from .host.limits import Limits
     from .image.history import Point
-    from .image.image import Image, Layer
+    from .image.image import Image
     from .options import Options
+    from .pipeline import Exported, export, plan_image
     from .plan.plan import Plan
     from .sources.open import open_image
     from .tree.edit import Edits
-except KeyboardInterrupt:  # the command has hardly started: no traceback for that
-    raise SystemExit(130) from None
 
 __version__ = "0.2.0"
 
@@ -43,3 +49,36 @@ __all__ = [
     "open_image",
     "plan_image",
 ]
+
+_MODULES = {
+    "Edits": ".tree.edit",
+    "Exported": ".pipeline",
+    "FlattenError": ".errors",
+    "FormatError": ".errors",
+    "Image": ".image.image",
+    "IntegrityError": ".errors",
+    "Layer": ".image.image",
+    "Limits": ".host.limits",
+    "Options": ".options",
+    "Plan": ".plan.plan",
+    "Point": ".image.history",
+    "SourceError": ".errors",
+    "UsageError": ".errors",
+    "export": ".pipeline",
+    "open_image": ".sources.open",
+    "plan_image": ".pipeline",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its module, on its first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_MODULES[name], __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """List the public names too, whether or not they have been imported."""
+    return sorted({*globals(), *__all__})
