@@ -13,6 +13,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # as in typing, whose import takes longer than this one
 if TYPE_CHECKING:
+    from .api import Image, ImagePath, open_image
     from .errors import (
         FlattenError,
         FormatError,
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
     )
     from .host.limits import Limits
     from .image.history import Point
-    from .image.image import Image
     from .options import Options
     from .pipeline import Exported, export, plan_image
     from .plan.plan import Plan
-    from .sources.open import open_image
     from .tree.edit import Edits
 
 __version__ = "0.2.0"
@@ -37,6 +36,7 @@ __all__ = [
     "FlattenError",
     "FormatError",
     "Image",
+    "ImagePath",
     "IntegrityError",
     "Layer",
     "Limits",
@@ -55,7 +55,8 @@ _MODULES = {
     "Exported": ".pipeline",
     "FlattenError": ".errors",
     "FormatError": ".errors",
-    "Image": ".image.image",
+    "Image": ".api",
+    "ImagePath": ".api",
     "IntegrityError": ".errors",
     "Layer": ".image.image",
     "Limits": ".host.limits",
@@ -65,7 +66,7 @@ _MODULES = {
     "SourceError": ".errors",
     "UsageError": ".errors",
     "export": ".pipeline",
-    "open_image": ".sources.open",
+    "open_image": ".api",
     "plan_image": ".pipeline",
 }
 
