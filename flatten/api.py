@@ -6,6 +6,7 @@ import io
 import os
 import re
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.resources.abc import Traversable
@@ -30,7 +31,8 @@ _WILD = re.compile(r"[*?[]")
 class Image(image.Image):
     """An open image: its layers, its metadata, and the files in its flattened tree.
 
-    It is a context manager that closes the image on exit.
+    It is a context manager that closes the image on exit. Once ``root`` was used, it
+    is also closed when neither it nor its paths and files are used any more.
 
     Attributes:
         limits: Limits on the resources that reading it may take.
@@ -60,6 +62,8 @@ class Image(image.Image):
                 raise ValueError(f"{self.source}: the image is closed")
             if self._tree is None:
                 self._tree = FileTree(self, self.limits)
+                unused = weakref.finalize(self._tree, self.resources.close)
+                unused.atexit = False  # the process closes everything then
             return ImagePath(self._tree)
 
     def close(self) -> None:

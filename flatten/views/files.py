@@ -131,8 +131,10 @@ class FileTree:
                 a limit is exceeded.
         """
         self.index = read_index(image, limits)
-        self._image = image
+        self._source = image.source
+        self._check_unchanged = image.check_unchanged
         self._limit = limits.size
+        self._names = [layer.name for layer in image.layers]
         self._layers = [layer.open() for layer in image.layers]
         self._changed = threading.Condition()
         self._readers = 0
@@ -248,12 +250,12 @@ class FileTree:
         if members.kinds[inode] != FILE:
             raise path_error(errno.ENXIO, path, "Not a regular file")
         with self:
-            self._image.check_unchanged()
+            self._check_unchanged()
         if members.sizes[inode] > self._limit:
             raise FormatError(
                 f"a file of {members.sizes[inode]:,} bytes, over {self._limit:,}; if "
                 "that is right, allow more with Limits.size",
-                where=self._image.layers[members.layers[inode]].name,
+                where=self._names[members.layers[inode]],
                 offset=members.data[inode],
             )
         return FileReader(self, inode)
@@ -267,7 +269,7 @@ class FileTree:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ValueError(f"{self._image.source}: the image is closed")
+            raise ValueError(f"{self._source}: the image is closed")
 
     @cached_property
     def _links(self) -> Counter[int]:
