@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 from fsspec import AbstractFileSystem, filesystem
 from fsspec.core import split_protocol
@@ -125,7 +125,10 @@ class FlattenFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is 
     def _open(self, path: str, mode: str = "rb", **_kwargs: Any) -> IO[bytes]:
         if mode != "rb":
             self._read_only(path)
-        return self._at(path).open("rb")
+        file: Any = self._at(path).open("rb")
+        file.size = file.seek(0, os.SEEK_END)  # expected by ``tail`` and others
+        file.seek(0)
+        return cast("IO[bytes]", file)
 
     def _read_only(self, path: str, *_args: Any, **_kwargs: Any) -> NoReturn:
         """Refuse to change the image."""

@@ -1,4 +1,4 @@
-"""Images through fsspec, and fsspec's own tests for file systems."""
+"""Images through fsspec: flatten:// URLs, listings, reading, refused changes."""
 
 import errno
 import pickle
@@ -6,14 +6,11 @@ import subprocess
 import sys
 import tomllib
 from datetime import UTC, datetime
-from hashlib import md5
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import fsspec
 import pytest
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.tests import abstract
 
 import flatten
 from builders import docker_archive, layers, member
@@ -191,6 +188,14 @@ def test_ranges(files):
     assert files.tail("usr/bin/tool", 2) == b"89"
 
 
+def test_many_files_at_once(tmp_path):
+    wanted = {f"{n}.txt": b"%d" % n for n in range(10)}
+    entries = [member(name, data) for name, data in wanted.items()]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(entries)))
+
+    assert fsspec.filesystem("flatten", fo=tmp_path / "i.tar").cat("*.txt") == wanted
+
+
 READ_ONLY = {
     "open": lambda files: files.open("new", "wb"),
     "append": lambda files: files.open("etc/conf", "ab"),
@@ -223,80 +228,3 @@ def test_only_fsspec_imports_fsspec():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
-
-
-# --- fsspec's own tests: those of copying from a file system write to the host only
-
-
-class Prepared(FlattenFileSystem):
-    """An image that already has the directory and the file that a test wants to make."""
-
-    def mkdir(self, path):
-        assert self.isdir(path)
-
-    def touch(self, path):
-        assert self.info(path)["size"] == 0
-
-
-class Fixtures(abstract.AbstractFixtures):
-    """The directories that the tests expect, which are all in one image."""
-
-    @pytest.fixture
-    def fs(self, tmp_path):
-        host = LocalFileSystem(auto_mkdir=True)
-        scenarios = {
-            "bulk": self._bulk_operations_scenario_0,
-            "glob": self._glob_edge_cases_files,
-            "prefix": self._dir_and_file_with_same_name_prefix,
-            "hashed": self._10_files_with_hashed_names,
-        }
-        top = tmp_path / "tree"
-        for name, make in scenarios.items():
-            make(host, lambda *parts: "/".join(map(str, parts)), top / name)
-        host.touch(top / "recursive" / "src" / "file")
-        paths = sorted(top.rglob("*"))
-        entries = [
-            member(str(path.relative_to(top)), type=b"5", mode=0o755)
-            if path.is_dir()
-            else member(str(path.relative_to(top)), path.read_bytes())
-            for path in paths
-        ]
-        (tmp_path / "i.tar").write_bytes(docker_archive(layers(entries)))
-        return Prepared(tmp_path / "i.tar")
-
-    @pytest.fixture
-    def fs_join(self):
-        return lambda *parts: "/".join(parts)
-
-    @pytest.fixture
-    def fs_path(self):
-        return "recursive"
-
-    @pytest.fixture
-    def fs_bulk_operations_scenario_0(self):
-        return "bulk/source"
-
-    @pytest.fixture
-    def fs_glob_edge_cases_files(self):
-        return "glob/source"
-
-    @pytest.fixture
-    def fs_dir_and_file_with_same_name_prefix(self):
-        return "prefix/source"
-
-    @pytest.fixture
-    def fs_10_files_with_hashed_names(self):
-        return "hashed/source"
-
-
-class TestGet(abstract.AbstractGetTests, Fixtures):
-    """fsspec's tests of ``get``."""
-
-
-def test_the_hashed_names_have_the_right_contents(tmp_path):
-    wanted = {md5(str(n).encode()).hexdigest(): str(n) for n in range(10)}
-    entries = [member(name, text.encode()) for name, text in wanted.items()]
-    (tmp_path / "i.tar").write_bytes(docker_archive(layers(entries)))
-    files = FlattenFileSystem(tmp_path / "i.tar")
-
-    assert files.cat("*") == {name: text.encode() for name, text in wanted.items()}
