@@ -71,13 +71,15 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Import a public name from its module, on its first use."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(_MODULES[name], __name__), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # or else type checkers would accept any name
+
+    def __getattr__(name: str) -> object:
+        """Import a public name from its module, on its first use."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = getattr(import_module(_MODULES[name], __name__), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:
