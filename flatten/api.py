@@ -19,7 +19,8 @@ from .image.history import Point
 from .image.verify import checking
 from .sources import open as sources
 from .tree.tree import Names
-from .views.files import Entry, FileTree, path_error
+from .views.files import FileTree
+from .views.paths import Entry, path_error
 
 if TYPE_CHECKING:
     from _typeshed import StrPath

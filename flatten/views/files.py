@@ -1,9 +1,4 @@
-"""The files of the flattened tree: find a path, its status, and its content at offsets.
-
-Paths are resolved as in a chroot: a symlink's target is inside the image, and the
-parent of the root is the root. Errors of paths are those that Linux would give, as
-``OSError`` with the path in the image.
-"""
+"""The files of the flattened tree: their status, and their contents at offsets."""
 
 import errno
 import io
@@ -16,12 +11,12 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from ..errors import FormatError
 from ..host.limits import Limits
 from ..image.image import Image
-from ..image.read import Index
+from ..image.read import read_index
 from ..tar.members import (
     BLOCK,
     CHAR,
@@ -31,10 +26,8 @@ from ..tar.members import (
     NO_EXTRA,
     SYMLINK,
 )
-from ..tree.tree import Names
 from .describe import readable_xattrs
-from .listing import MAX_LINKS
-from .reading import read_index
+from .paths import Entry, find, path_error
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -50,66 +43,6 @@ _FORMATS: Final = {
 _IMPLIED_ROOT: Final = stat.S_IFDIR | 0o755  # the mode of a root that no layer lists
 _ZEROS: Final = bytes(1 << 20)
 _ROOT_NUMBER: Final = 1  # its st_ino; other inodes are counted from 2
-
-
-class Entry(NamedTuple):
-    """The object that a path refers to.
-
-    Attributes:
-        inode: Its inode; None for a root directory that no layer lists.
-        names: The names in it, if it is a directory.
-    """
-
-    inode: int | None
-    names: Names | None
-
-
-def path_error(number: int, path: bytes, reason: str = "") -> OSError:
-    """Return the subclass of OSError for an errno, with the path in the image."""
-    name = path.decode("utf-8", "surrogateescape") or "."
-    return OSError(number, reason or os.strerror(number), name)
-
-
-def find(index: Index, path: bytes, *, follow: bool = True) -> Entry:
-    """Return the entry at a path.
-
-    Args:
-        index: The index of the image.
-        path: Relative to the root; leading slashes make no difference.
-        follow: Follow a symlink in the last component too.
-
-    Raises:
-        FileNotFoundError: A component does not exist.
-        NotADirectoryError: A component that is not the last is not a directory.
-        OSError: ELOOP: the path leads through more than 40 symlinks.
-    """
-    members, tree = index.members, index.tree
-    trail = [Entry(tree.root_inode, tree.root)]  # the directories on the way
-    found = trail[0]
-    todo = path.split(b"/")[::-1]
-    followed = 0
-    while todo:
-        name = todo.pop()
-        if found.names is None:
-            raise path_error(errno.ENOTDIR, path)
-        if name == b"..":
-            del trail[max(len(trail) - 1, 1) :]  # the root's parent is the root
-        elif name not in (b"", b"."):
-            inode = found.names.get(name)
-            if inode is None:
-                raise path_error(errno.ENOENT, path)
-            if members.kinds[inode] == SYMLINK and (follow or todo):
-                followed += 1
-                if followed > MAX_LINKS:
-                    raise path_error(errno.ELOOP, path)
-                target = members.targets[inode]
-                if target.startswith(b"/"):
-                    del trail[1:]
-                todo.extend(reversed(target.split(b"/")))
-            else:
-                trail.append(Entry(inode, tree.children.get(inode)))
-        found = trail[-1]
-    return found
 
 
 class FileTree:
@@ -171,7 +104,7 @@ class FileTree:
         """Return the entry at a path.
 
         Raises:
-            OSError: As for the function ``find``.
+            OSError: As for ``paths.find``.
             ValueError: The image is closed.
         """
         self._check_open()
