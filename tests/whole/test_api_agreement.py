@@ -3,16 +3,21 @@
 import json
 import os
 import stat
+import tempfile
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 import xxhash
+from hypothesis import given, settings
 from test_headers import sparse_gnu, sparse_pax
+from test_random import images, tar_member
 
 import flatten
 from builders import (
+    docker_archive,
     hybrid_archive,
+    layer,
     layers,
     legacy_archive,
     member,
@@ -192,3 +197,21 @@ def test_engine_roots(data_root, name):
     root = data_root(name.removesuffix(".tar.xz"))
 
     assert [check(reference) for reference in names(root)]
+
+
+@settings(max_examples=60)
+@given(images())
+def test_random_images(image):
+    tars = [layer(*map(tar_member, each)) for each in image]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "image.tar")
+        path.write_bytes(docker_archive(tars))
+        done = run("ls", path, "--json", "--hash", "--no-cache")
+        with flatten.open_image(path) as opened:
+            if done.returncode == 0:
+                listed = [json.loads(line) for line in done.stdout.splitlines()]
+                assert list(rows(opened.root)) == listed
+            else:
+                with pytest.raises(flatten.FormatError) as caught:
+                    opened.root  # noqa: B018 - the access is the test
+                assert done.stderr == f"flatten: {caught.value}\n"
