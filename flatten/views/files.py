@@ -7,10 +7,10 @@ import stat
 import threading
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate
-from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from ..errors import FormatError
@@ -78,27 +78,6 @@ class FileTree:
         with self._changed:
             self._closed = True
             self._changed.wait_for(lambda: not self._readers)
-
-    def __enter__(self) -> None:
-        """Begin a read, which the image's files stay open for.
-
-        Raises:
-            ValueError: The image is closed.
-        """
-        with self._changed:
-            self._check_open()
-            self._readers += 1
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End a read."""
-        with self._changed:
-            self._readers -= 1
-            self._changed.notify_all()
 
     def find(self, path: bytes, *, follow: bool = True) -> Entry:
         """Return the entry at a path.
@@ -182,7 +161,7 @@ class FileTree:
             raise path_error(errno.EISDIR, path)
         if members.kinds[inode] != FILE:
             raise path_error(errno.ENXIO, path, "Not a regular file")
-        with self:
+        with self._reading():
             self._check_unchanged()
         if members.sizes[inode] > self._limit:
             raise FormatError(
@@ -196,9 +175,22 @@ class FileTree:
     def read_stored(self, inode: int, offset: int, view: memoryview) -> None:
         """Fill a view from the bytes of a file that its layer stores, without holes."""
         members = self.index.members
-        with self:
+        with self._reading():
             layer = self._layers[members.layers[inode]]
             layer.readinto(members.data[inode] + offset, view)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Keep the image's files open while the body reads them."""
+        with self._changed:
+            self._check_open()
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._readers -= 1
+                self._changed.notify_all()
 
     def _check_open(self) -> None:
         if self._closed:
