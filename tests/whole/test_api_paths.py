@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import as_file
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
@@ -49,6 +50,11 @@ def test_a_path_is_a_traversable(root):
     assert isinstance(root, Traversable)
     assert isinstance(root, flatten.ImagePath)
     assert (root / "etc" / "os-release").read_text() == "NAME=Größe\n"
+
+
+def test_importlib_extracts_a_file(root):
+    with as_file(root / "usr/bin/tool") as path:
+        assert path.read_bytes() == b"#!"
 
 
 def test_the_parts_of_a_path(root):
