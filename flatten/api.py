@@ -32,8 +32,8 @@ _WILD = re.compile(r"[*?[]")
 class Image(image.Image):
     """An open image: its layers, its metadata, and the files in its flattened tree.
 
-    It is a context manager that closes the image on exit. Once ``root`` was used, it
-    is also closed when neither it nor its paths and files are used any more.
+    It is a context manager that closes the image on exit. An image whose ``root`` was
+    used is also closed when the last reference to it, its paths and files is gone.
 
     Attributes:
         limits: Limits on the resources that reading it may take.
@@ -141,8 +141,8 @@ class ImagePath(Traversable):
     """A path in the flattened tree of an open image, used like a ``pathlib.Path``.
 
     Names are text; bytes that are not UTF-8 are surrogate escapes, as in
-    ``os.fsdecode``. Symlinks are resolved inside the image. Except for ``joinpath`` and
-    what describes the path itself, all methods raise:
+    ``os.fsdecode``. Symlinks are resolved inside the image. Making a path does not look
+    at the image. The methods that do raise:
 
     * OSError, for a path error: FileNotFoundError, NotADirectoryError,
       IsADirectoryError, or OSError with ELOOP. Its ``filename`` is the path in the
@@ -200,6 +200,10 @@ class ImagePath(Traversable):
         if not isinstance(other, ImagePath):
             return NotImplemented
         return self._tree is other._tree and self._parts == other._parts
+
+    def __lt__(self, other: "ImagePath") -> bool:
+        """Compare the components, so that paths can be sorted."""
+        return self._parts < other._parts
 
     def __hash__(self) -> int:
         return hash((id(self._tree), self._parts))

@@ -24,9 +24,9 @@ from .api import ImagePath, open_image
 class FlattenFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is untyped
     """The flattened tree of an image, read-only.
 
-    Paths are relative to the root of the image. A symlink in a listing has the type
-    ``file`` if it leads to one, and ``link`` otherwise, so that a recursive operation
-    visits each directory once; ``info`` follows symlinks to directories too.
+    Paths are relative to the root of the image. In a listing, a symlink to a file has
+    the type ``file``, and any other symlink ``link``, so that recursive operations
+    visit each directory once. ``info`` follows symlinks to directories too.
 
     Attributes:
         image: The open image.
@@ -60,7 +60,7 @@ class FlattenFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is 
             storage_options: Options of ``fsspec.AbstractFileSystem``.
 
         Raises:
-            ValueError: ``fo`` is not a local file, and not cached as one.
+            ValueError: ``fo`` is a URL of a remote file that is not cached locally.
             FlattenError: As for ``flatten.open_image`` and ``Image.root``.
         """
         super().__init__(**storage_options)
@@ -68,7 +68,11 @@ class FlattenFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is 
         self.image = open_image(
             reference, platform=platform, store=store, verify=verify
         )
-        self.root = self.image.root
+        try:
+            self.root = self.image.root
+        except BaseException:
+            self.image.close()
+            raise
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> Any:

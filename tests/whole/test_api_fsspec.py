@@ -98,6 +98,16 @@ def test_a_file_system_can_be_sent_to_another_process(files, image):
     assert again.image.path == str(image)
 
 
+def test_an_image_that_cannot_be_read_is_closed(tmp_path):
+    (tmp_path / "i.tar").write_bytes(docker_archive([b"junk" * 500]))
+    before = open_descriptors()
+
+    with pytest.raises(flatten.FormatError) as caught:
+        FlattenFileSystem(tmp_path / "i.tar")
+    assert caught.value.where.startswith(f"{tmp_path}/i.tar, layer 1 of 1")
+    assert open_descriptors() == before
+
+
 def open_descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 

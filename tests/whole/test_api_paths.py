@@ -69,6 +69,7 @@ def test_the_parts_of_a_path(root):
     assert (root.name, root.parts, str(root)) == ("", (), ".")
     assert root.parent == root
     assert len({root / "a", root / "./a", root / "b"}) == 2
+    assert sorted([root / "b", root / "a/c", root]) == [root, root / "a/c", root / "b"]
     assert root / "a" != "a"
     with pytest.raises(TypeError):
         os.fspath(path)
