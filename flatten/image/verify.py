@@ -55,7 +55,8 @@ class DigestCheck:
             known.add(promise)
             inflated = opened is not layer.blob()
             if layer.diff_id is not None:
-                if isinstance(opened, Spool) and opened.hashed:
+                sha256 = layer.diff_id.startswith("sha256:")
+                if isinstance(opened, Spool) and opened.hashed and sha256:
                     self._made.append((layer, layer.diff_id, opened))
                 else:
                     self._now.append((layer, layer.diff_id, layer.open))
@@ -120,22 +121,22 @@ class DigestCheck:
         self, layer: Layer, promised: str, opener: Callable[[], LayerBytes]
     ) -> None:
         source = opener()
-        digest = hashlib.sha256()
+        algorithm = promised.partition(":")[0]
+        digest = hashlib.new(algorithm)
         offset = 0
         while not self._stopped and (data := source.read(offset, STEP)):
             digest.update(data)
             offset += len(data)
         if not self._stopped:
-            self._compare(layer, promised, digest.hexdigest())
+            self._compare(layer, promised, f"{algorithm}:{digest.hexdigest()}")
 
     def _compare_made(self) -> None:
         made, self._made = self._made, []
         for layer, promised, spool in made:
-            self._compare(layer, promised, spool.digest())
+            self._compare(layer, promised, f"sha256:{spool.digest()}")
 
     @staticmethod
-    def _compare(layer: Layer, promised: str, digest: str) -> None:
-        found = f"sha256:{digest}"
+    def _compare(layer: Layer, promised: str, found: str) -> None:
         if found != promised:
             blame = layer.blame()
             raise IntegrityError(

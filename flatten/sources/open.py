@@ -89,6 +89,7 @@ class Opened:
 
 KINDS: Final = {
     "docker-archive": "docker_archive",
+    "dir": "skopeo_dir",
     "oci-archive": "oci_archive",
     "oci": "oci_layout",
     "docker-root": "engines.docker_root",

@@ -64,12 +64,12 @@ _TEXTS: Final = (
 
 
 def recognise(start: bytes) -> str | None:
-    """Return what begins with some bytes, or None if that is unknown.
+    r"""Return what begins with some bytes, or None if that is unknown.
 
     Args:
         start: The first ``START`` bytes, or all if there are fewer.
 
-    >>> recognise(b"hsqs" + bytes(92)), recognise(b"{}"), recognise(b"\\x01\\x02")
+    >>> recognise(b"hsqs" + bytes(92)), recognise(b"{}"), recognise(b"\x01\x02")
     ('a SquashFS file system', 'JSON or similar text', None)
     """
     if not start:
