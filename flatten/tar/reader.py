@@ -297,7 +297,8 @@ class TarReader:
         while data:
             if data.strip(b"\0"):
                 zeros = offset + len(data) - len(data.lstrip(b"\0"))
-                raise ValueError(_not_a_tar(start, f"data after {zeros:,} zero bytes"))
+                why = f"not a tar: data after {zeros:,} zero bytes"
+                raise ValueError(_not_a_tar(start, why))
             offset += len(data)
             data = self._source.read(offset, magic.START)
 
@@ -318,9 +319,9 @@ class TarReader:
 
 
 def _not_a_tar(start: bytes, why: str) -> str:
-    """Return a message that says what a stream is that begins with ``start``."""
+    """Return what a stream is that begins with ``start``; ``why`` if that is unknown."""
     what = magic.recognise(start)
-    return f"not a tar: {why}" if what is None else f"not a tar, but {what}"
+    return why if what is None else f"not a tar, but {what}"
 
 
 def _number(text: bytes, what: str) -> int:

@@ -128,7 +128,7 @@ def test_lists_of_objects_are_objects_each():
     }
 
 
-# --- encodings and values: docker 28.5's answer to ``docker load`` decides
+# --- encodings and values: Go's encoding/json decides, and so docker and skopeo
 
 CONFIG_TEXT = json.dumps(config([ONE], author="Jürgen"), ensure_ascii=False)
 MANIFEST_TEXT = '[{"Config": "c.json", "Layers": ["one.tar"]}]'
