@@ -319,7 +319,7 @@ class TarReader:
 
 
 def _not_a_tar(start: bytes, why: str) -> str:
-    """Return what a stream is that begins with ``start``; ``why`` if that is unknown."""
+    """Return what a stream is by its ``start``, or ``why`` if that is unknown."""
     what = magic.recognise(start)
     return why if what is None else f"not a tar, but {what}"
 

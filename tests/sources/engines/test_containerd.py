@@ -197,7 +197,7 @@ BROKEN = {
     "no digest": ({b"target": {b"size": b"\2"}}, "no sha256 digest"),
     "no target": ({}, "no sha256 digest"),
     "a size without an end": (
-        {b"target": target(MANIFEST)[b"target"] | {b"size": b"\xff"}}, "'-1' is no size",
+        {b"target": target(MANIFEST)[b"target"] | {b"size": b"\xff"}}, "'-1' is not a size",
     ),
     "another size": (
         {b"target": target(MANIFEST)[b"target"] | {b"size": b"\2"}}, "the index says 1",
