@@ -6,6 +6,7 @@ from ..errors import FormatError, quoted
 from ..host.files import LayerBytes, Window, read_whole
 from ..host.sparse import Sparse
 from ..host.spools import RATIO_COUNTS_FROM, Pool
+from ..tar.magic import START
 from ..tar.members import FILE, LINK, NO_EXTRA, SYMLINK, Members
 from ..tar.reader import TarReader
 from ..tar.wire import normalise
@@ -69,6 +70,10 @@ class Archive:
     def names(self) -> list[bytes]:
         """List the names of files and links, in archive order."""
         return list(self._rows)
+
+    def start(self) -> bytes:
+        """Return the first bytes of the file, for telling what it is."""
+        return self._source.read(0, START)
 
     def fail(self, what: str) -> NoReturn:
         """Raise FormatError for the archive as a whole."""

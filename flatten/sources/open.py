@@ -24,6 +24,7 @@ from .archive import Archive
 from .choice import CONTAINER, Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files
 from .folder import Folder
+from .unknown import describe
 
 if TYPE_CHECKING:
     from .engines.survey import Survey
@@ -253,9 +254,21 @@ def _open(
             empty = empty or opened
     if empty is not None:
         return empty, name
-    tried = kind or ", ".join(KINDS)
-    what = quoted(path) if path != "-" else "standard input"
-    raise SourceError(f"{what}: no kind of image that is known (tried {tried})")
+    raise _no_image(files, path, kind)
+
+
+def _no_image(files: Files, path: str, kind: str | None) -> SourceError:
+    """Return the error that says what is there instead of an image."""
+    named = "standard input" if path == "-" else quoted(path)
+    if kind is not None:
+        return SourceError(f"{named}: not an image of the kind {kind}")
+    found = describe(files)
+    if found is not None:
+        return SourceError(f"{named}: not a container image, but {found}")
+    tried = ", ".join(KINDS)
+    return SourceError(
+        f"{named}: not a container image of a known kind (tried {tried})"
+    )
 
 
 def _entries(source: Source, files: Files, name: str | None) -> Sequence[Entry]:

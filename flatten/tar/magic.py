@@ -4,7 +4,10 @@ from typing import Final
 
 START: Final = 1 << 17  # bytes to look at; btrfs has its magic after 64 KiB
 
-_UTF_16: Final = "text in UTF-16, as PowerShell's > writes it"
+UTF_16: Final = "text in UTF-16, as PowerShell's > writes it"
+LFS_POINTER: Final = "a Git LFS pointer"
+HTML: Final = "an HTML page"
+ZIP: Final = "a ZIP archive"
 _MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"hsqs", "a SquashFS file system"),
     (1024, b"\xe2\xe1\xf5\xe0", "an EROFS file system"),
@@ -28,7 +31,7 @@ _MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"\x7fELF", "an ELF program"),
     (0, b"MZ", "a Windows program"),
     (0, b"#!", "a script"),
-    (0, b"PK\3\4", "a ZIP archive"),
+    (0, b"PK\3\4", ZIP),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (0, b"Rar!\x1a\7", "a RAR archive"),
     (0, b"070701", "a cpio archive"),
@@ -49,15 +52,15 @@ _MAGIC: Final[tuple[tuple[int, bytes, str], ...]] = (
     (0, b"LUKS\xba\xbe", "an encrypted disk (LUKS)"),
     (0, b"%PDF", "a PDF document"),
     (0, b"SQLite format 3\0", "an SQLite database"),
-    (0, b"\xff\xfe", _UTF_16),
-    (0, b"\xfe\xff", _UTF_16),
-    (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer"),
-    (0, b"version https://hawser.github.com/spec/", "a Git LFS pointer"),
+    (0, b"\xff\xfe", UTF_16),
+    (0, b"\xfe\xff", UTF_16),
+    (0, b"version https://git-lfs.github.com/spec/", LFS_POINTER),
+    (0, b"version https://hawser.github.com/spec/", LFS_POINTER),
 )
 """Offset, bytes there, and what has them."""
 
 _TEXTS: Final = (
-    ((b"<!doctype html", b"<html"), "an HTML page"),
+    ((b"<!doctype html", b"<html"), HTML),
     ((b"<?xml",), "an XML document"),
     ((b"{", b"["), "JSON or similar text"),
 )  # the first words of a text, in small letters, and what begins so

@@ -18,6 +18,7 @@ from builders import (
     layers,
     legacy_archive,
     member,
+    oci_files,
     podman_archive,
 )
 from listing import contents
@@ -333,20 +334,81 @@ def test_malformed(flat, tmp_path, data, why):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tar"]
 
 
+FOLDER = [
+    ("app/manifest.json", b"[]"),
+    ("app/1/layer.tar", layer("a")),
+]
 UNKNOWN = {
-    "an empty file": b"",
-    "text": b"hello\n" * 500,
-    "a gzip file": gzip.compress(b"hello\n" * 500),
-    "zeros": bytes(10240),
-    "a tar of something else": archive([("hello", b"world")]),
-    "one letter": b"x",
+    "an empty file": (b"", "not a container image, but an empty file"),
+    "text": (b"hello\n" * 500, "not a container image, but text"),
+    "a gzip file": (
+        gzip.compress(b"hello\n" * 500), "not a container image, but text",
+    ),
+    "zeros": (bytes(10240), "not a container image, but a tar without files"),
+    "zeros, then something": (
+        bytes(10240) + b"x", "not a container image of a known kind",
+    ),
+    "EROFS": (
+        bytes(1024) + b"\xe2\xe1\xf5\xe0" + bytes(3068),
+        "not a container image, but an EROFS file system",
+    ),
+    "a tar of something else": (
+        archive([("hello", b"world")]), "not a container image of a known kind",
+    ),
+    "one letter": (b"x", "not a container image, but text"),
+    "spoilt by PowerShell's >": (
+        b"\xff\xfe" + docker_archive(TARS).decode("latin-1").encode("utf-16-le"),
+        "but text in UTF-16, as PowerShell's > writes it; write it with docker save -o",
+    ),
+    "a Git LFS pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "but a Git LFS pointer; fetch the file with git lfs pull",
+    ),
+    "HTML": (b"<!DOCTYPE html>\n<html>\n", "but an HTML page; the download got a page"),
+    "an image in a directory of the tar": (
+        archive(FOLDER),
+        "but a tar whose manifest.json is in its directory 'app'; pack what is in that",
+    ),
+    "an OCI layout in a directory of the tar": (
+        archive([(f"a/b/{name}", data) for name, data in oci_files(TARS).items()]),
+        "but a tar whose oci-layout is in its directory 'a/b'",
+    ),
+    "a root file system": (
+        archive([("./etc/os-release", b""), ("usr/bin/sh", b"")]),
+        "but a root file system already",
+    ),
+    "a ZIP archive": (b"PK\3\4" + bytes(99), "but a ZIP archive; unpack it first"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "why"), UNKNOWN.values(), ids=UNKNOWN)
+def test_what_is_no_image_says_what_it_is(flat, data, why):
+    with pytest.raises(flatten.SourceError) as caught:
+        flat(data)
+
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+DIRECTORIES = {
+    "an empty one": ([], "but an empty directory"),
+    "one of other files": (["x", "y"], "not a container image of a known kind"),
+    "one with an image in it": (
+        ["b/index.json", "a/x"],
+        "but a directory with an image",
+    ),
+    "a root file system": (["etc/passwd", "usr/bin/sh"], "but a root file system"),
 }
 
 
-@pytest.mark.parametrize("data", UNKNOWN.values(), ids=UNKNOWN)
-def test_no_kind_that_is_known(flat, data):
-    with pytest.raises(flatten.SourceError, match="no kind of image that is known"):
-        flat(data)
+@pytest.mark.parametrize(("names", "why"), DIRECTORIES.values(), ids=DIRECTORIES)
+def test_a_directory_that_is_no_image_says_what_it_is(tmp_path, names, why):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+
+    with pytest.raises(flatten.SourceError, match=why):
+        flatten.open_image(str(tmp_path))
 
 
 def test_no_file_at_all(tmp_path):

@@ -54,7 +54,7 @@ def test_kinds_can_be_given(tmp_path):
     flatten.open_image(f"oci:{folder}#app:1").close()
     flatten.open_image(f"oci-archive:{tmp_path / 'i.tar'}").close()
     for wrong in (f"oci-archive:{folder}", f"docker-archive:{tmp_path / 'i.tar'}"):
-        with pytest.raises(flatten.SourceError, match="no kind of image"):
+        with pytest.raises(flatten.SourceError, match="not an image of the kind"):
             flatten.open_image(wrong)
 
 
