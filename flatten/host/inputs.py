@@ -39,7 +39,7 @@ def open_file(path: str, pool: Pool) -> File | Spool:
     try:
         if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
             raise SourceError(f"{named}: not a file, an image directory or a pipe")
-        spool = Spool(pool, name)
+        spool = pool.spool(name)
         pool.fill(spool, _chunks(descriptor, named))
         spool.finish()
     finally:

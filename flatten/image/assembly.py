@@ -19,7 +19,7 @@ from ..errors import FlattenError, FormatError, quoted
 from ..host.beneath import Beneath
 from ..host.decompress import CHUNK
 from ..host.files import LayerBytes
-from ..host.spools import Pool, Spool
+from ..host.spools import Pool
 from ..tar.read_header import HeaderBytes
 from .crc64 import crc64
 from .image import Place
@@ -55,7 +55,7 @@ class Assembly:
         self.where = where
         self._pool = pool
         self._packed = packed
-        self._encoded = Spool(pool, where)
+        self._encoded = pool.spool(where)
         self._pending = bytearray()  # encoded bytes that are not in the spool yet
         self._trees: list[Beneath | str] = []
         self._names = bytearray()

@@ -24,6 +24,7 @@ class Folder:
         pool: Inflates compressed layers.
         documents: The documents that have been parsed.
         resources: Closes the files that were opened.
+        opened: Those files.
         confined: Whether symlinks that leave the directory are refused.
     """
 
@@ -33,19 +34,20 @@ class Folder:
         self.pool = pool
         self.documents = Documents()
         self.resources = ExitStack()
+        self.opened: list[File] = []
         self.path = Path(path)
         self.confined = False
 
     def below(self, name: str) -> "Folder":
         """Return a subdirectory; its files are closed with those of this directory."""
         folder = Folder(str(self.path / name), self.pool)
-        folder.resources = self.resources
+        folder.resources, folder.opened = self.resources, self.opened
         return folder
 
     def within(self) -> "Folder":
         """Return this directory with symlinks confined to it."""
         folder = Folder(str(self.path), self.pool)
-        folder.resources = self.resources
+        folder.resources, folder.opened = self.resources, self.opened
         folder.confined = True
         return folder
 
@@ -66,7 +68,7 @@ class Folder:
         """
         file = self._open(name, what)
         self.resources.callback(file.close)
-        self.pool.files.append(file)
+        self.opened.append(file)
         return file
 
     def place(self, name: str, what: str) -> tuple[int, int]:

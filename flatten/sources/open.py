@@ -59,14 +59,14 @@ class Opened:
         where: Its name in messages.
         by_namespace: Their ``store`` is a namespace, not a driver.
         root: What an engine's root has besides, to be asked for; None in archives.
-        pool: What holds its files and what they inflate to.
+        files: The files that it was opened from, and those that images are read from.
     """
 
     entries: Sequence[Entry]
     where: str
     by_namespace: bool
     root: "Callable[[], Survey] | None"
-    pool: Pool
+    files: Sequence[File]
 
     def load(self) -> tuple[list[Image], list[FlattenError]]:
         """Open the images, and say what is wrong with those that cannot be."""
@@ -78,6 +78,15 @@ class Opened:
             except FlattenError as error:
                 broken.append(error)
         return images, broken
+
+    def check_unchanged(self) -> None:
+        """Check that no file was modified since it was opened.
+
+        Raises:
+            FlattenError: A file was modified.
+        """
+        for file in self.files:
+            file.check_unchanged()
 
     def survey(self) -> "Survey":
         """Return what the source has besides its images: in an archive, nothing."""
@@ -140,35 +149,22 @@ def open_image(  # noqa: PLR0913 - all by keyword
         opened, name = _open(reference, limits, resources)
         wanted = Wanted(name, platform_, store)
         image = choose(opened.entries, wanted, opened.where).load()
-        if image.init is not None and not with_init:
-            layers = image.layers
-            image.layers = (*layers[: image.init], *layers[image.init + 1 :])
-            image.init = None
-        image = cut(image, at)
-        image.path = _place(reference, image)
-        image.check_unchanged = opened.pool.check_unchanged
-        image.resources = resources.pop_all()
+        if not with_init:
+            image = _without_init(image)
+        return replace(
+            cut(image, at),
+            path=_place(reference, image),
+            check_unchanged=opened.check_unchanged,
+            resources=resources.pop_all(),
+        )
+
+
+def _without_init(image: Image) -> Image:
+    """Return a container without the layer that docker makes for it."""
+    if image.init is None:
         return image
-
-
-@contextmanager
-def open_images(
-    reference: str, *, limits: Limits | None = None
-) -> Iterator[list[Image]]:
-    """Open all images that a source holds, for as long as the context lasts.
-
-    Args:
-        reference: ``[KIND:]PATH``; with ``#NAME``, those that the name fits.
-        limits: What they may cost.
-
-    Raises:
-        SourceError: As ``open_image``.
-        FormatError: As ``open_image``.
-    """
-    with ExitStack() as resources:
-        opened, name = _open(reference, limits, resources)
-        entries = opened.entries if name is None else named(opened.entries, name)
-        yield [entry.load() for entry in entries]
+    layers = (*image.layers[: image.init], *image.layers[image.init + 1 :])
+    return replace(image, layers=layers, init=None)
 
 
 @contextmanager
@@ -239,7 +235,7 @@ def _open(
     kind, path, name = parse_reference(reference)
     pool = Pool(limits or Limits())
     resources.callback(pool.close)
-    files = _open_files(path, pool, resources)
+    files, opened_files = _open_files(path, pool, resources)
     empty: Opened | None = None
     for module in KINDS.values() if kind is None else [KINDS[kind]]:
         source = cast("Source", import_module(f".{module}", __package__))
@@ -248,7 +244,7 @@ def _open(
             root = cast("RootSource", source).survey if _is_root(source) else None
             survey = root and partial(root, files)
             by_namespace = module == KINDS["containerd"]
-            opened = Opened(entries, files.name, by_namespace, survey, pool)
+            opened = Opened(entries, files.name, by_namespace, survey, opened_files)
             if entries:
                 return opened, name
             empty = empty or opened
@@ -284,20 +280,26 @@ def _is_root(source: Source) -> bool:
     return hasattr(source, "containers")
 
 
-def _open_files(path: str, pool: Pool, resources: ExitStack) -> Files:
-    """Open what a path names: a directory, or an archive that may be compressed."""
+def _open_files(
+    path: str, pool: Pool, resources: ExitStack
+) -> tuple[Files, Sequence[File]]:
+    """Open what a path names: a directory, or an archive that may be compressed.
+
+    The files that are opened are returned too; a directory adds to them later.
+    """
     if os.path.isdir(path):
         folder = Folder(path, pool)
         resources.callback(folder.resources.close)
-        return folder
+        return folder, folder.opened
     file = open_file(path, pool)
+    opened = []
     if isinstance(file, File):
         resources.callback(file.close)
-        pool.files.append(file)
+        opened.append(file)
     archive = plain(file, pool, file.where)
     if archive is not file:
         archive.size()  # what is wrong with the compressed data comes first
-    return Archive(archive, file.where, pool)
+    return Archive(archive, file.where, pool), opened
 
 
 def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
