@@ -8,6 +8,7 @@ import pytest
 
 import flatten
 from builders import archive, config, descriptor, digest, layers, oci_files
+from flatten.cli import main
 from listing import contents
 
 OCI = "application/vnd.oci.image."
@@ -328,3 +329,15 @@ def test_a_compressed_layer_that_is_not_its_sha512_diff_id(flat):
     with pytest.raises(flatten.IntegrityError, match="expected sha512:000"):
         flat(files)
     assert flat(files, verify=False) == {"a": "0"}
+
+
+def test_a_layer_that_stays_below_a_delta_gets_a_sha256_diff_id(tmp_path):
+    files, _, _ = sha512_layout(diff_ids="sha512", pack=gzip.compress)
+    (tmp_path / "i.tar").write_bytes(archive(files.items()))
+    out = tmp_path / "o.tar"
+
+    code = main.main([str(tmp_path / "i.tar"), "--oci", str(out), "--from-layer", "1"])
+
+    assert code == 0
+    with flatten.open_image(str(out)) as image:
+        assert image.layers[0].diff_id == f"sha256:{digest(TARS[0])}"
