@@ -131,7 +131,19 @@ class Archive:
             target = self._members.targets[row]
             if kind == SYMLINK and not target.startswith(b"/"):
                 target = path.rpartition(b"/")[0] + b"/" + target
-            path = target
+            path = target if b"\\" not in target else self._slashed(target, what)
+
+    def _slashed(self, target: bytes, what: str) -> bytes:
+        """Return the target of a link with slashes, if docker for Windows wrote it."""
+        try:
+            slashed = normalise(target.replace(b"\\", b"/"))
+            literal = normalise(target)
+        except ValueError as error:
+            self.fail(f"{what} is behind a link to {quoted(target)}, {error}")
+        if slashed in self._rows and literal in self._rows:
+            both = f"{quoted(literal)} and {quoted(slashed)}"
+            self.fail(f"{what} is behind a link that may be to either of {both}")
+        return slashed if slashed in self._rows else literal
 
     def _bytes(self, row: int, what: str) -> LayerBytes:
         """Return the content of a file, with its holes if it is sparse."""

@@ -33,6 +33,7 @@ _IMAGE_CONFIGS: Final = (
 )
 _DOCUMENT: Final = re.compile(
     r"text/.*|.*[/+](json|xml|yaml|protobuf|jws|jose|cose|cbor|pem|wasm)(;.*)?"
+    r"|application/vnd\.(cyclonedx|spdx|in-toto)"
 )
 """Media types of what is no layer, such as a signature beside its image's config."""
 _TAR: Final = re.compile(r".*[./+]tar([.+](gzip|zstd))?|")

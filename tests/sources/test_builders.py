@@ -196,6 +196,19 @@ def test_a_name_with_a_backslash_that_is_there_is_taken_as_it_is(flat):
     ])) == {"a": "0"}  # fmt: skip
 
 
+def test_a_link_with_backslashes_as_docker_for_windows_wrote_it(flat):
+    manifest = [{"Config": "c.json", "Layers": ["1\\layer.tar", "2\\layer.tar"]}]
+    files = [
+        ("c.json", json.dumps(config([A, A])).encode()), ("1/layer.tar", A),
+        member("2/layer.tar", type=b"2", target="..\\1\\layer.tar"),
+        ("manifest.json", json.dumps(manifest).encode()),
+    ]  # fmt: skip
+
+    assert flat(archive(files)) == {"a": "0"}
+    with pytest.raises(flatten.FormatError, match="may be to either of"):
+        flat(archive([*files, ("2/..\\1\\layer.tar", B)]))
+
+
 def test_a_manifest_that_is_null(flat):
     with pytest.raises(flatten.FormatError, match=r"holds no image: .* is null"):
         flat(archive([("manifest.json", b"null\n")]))
