@@ -63,14 +63,10 @@ def _chunks(descriptor: int, named: str) -> Iterable[bytes]:
             return
 
 
-def plain(
-    source: LayerBytes, pool: Pool, where: str, *, hashed: bool = False
-) -> LayerBytes:
+def plain(source: LayerBytes, pool: Pool, where: str) -> LayerBytes:
     """Return bytes unchanged if they are plain, or inflated if they are compressed."""
     kind = compression(source)
-    if kind is None:
-        return source
-    return pool.inflate(source, kind, where, hashed=hashed)
+    return source if kind is None else pool.inflate(source, kind, where)
 
 
 def compression(source: LayerBytes) -> str | None:

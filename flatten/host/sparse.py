@@ -6,7 +6,7 @@ from ..errors import FormatError
 from .files import LayerBytes
 
 
-class Sparse:
+class Sparse(LayerBytes):
     """The bytes of a file with holes, which read as zeros.
 
     Attributes:
@@ -67,17 +67,6 @@ class Sparse:
             return None
         descriptor, start, stored = found
         return descriptor, start, min(length, stored)
-
-    def origin(self, offset: int) -> None:  # noqa: ARG002 - of LayerBytes
-        """Return None: the bytes are not in one piece in a file."""
-        return
-
-    def sample(self) -> None:
-        """Return None."""
-        return
-
-    def release(self, offset: int, count: int) -> None:
-        """Do nothing: an archive may be read again."""
 
     def _region(self, offset: int) -> tuple[int | None, int]:
         """Return the stored place of an offset, or None in a hole, and the bytes left.

@@ -56,7 +56,7 @@ _ZEROS: Final = -1  # instead of a descriptor: zeros, which are not stored
 _Extent = tuple[int, int, int]
 
 
-class Spool:
+class Spool(LayerBytes):
     """Bytes that arrive once, in chunks, for random access by any thread.
 
     Readers wait for bytes that have not arrived yet. An error while filling is raised
@@ -192,14 +192,6 @@ class Spool:
         found = self._extent(offset)
         return None if found[0] == _ZEROS else found
 
-    def origin(self, offset: int) -> None:  # noqa: ARG002 - of LayerBytes
-        """Return None: the bytes are in no permanent file."""
-        return
-
-    def sample(self) -> None:
-        """Return None."""
-        return
-
     def release(self, offset: int, count: int) -> None:
         """Schedule the memory pages that lie entirely within the range to be freed.
 
@@ -282,9 +274,15 @@ class Pool:
         scratch: Stores the spools' bytes.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        """Prepare the pool, without starting threads yet."""
+    def __init__(self, limits: Limits, *, hashing: bool = True) -> None:
+        """Prepare the pool, without starting threads yet.
+
+        Args:
+            limits: The limits to enforce.
+            hashing: Whether bytes whose digest is known are hashed as they arrive.
+        """
         self.limits = limits
+        self._hashing = hashing
         self.scratch = Scratch(limits)
         self._total = 0
         self._lock = threading.Lock()
@@ -300,8 +298,15 @@ class Pool:
     def inflate(
         self, source: LayerBytes, kind: str, where: str, *, hashed: bool = False
     ) -> Spool:
-        """Return a spool that a thread fills with the inflated bytes of ``source``."""
-        spool = Spool(self.scratch, where, hashed=hashed)
+        """Return a spool that a thread fills with the inflated bytes of ``source``.
+
+        Args:
+            source: The compressed bytes.
+            kind: Their format, as ``decompress.sniff`` returned it.
+            where: The spool's name in messages.
+            hashed: Hash the bytes too, if the pool hashes.
+        """
+        spool = Spool(self.scratch, where, hashed=hashed and self._hashing)
         with self._lock:
             self._todo.append((spool, source, kind))
             if len(self._threads) < self._processors:

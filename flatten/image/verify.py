@@ -48,15 +48,14 @@ class DigestCheck:
         self._later: deque[_Task] = deque()
         known: set[tuple[int, str | None, str | None]] = set()
         for layer in layers:
-            opened = layer.open(hashed=layer.diff_id is not None)
+            opened = layer.open()
             promise = id(opened), layer.diff_id, layer.digest
             if promise in known:  # the image lists a layer again
                 continue
             known.add(promise)
             inflated = opened is not layer.blob()
             if layer.diff_id is not None:
-                sha256 = layer.diff_id.startswith("sha256:")
-                if isinstance(opened, Spool) and opened.hashed and sha256:
+                if isinstance(opened, Spool) and opened.hashed:
                     self._made.append((layer, layer.diff_id, opened))
                 else:
                     self._now.append((layer, layer.diff_id, layer.open))

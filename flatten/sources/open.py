@@ -121,6 +121,7 @@ def open_image(  # noqa: PLR0913 - all by keyword
     store: str | None = None,
     at: Point | None = None,
     with_init: bool = False,
+    verify: bool = True,
 ) -> Image:
     """Open the image that ``reference`` names, whatever kind of source it is in.
 
@@ -136,6 +137,8 @@ def open_image(  # noqa: PLR0913 - all by keyword
         at: Open it as it stood there.
         with_init: Keep the layer that docker makes for a container itself, as
             ``docker export`` does.
+        verify: Hash layers as they are inflated, so that checking their digests need
+            not read them again.
 
     Raises:
         SourceError: The path does not exist or holds no kind of image that is known,
@@ -146,7 +149,7 @@ def open_image(  # noqa: PLR0913 - all by keyword
     """
     platform_ = None if platform is None else parse_platform(platform)
     with ExitStack() as resources:
-        opened, name = _open(reference, limits, resources)
+        opened, name = _open(reference, limits, resources, hashing=verify)
         wanted = Wanted(name, platform_, store)
         image = choose(opened.entries, wanted, opened.where).load()
         if not with_init:
@@ -225,7 +228,7 @@ def _place(reference: str, image: Image) -> str:
 
 
 def _open(
-    reference: str, limits: Limits | None, resources: ExitStack
+    reference: str, limits: Limits | None, resources: ExitStack, *, hashing: bool = True
 ) -> tuple[Opened, str | None]:
     """Open a source, and return the name that is asked for too.
 
@@ -233,7 +236,7 @@ def _open(
     its images in. The first that has any counts.
     """
     kind, path, name = parse_reference(reference)
-    pool = Pool(limits or Limits())
+    pool = Pool(limits or Limits(), hashing=hashing)
     resources.callback(pool.close)
     files, opened_files = _open_files(path, pool, resources)
     empty: Opened | None = None

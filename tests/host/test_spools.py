@@ -44,6 +44,28 @@ def test_what_is_inflated_is_hashed_as_it_comes(pool):
     assert spool.digest() == hashlib.sha256(NOISE).hexdigest()
 
 
+def test_a_pool_that_does_not_hash():
+    pool = Pool(Limits(), hashing=False)
+    try:
+        spool = pool.inflate(Bytes(gzip.compress(NOISE)), "gzip", "layer", hashed=True)
+        assert not spool.hashed
+        assert spool.read(0, len(NOISE)) == NOISE
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_layers_are_hashed_if_they_are_verified(tmp_path, verify):
+    tars = [layer(member("x", NOISE))]
+    image = tmp_path / "image.tar"
+    image.write_bytes(
+        docker_archive([*map(gzip.compress, tars)], config_document=config(tars))
+    )
+
+    with flatten.open_image(str(image), verify=verify) as opened:
+        assert opened.layers[0].open().hashed is verify
+
+
 def test_whole_pages_are_given_back_and_nothing_around_them(pool):
     spool = pool.inflate(Bytes(gzip.compress(NOISE)), "gzip", "layer")
     size = spool.size()
