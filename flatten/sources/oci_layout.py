@@ -64,6 +64,7 @@ class Manifest:
         listed: The platform that the index says it is for.
         config_size: The size of the config, in bytes, as the manifest says.
         store: The part of a store that it is in.
+        artifact: What it is, if it is not an image's: a signature, a chart and so on.
     """
 
     files: Files
@@ -72,6 +73,7 @@ class Manifest:
     listed: Platform | None
     config_size: int
     store: str = ""
+    artifact: str | None = None
 
     def platform(self) -> Platform | None:
         """Return the platform, from the index or else from the config."""
@@ -79,6 +81,8 @@ class Manifest:
 
     def entry(self, load: Callable[[], Image] | None = None) -> Entry:
         """Return the entry of the image; ``load`` is another way to open it."""
+        if self.artifact is not None:
+            return broken_entry(self.ids, self.names, self.store, self._not_an_image())
         return Entry(self.ids, self.names, load or self.load, self.platform, self.store)
 
     def config(self) -> dict[str, Any]:
@@ -114,7 +118,7 @@ class Manifest:
         if not isinstance(descriptors, list):
             raise FormatError("layers is not a list", where=where)
         for descriptor in descriptors:
-            _descriptor(descriptor, where)
+            parse_descriptor(descriptor, where)
         return descriptors
 
     def has_config(self) -> bool:
@@ -143,6 +147,8 @@ class Manifest:
         Raises:
             FormatError: One is not there, or not as the manifest says.
         """
+        if self.artifact is not None:
+            raise self._not_an_image()
         name = self.files.name
         descriptors = self.blobs()
         config, image_id = self.config(), self.ids[1]
@@ -163,11 +169,15 @@ class Manifest:
             layers.append(found)
         return Image(name, image_id, self.names, config, tuple(layers))
 
+    def _not_an_image(self) -> FormatError:
+        what = f"{self.ids[0][:12]} is not an image, but {self.artifact}"
+        return FormatError(what, where=self.files.name)
+
     def _layer(
         self, descriptor: dict[str, Any], what: str, diff_id: str | None
     ) -> BlobLayer:
         files, where = self.files, f"{self.files.name}, {what}"
-        digest, size = _descriptor(descriptor, where)
+        digest, size = parse_descriptor(descriptor, where)
         media_type = str(descriptor.get("mediaType") or "")
         urls = descriptor.get("urls") or ()
         external = bool(urls or _NOT_DISTRIBUTED.fullmatch(media_type))
@@ -219,7 +229,7 @@ class Aside:
         where: The index's name in messages.
         broken: Entries of what breaks its format.
         absent: Entries of what is listed under a name and is not there.
-        artifacts: What signatures, attestations and other artifacts are, in words.
+        artifacts: The media types of signatures, attestations and other artifacts.
     """
 
     where: str
@@ -239,7 +249,9 @@ def listing(files: Files, index: object, name: str) -> tuple[list[Manifest], Asi
         FormatError: The index breaks its format, or lists only artifacts.
     """
     aside = Aside(f"{files.name}, {name}")
-    found = join(manifests(files, index, name, aside))
+    listed = join(manifests(files, index, name, aside))
+    found = [manifest for manifest in listed if manifest.artifact is None]
+    aside.artifacts += [manifest.artifact for manifest in listed if manifest.artifact]
     names = {name for manifest in found for name in manifest.names}
     aside.absent = [entry for entry in aside.absent if names.isdisjoint(entry.names)]
     if aside.artifacts and not found and not aside.entries():
@@ -257,8 +269,7 @@ def manifests(
         files: The layout.
         index: The index, as parsed.
         name: Its name in messages.
-        aside: Receives what is not an image, or breaks its format. Without it, the
-            first fault is raised.
+        aside: Receives what cannot be read. Without it, the first fault is raised.
 
     Raises:
         FormatError: The index breaks its format, or lists too much.
@@ -316,12 +327,10 @@ class _Walk:
     ) -> Iterator[Manifest]:
         """Yield the manifests that a descriptor leads to."""
         files = self.files
-        digest, size = _descriptor(descriptor, where)
-        assert isinstance(descriptor, dict), "_descriptor checks that"
-        platform = _platform(descriptor)
-        if _ATTESTS in (descriptor.get("annotations") or {}) or (
-            platform and platform.os == "unknown"
-        ):
+        digest, size = parse_descriptor(descriptor, where)
+        assert isinstance(descriptor, dict), "parse_descriptor checks that"
+        platform = listed_platform(descriptor)
+        if is_attestation(descriptor, platform):
             return
         known = _id(digest), *ids
         called = names or _own_names(descriptor)
@@ -332,22 +341,24 @@ class _Walk:
                 entry = broken_entry(known, called, "", problem, fetched=False)
                 self.aside.absent.append(entry)
             return
-        found = _read_blob(files, descriptor, digest, size)
+        found = read_manifest(files, descriptor, digest, size)
         if "manifests" in found:
             if not depth:
                 deep = f"indexes in indexes, over {MAX_DEPTH} deep"
                 raise FormatError(deep, where=where)
             yield from self.index(found, f"index {digest}", depth - 1, known, called)
-        elif artifact := _artifact(descriptor, found):
+            return
+        artifact = _artifact(descriptor, found)
+        if artifact is not None and not isinstance(found.get("config"), dict):
             if self.aside is not None:
                 self.aside.artifacts.append(artifact)
-        else:
-            if "fsLayers" in found:
-                old = "a manifest of schema 1; copy the image with skopeo first"
-                raise FormatError(old, where=f"{files.name}, manifest {digest}")
-            config, size = _descriptor(found.get("config"), f"{files.name}, manifest")
-            known = known[0], _id(config), *known[1:]
-            yield Manifest(files, known, called, platform, size)
+            return
+        if "fsLayers" in found:
+            old = "a manifest of schema 1; copy the image with skopeo first"
+            raise FormatError(old, where=f"{files.name}, manifest {digest}")
+        config, size = parse_descriptor(found.get("config"), f"{files.name}, manifest")
+        known = known[0], _id(config), *known[1:]
+        yield Manifest(files, known, called, platform, size, artifact=artifact)
 
 
 def _artifact(descriptor: dict[str, Any], manifest: dict[str, Any]) -> str | None:
@@ -357,6 +368,7 @@ def _artifact(descriptor: dict[str, Any], manifest: dict[str, Any]) -> str | Non
     """
     config, layers = manifest.get("config"), manifest.get("layers")
     kinds = [
+        manifest.get("mediaType") if "blobs" in manifest else None,
         manifest.get("artifactType"),
         descriptor.get("artifactType"),
         config.get("mediaType") if isinstance(config, dict) else None,
@@ -391,7 +403,7 @@ def _ids(descriptor: object) -> tuple[str, ...]:
     return (_id(str(digest)),) if known else ()
 
 
-def _read_blob(
+def read_manifest(
     files: Files, descriptor: dict[str, Any], digest: str, size: int
 ) -> dict[str, Any]:
     """Return a manifest or index."""
@@ -423,7 +435,7 @@ def _open_blob(files: Files, digest: str, size: int, what: str) -> LayerBytes:
     return blob
 
 
-def _descriptor(value: object, where: str) -> tuple[str, int]:
+def parse_descriptor(value: object, where: str) -> tuple[str, int]:
     """Return the digest and size of a descriptor."""
     if not isinstance(value, dict):
         raise FormatError("a descriptor that is not an object", where=where)
@@ -442,7 +454,16 @@ def _descriptor(value: object, where: str) -> tuple[str, int]:
     return digest, size
 
 
-def _platform(descriptor: dict[str, Any]) -> Platform | None:
+def is_attestation(descriptor: dict[str, Any], platform: Platform | None) -> bool:
+    """Return True if a descriptor is that of what attests to another image."""
+    annotations = descriptor.get("annotations") or {}
+    return _ATTESTS in annotations or (
+        platform is not None and platform.os == "unknown"
+    )
+
+
+def listed_platform(descriptor: dict[str, Any]) -> Platform | None:
+    """Return the platform that an index says a manifest is for."""
     return config_platform(descriptor.get("platform") or {})
 
 

@@ -51,6 +51,14 @@ def manifest(
     return blobs | {"index.json": json.dumps({"manifests": [item]}).encode()}
 
 
+def manifest_file(text):
+    """Return the files of a layout of one manifest, as text."""
+    data = text.encode()
+    item = descriptor(data, json.loads(text)["mediaType"])
+    index = json.dumps({"manifests": [item]}).encode()
+    return {f"blobs/sha256/{digest(data)}": data, "index.json": index}
+
+
 def beside(*layouts):
     """Return one layout of several: an image first."""
     files, listed = {}, []
@@ -99,6 +107,11 @@ ARTIFACTS = {
         config_type="application/vnd.buildkit.cacheconfig.v0",
     ),
 }
+
+
+ARTIFACTS["an artifact manifest of OCI 1.1's drafts"] = manifest_file(
+    json.dumps({"mediaType": f"{OCI[:-6]}artifact.manifest.v1+json", "blobs": []})
+)
 
 
 @pytest.mark.parametrize("files", ARTIFACTS.values(), ids=ARTIFACTS)
