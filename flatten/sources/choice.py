@@ -1,4 +1,4 @@
-"""The choice among the images of one source: by name, id, position and platform."""
+"""Choose one image of a source: by name, id, position and platform."""
 
 import os
 import re
@@ -10,10 +10,10 @@ from ..errors import FlattenError, FormatError, SourceError, UsageError, quoted,
 from ..image.image import Image
 
 CONTAINER: Final = "container:"
-"""Begins the names of containers, in references."""
+"""Prefix of the names of containers in references."""
 
 USUAL_DRIVER: Final = "overlay2"
-"""Docker's default: its images are meant where another driver has the same."""
+"""Docker's default driver: it is taken where several have the same image."""
 
 _DIGEST: Final = re.compile(r"sha(256|512):|[0-9a-f]{64}\Z")
 _SHOWN: Final = 20  # images listed in a message
@@ -41,7 +41,7 @@ class Platform:
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
     def runs(self, other: "Platform") -> bool:
-        """Say whether ``other`` is this platform; a variant left out fits any."""
+        """Return True if ``other`` is this platform; a missing variant fits any."""
         return (self.os, self.architecture) == (other.os, other.architecture) and (
             "" in (self.variant, other.variant) or self.variant == other.variant
         )
@@ -51,7 +51,7 @@ def parse_platform(text: str) -> Platform:
     """Read ``os/architecture[/variant]``.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The text has another form.
 
     >>> str(parse_platform("linux/arm/v7"))
     'linux/arm/v7'
@@ -62,19 +62,19 @@ def parse_platform(text: str) -> Platform:
 
 
 def host_platform() -> Platform:
-    """Return this machine's platform; images are of linux."""
+    """Return this machine's platform; the operating system is always linux."""
     machine = os.uname().machine
     return Platform("linux", *_ARCHITECTURES.get(machine, (machine, "")))
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a user asks of a source.
+    """What a user wants from a source.
 
     Attributes:
         name: A name with tag, an id or the start of one, or ``@N``.
-        platform: None takes the host's, where there is a choice.
-        store: The part of the source to look in; None takes all.
+        platform: The platform; None means the host's, if there is a choice.
+        store: The part of the source to look in; None means all.
     """
 
     name: str | None = None
@@ -118,13 +118,13 @@ def container_entry(
     store: str,
     load: Callable[[tuple[str, ...]], Image],
 ) -> Entry:
-    """Return what chooses a container, which ran here: it is of no platform.
+    """Return the entry of a container. It ran here, so it has no platform.
 
     Args:
-        id_: Its id.
-        names: What it is called.
-        store: As of any entry.
-        load: Opens it, given its names as references have them.
+        id_: The container's id.
+        names: The container's names.
+        store: The part of the source that it is in, as of any entry.
+        load: Opens it, given its names as they are in references.
     """
     called = tuple(f"{CONTAINER}{name}" for name in names)
     return Entry((f"{CONTAINER}{id_}",), called, lambda: load(called), store=store)
@@ -150,12 +150,12 @@ def choose(entries: Sequence[Entry], wanted: Wanted, where: str) -> Entry:
     """Return the one image that is wanted.
 
     A full name wins over one without its registry, that over an id, and an id over the
-    start of one. Where several are left, the platform decides.
+    start of one. If several are left, the platform decides.
 
     Raises:
         FormatError: There are no images.
-        SourceError: None fits.
-        UsageError: Several do.
+        SourceError: No image matches.
+        UsageError: Several images match.
     """
     if not entries:
         raise FormatError("holds no image", where=where)
@@ -232,16 +232,17 @@ def in_store(entries: Sequence[Entry], store: str, where: str) -> list[Entry]:
 
 
 def _store_options(entries: Sequence[Entry]) -> str:
-    """Return what else can tell the images apart."""
+    """Return the options that also tell the images apart, for a message."""
     several = len({entry.store for entry in entries}) > 1
     return ", --driver or --namespace" if several else ""
 
 
 def named(entries: Sequence[Entry], name: str) -> list[Entry]:
-    """Return the entries that a name selects, by the strongest way that matches any.
+    """Return the entries that a name selects.
 
-    A digest selects by digests only: an archive may give any text as a name, also one
-    that looks like a digest.
+    The first of several ways to match that matches any entry decides. A digest matches
+    digests only: an archive may have any text as a name, even one that looks like a
+    digest.
     """
     if re.fullmatch(r"@[0-9]{1,9}", name):
         return list(entries[int(name[1:]) :][:1])
@@ -280,24 +281,24 @@ def _begins(entry: Entry, digits: str) -> bool:
 
 
 def _digests(entry: Entry) -> set[str]:
-    """Return all digests of an image; an engine's root records some in names too."""
+    """Return all digests of an image; an engine also records some in names."""
     ids = {*entry.ids} if entry.hashed else set[str]()
     recorded = entry.names if entry.store else ()
     return ids | {name.partition("@sha256:")[2] for name in recorded}
 
 
 def _on_platform(entries: list[Entry], platform: Platform | None) -> list[Entry]:
-    """Return the entries for a platform; the host's, where none is asked for.
+    """Return the entries for a platform; the host's, if none is wanted.
 
-    What says no platform fits, but less than what does; a sole image fits unless
-    another platform was asked for.
+    Entries without a platform are taken only if no other fits. A single image fits
+    unless another platform is wanted.
     """
     if platform is None and len(entries) == 1:
         return entries
     asked = platform or host_platform()
     known = [(entry, platform_of(entry)) for entry in entries]
     if platform is None and len({found for _, found in known}) == 1:
-        return entries  # they do not differ in it
+        return entries  # the platform makes no difference
     fits = [entry for entry, found in known if found is not None and asked.runs(found)]
     exact = [entry for entry, found in known if found == asked]
     return exact or fits or [entry for entry, found in known if found is None]
@@ -344,7 +345,7 @@ def _listed(entries: Sequence[Entry]) -> str:
 
 
 def config_platform(config: dict[str, object]) -> Platform | None:
-    """Return the platform that an image config is for, if it says so."""
+    """Return the platform that an image config is for, or None if it has none."""
     parts = [config.get(key) for key in ("os", "architecture", "variant")]
     os_, architecture, variant = (p if isinstance(p, str) else "" for p in parts)
     if not os_ or not architecture:

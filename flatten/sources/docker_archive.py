@@ -343,7 +343,7 @@ def _check_agreement(files: Stored, entry: Entry, listed: list[Manifest]) -> Non
 
 
 def _legacy_ids(archive: Archive) -> list[str]:
-    """Return the ids of the layers that have a directory with a json and a layer."""
+    """Return the layers' ids: names of directories with a json and a layer.tar."""
     ids = []
     for name in archive.names():
         head, _, tail = name.rpartition(b"/")
@@ -353,7 +353,7 @@ def _legacy_ids(archive: Archive) -> list[str]:
 
 
 def _read_legacy(archive: Archive) -> list[_Stored]:
-    """List the images: what has a name, or else what is nobody's parent."""
+    """List the images: layers that have a name or, without names, no child."""
     parents: dict[str, str | None] = {}
     platforms: dict[str, Platform | None] = {}
     for layer_id in _legacy_ids(archive):
@@ -367,7 +367,9 @@ def _read_legacy(archive: Archive) -> list[_Stored]:
     names = _repositories(archive)
     if not names:
         if not archive.ended:
-            archive.fail("no manifest.json, no repositories and no end: cut off?")
+            archive.fail(
+                "truncated: no manifest.json, no repositories, no end-of-archive mark"
+            )
         inner = set(parents.values())
         names = {layer_id: [] for layer_id in parents if layer_id not in inner}
     entries = []

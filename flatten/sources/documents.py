@@ -1,4 +1,4 @@
-"""The JSON documents and blobs of an image: read within bounds, checked by digest."""
+"""Read an image's JSON documents within limits, and check their digests."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ from .parse import Shape, parse_json
 
 MAX_DOCUMENT: Final = 1 << 23  # bytes of a JSON document; registries stop at 4 MiB
 MAX_VALUES: Final = 1 << 18  # lists and objects in it: 3 bytes each, 64 once parsed
-MAX_DOCUMENTS: Final = 1 << 28  # of all that are parsed: a few seconds
+MAX_DOCUMENTS: Final = 1 << 28  # bytes of all documents: a few seconds of parsing
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 CONTENT_DIGEST: Final = re.compile(r"(sha256):[0-9a-f]{64}|(sha512):[0-9a-f]{128}")
 """A digest of one of the algorithms that the OCI image-spec registers."""
@@ -22,12 +22,12 @@ _BLOB: Final = re.compile(r"blobs/(sha256|sha512)/([0-9a-f]+)")
 
 @dataclass(slots=True)
 class Documents:
-    """What was parsed of a source: only the last one is kept, for who asks again.
+    """The documents of a source that were parsed: only the last one is kept.
 
     Attributes:
-        left: Bytes that may yet be parsed.
-        asked: For which document it was last: name, digest, limit, shape.
-        last: It as parsed, and its bytes.
+        left: How many more bytes may be parsed.
+        asked: Name, digest, limit and shape of the last document.
+        last: The last document as parsed, and its bytes.
     """
 
     left: int = MAX_DOCUMENTS
@@ -36,12 +36,12 @@ class Documents:
 
 
 class Files(Protocol):
-    """Named files around an image: the members of an archive, or a directory's.
+    """Named files around an image: the members of an archive, or a directory's files.
 
     Attributes:
-        name: As the user gave it, for messages.
-        pool: What inflates compressed layers.
-        documents: What was parsed.
+        name: The source's name in messages, as the user gave it.
+        pool: Inflates compressed layers.
+        documents: The documents that have been parsed.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Files(Protocol):
     documents: Documents
 
     def __contains__(self, name: bytes) -> bool:
-        """Say whether there is a file of that name."""
+        """Return True if there is a file of that name."""
 
     def open(self, name: str, what: str) -> LayerBytes:
         """Return a file's bytes; it stays open as long as the image.
@@ -78,15 +78,15 @@ def read_json(  # noqa: PLR0913 - the last two by keyword
     """Return a document as parsed, and its bytes.
 
     Args:
-        files: Where it is.
-        name: Its name there; a blob's says its digest.
-        what: It, in messages.
-        digest: Its digest, where the name does not say it.
-        limit: How many bytes it may have.
-        shape: Its fields, whose keys are then as here in any case.
+        files: The files that it is among.
+        name: Its name there. A blob's name says its digest.
+        what: The document's name in messages.
+        digest: Its digest, if the name does not say it.
+        limit: The maximum size, in bytes.
+        shape: The fields whose keys match in any case; they get the spelling here.
 
     Raises:
-        FormatError: It is not there, too large, or not JSON, or has a field twice.
+        FormatError: It does not exist, is too large or not JSON, or has a field twice.
         IntegrityError: It has another digest.
     """
     documents = files.documents
@@ -112,7 +112,7 @@ def _parse(  # noqa: PLR0913, PLR0917 - as of read_json
     files.documents.left -= len(data)
     if files.documents.left < 0:
         raise FormatError(
-            f"more than {MAX_DOCUMENTS:,} bytes of documents, all together", where=where
+            f"more than {MAX_DOCUMENTS:,} bytes of documents in total", where=where
         )
     if data.count(b"[") + data.count(b"{") > MAX_VALUES:
         raise FormatError(f"more than {MAX_VALUES:,} lists and objects", where=where)
@@ -141,7 +141,7 @@ def begins_with(files: Files, name: str, start: bytes) -> bool:
 
 
 def blob_digest(name: str) -> str | None:
-    """Return the digest that a blob is named by, if it is.
+    """Return the digest that a name of a blob says, or None if it is not such a name.
 
     >>> blob_digest("blobs/sha256/" + "0" * 64) == "sha256:" + "0" * 64
     True
@@ -165,16 +165,15 @@ MAX_LAYERS: Final = 4096  # docker makes 127
 
 
 def diff_ids(config: dict[str, Any], count: int, where: str) -> list[str | None]:
-    """Return the diff_id of each layer; None where the config promises none.
+    """Return the diff_id of each layer, or None for each if the config has none.
 
     Raises:
-        FormatError: The config has them for another number of layers, or they are
-            no digests.
+        FormatError: The config has another number of them, or they are not digests.
     """
     if count > MAX_LAYERS:
         raise FormatError(f"{count:,} layers, over {MAX_LAYERS:,}", where=where)
     rootfs = config.get("rootfs")
-    if rootfs is None:  # before docker 1.10, and configs that are not of images
+    if rootfs is None:  # as before docker 1.10
         return [None] * count
     found = rootfs.get("diff_ids", []) if isinstance(rootfs, dict) else None
     if not isinstance(found, list) or not all(

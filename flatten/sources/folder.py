@@ -108,10 +108,10 @@ class Folder:
 
 
 def regular_file(descriptor: int, name: str, where: str) -> File:
-    """Return what was opened as bytes.
+    """Return an open descriptor as a file.
 
     Raises:
-        FormatError: It is no regular file; it is closed then.
+        FormatError: It is not a regular file; the descriptor is closed.
     """
     status = os.fstat(descriptor)
     file = File(descriptor, where, status.st_size)

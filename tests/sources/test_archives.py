@@ -285,7 +285,7 @@ MALFORMED = {
     "diff_ids for another number of layers": (
         with_config(config([b"", b""])), "2 diff_ids, but the manifest lists 1",
     ),
-    "no manifest and cut off": (legacy_archive(TARS, end=b""), "cut off"),
+    "no manifest, and truncated": (legacy_archive(TARS, end=b""), "truncated: no"),
     "no manifest and nobody's child": (
         legacy_archive(TARS, tags={"a": {"1": "5" * 64}}), "is not in the archive",
     ),
