@@ -1,5 +1,6 @@
 """What is inflated once and kept: its digest, and the memory that is given back."""
 
+import fcntl
 import filecmp
 import gzip
 import hashlib
@@ -7,8 +8,10 @@ import json
 import os
 import subprocess
 import sys
+import termios
 import threading
 import time
+from array import array
 from functools import partial
 from random import Random
 
@@ -20,6 +23,7 @@ from builders import Bytes, config, docker_archive, layer, layers, member, oci_f
 from command import FLATTEN
 from flatten.host.limits import Limits
 from flatten.host.spools import Pool
+from flatten.sources.open import open_image
 
 NOISE = os.urandom(1 << 22)
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -62,7 +66,7 @@ def test_layers_are_hashed_if_they_are_verified(tmp_path, verify):
         docker_archive([*map(gzip.compress, tars)], config_document=config(tars))
     )
 
-    with flatten.open_image(str(image), verify=verify) as opened:
+    with open_image(str(image), verify=verify) as opened:
         assert opened.layers[0].open().hashed is verify
 
 
@@ -148,11 +152,21 @@ def test_what_is_given_back_is_of_no_other_member(mixed, monkeypatch, processes)
     assert filecmp.cmp(mixed / "plain.out", mixed / "gzip.out", shallow=False)
 
 
+def until_full(pipe):
+    """Wait until a pipe has bytes and takes no more: 0.2 seconds without a change."""
+    waiting, unchanged = array("i", [0]), 0
+    while unchanged < 20:
+        time.sleep(0.01)
+        before = waiting[0]
+        fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+        unchanged = unchanged + 1 if waiting[0] == before > 0 else 0
+
+
 def test_a_pipe_keeps_what_it_was_given(mixed):
     flatten.export(mixed / "plain.tar", mixed / "plain.out")
     command = [*FLATTEN, str(mixed / "gzip.tar"), "-o", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        time.sleep(1)
+        until_full(process.stdout)  # the writer now waits in the middle of the tar
         got = process.stdout.read()
 
     assert got == (mixed / "plain.out").read_bytes()
