@@ -41,7 +41,7 @@ class Archive:
         self.failure: FormatError | None = None
         self._source = source
         self._rows: dict[bytes, int] = {}  # of files and links, by name
-        self._earlier: dict[bytes, list[int]] = {}  # other members of those names
+        self._earlier: dict[bytes, list[int]] = {}  # others of a name, until compared
         self._members = Members(limit=MAX_FILES, limited="files around an image")
         reader = TarReader(source, name)
         try:
@@ -120,8 +120,13 @@ class Archive:
             row = self._rows.get(path)
             if row is None:
                 self.fail(f"{what}, {shown}, is not in the archive")
-            for earlier in self._earlier.get(path, ()):
-                self._check_same(row, earlier, name, what)
+            others = self._earlier.get(path, ())
+            if not all(self._are_equal(row, other) for other in others):
+                self.fail(
+                    f"{what}, {shown}, is in the archive twice, and the two differ; "
+                    "tools differ in which to take"
+                )
+            self._earlier.pop(path, None)  # compared once
             kind = self._members.kinds[row]
             if kind not in (LINK, SYMLINK):
                 return row
@@ -164,24 +169,23 @@ class Archive:
             )
         return Sparse(stored, regions, size, where)
 
-    def _check_same(self, row: int, earlier: int, name: str, what: str) -> None:
-        """Check that two members of one name have the same content."""
-        kinds, targets = self._members.kinds, self._members.targets
-        if kinds[row] == kinds[earlier] and targets.get(row) == targets.get(earlier):
-            if kinds[row] != FILE:
-                return
-            if _equal(self._bytes(row, what), self._bytes(earlier, what)):
-                return
-        raise FormatError(
-            f"{what}, {quoted(name)}, is in the archive twice, and they differ; "
-            "tools differ in which to take",
-            where=self.name,
+    def _are_equal(self, row: int, other: int) -> bool:
+        """Return True if two members have the same content, or lead to the same."""
+        members = self._members
+        kind, target = members.kinds[row], members.targets.get(row)
+        if (kind, target) != (members.kinds[other], members.targets.get(other)):
+            return False
+        regions = members.extras.get(row, NO_EXTRA).sparse
+        size, stored = members.sizes[row], members.stored(row)
+        if (size, stored, regions) != (
+            members.sizes[other],
+            members.stored(other),
+            members.extras.get(other, NO_EXTRA).sparse,
+        ):
+            return False
+        start, place = members.data[row], members.data[other]
+        return kind != FILE or all(
+            self._source.read(start + at, min(_STEP, stored - at))
+            == self._source.read(place + at, min(_STEP, stored - at))
+            for at in range(0, stored, _STEP)
         )
-
-
-def _equal(one: LayerBytes, other: LayerBytes) -> bool:
-    size = one.size()
-    return size == other.size() and all(
-        one.read(at, min(_STEP, size - at)) == other.read(at, min(_STEP, size - at))
-        for at in range(0, size, _STEP)
-    )

@@ -281,8 +281,12 @@ def _with_index(files: Stored, found: list[Entry]) -> list[Entry]:
     by_config: dict[str, list[Manifest]] = {}
     for manifest in listed:
         by_config.setdefault(manifest.ids[1], []).append(manifest)
+    by_name: dict[str, list[Manifest]] = {}
+    for manifest in listed:
+        for name in manifest.names:
+            by_name.setdefault(name, []).append(manifest)
     for entry in found:
-        _check_agreement(files, entry, listed)
+        _check_agreement(files, entry, by_name)
     both = [_joined(entry, by_config.get(_config_id(entry), [])) for entry in found]
     known = {_config_id(entry) for entry in found}
     only = [m.entry() for m in listed if m.ids[1] not in known]
@@ -320,11 +324,13 @@ def _joined(entry: Entry, manifests: list[Manifest]) -> Entry:
     )
 
 
-def _check_agreement(files: Stored, entry: Entry, listed: list[Manifest]) -> None:
+def _check_agreement(
+    files: Stored, entry: Entry, by_name: dict[str, list[Manifest]]
+) -> None:
     """Check that index.json has no other image for a name of manifest.json's."""
     id_, platform = _config_id(entry), platform_of(entry)
     for name in entry.names if entry.problem is None else ():
-        same = [manifest for manifest in listed if name in manifest.names]
+        same = by_name.get(name, [])
         if any(manifest.ids[1] == id_ for manifest in same):
             same = [
                 manifest

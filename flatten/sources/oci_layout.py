@@ -25,6 +25,7 @@ from .parse import CONFIG, INDEX_OR_MANIFEST
 
 MAX_DEPTH: Final = 4  # indexes in indexes; buildx writes 2
 MAX_DOCUMENTS: Final = 4096
+_KINDS_SHOWN: Final = 4  # media types in a message
 _NAMES: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _ATTESTS: Final = "vnd.docker.reference.type"
 _IMAGE_CONFIGS: Final = (
@@ -255,7 +256,8 @@ def listing(files: Files, index: object, name: str) -> tuple[list[Manifest], Asi
     names = {name for manifest in found for name in manifest.names}
     aside.absent = [entry for entry in aside.absent if names.isdisjoint(entry.names)]
     if aside.artifacts and not found and not aside.entries():
-        some = "; ".join(dict.fromkeys(aside.artifacts))
+        kinds = list(dict.fromkeys(aside.artifacts))
+        some = "; ".join(kinds[:_KINDS_SHOWN]) + ("; ..." * (len(kinds) > _KINDS_SHOWN))
         raise FormatError(f"holds no image, only artifacts: {some}", where=files.name)
     return found, aside
 
@@ -379,7 +381,7 @@ def _artifact(descriptor: dict[str, Any], manifest: dict[str, Any]) -> str | Non
         for layer in layers
         if isinstance(layer, dict) and layer.get("mediaType")
     ]
-    contents = shown(", ".join(dict.fromkeys(types)))
+    contents = shown(", ".join([*dict.fromkeys(types)][:_KINDS_SHOWN]))
     for kind in filter(None, kinds):
         if kind not in _IMAGE_CONFIGS:
             return f"{shown(str(kind))}" + (f" (of {contents})" if types else "")

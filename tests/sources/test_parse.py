@@ -6,6 +6,7 @@ import pytest
 
 import flatten
 from builders import archive, config, digest, docker_archive, layer, layers, oci_files
+from flatten.sources.open import open_source
 from flatten.sources.parse import CONFIG, INDEX_OR_MANIFEST, parse_json
 from listing import contents
 
@@ -199,6 +200,17 @@ TWO_MEMBERS = {
 def test_two_members_of_one_name_that_differ_are_refused(tmp_path, members):
     for files in ([*FILES, *members], [*members, *FILES]):
         assert "in the archive twice" in refusal(tmp_path, archive(files))
+
+
+def test_two_members_of_one_name_that_differ_are_refused_each_time(tmp_path):
+    members = [*FILES, ("manifest.json", SAME), ("one.tar", OTHER)]
+    (tmp_path / "image.tar").write_bytes(archive(members))
+
+    with open_source(str(tmp_path / "image.tar")) as opened:
+        for _ in range(2):
+            images, (error,) = opened.load()
+            assert not images
+            assert "differ; tools differ in which to take" in str(error)
 
 
 def test_two_members_of_one_name_that_are_equal_are_one(tmp_path):
