@@ -113,7 +113,7 @@ def _survey_names(store: Store, found: Survey) -> None:
                     tuple(above), below,
                 )
             )  # fmt: skip
-    named = containerd_metadata.read_named_blobs(root)
+    named = containerd_metadata.read_needed(root).blobs
     for manifest in store.manifests()[0]:
         named |= {f"sha256:{id_}" for id_ in manifest.ids}
         named |= {layer["digest"] for layer in manifest.blobs()}

@@ -6,6 +6,9 @@ in ``io.containerd.metadata.v1.bolt/meta.db``
                                                an index, a blob
 ``v1/NAMESPACE/containers/ID``                 ``image``, ``snapshotter``,
                                                ``snapshotKey``; ``labels``
+``v1/NAMESPACE/content/blob/DIGEST``           ``labels``, which refer to others
+``v1/NAMESPACE/snapshots/SNAPSHOTTER/KEY``     ``parent``; ``labels``, likewise
+``v1/NAMESPACE/leases/LEASE``                  ``content``, ``snapshots``: what it holds
 in ``io.containerd.snapshotter.v1.DRIVER/metadata.db``
 ``v1/snapshots/NAMESPACE/N/KEY``               ``id``, which names a directory;
                                                ``parent``, ``size``, ``kind``
@@ -42,7 +45,11 @@ _DRIVERS: Final = (
 _NAME_LABELS: Final = (b"nerdctl/name", b"io.kubernetes.container.name")
 _KEY: Final = re.compile(r"([^/]*)/([0-9]{1,19})/(.*)", re.DOTALL)
 _MAX_CHAIN: Final = 4096
-_REFERENCE: Final = b"containerd.io/gc.ref.content"
+_CONTENT: Final = b""  # a kind of resource; others are named by their snapshotter
+_ROOT: Final = b"containerd.io/gc.root"
+_BY_LABEL: Final = f"label {_ROOT.decode()}"
+_CONTENT_REFERENCE: Final = b"containerd.io/gc.ref.content"
+_SNAPSHOT_REFERENCE: Final = re.compile(rb"containerd\.io/gc\.ref\.snapshot\.([^/]+)")
 COMMITTED: Final = 3
 
 T = TypeVar("T")
@@ -156,13 +163,13 @@ def read_names(root: Root) -> list[Named]:
             for name, image in bucket.find(b"images").buckets().items():
                 target = image.find(b"target").values()
                 yield Named(
-                    _text(namespace),
-                    _text(name),
-                    _text(target.get(b"digest", b"")),
+                    decode(namespace),
+                    decode(name),
+                    decode(target.get(b"digest", b"")),
                     varint(target.get(b"size", b"")),
                 )
 
-    return _read(root, NAMES, lambda top: list(names(top)))
+    return read_database(root, NAMES, lambda top: list(names(top)))
 
 
 def read_containers(root: Root) -> list[Container]:
@@ -178,46 +185,110 @@ def read_containers(root: Root) -> list[Container]:
                 said = container.values()
                 labels = container.find(b"labels").values()
                 yield Container(
-                    _text(namespace),
-                    _text(id_),
-                    tuple(_text(labels[key]) for key in _NAME_LABELS if key in labels),
+                    decode(namespace),
+                    decode(id_),
+                    tuple(decode(labels[key]) for key in _NAME_LABELS if key in labels),
                     *(
-                        _text(said.get(key, b""))
+                        decode(said.get(key, b""))
                         for key in (b"image", b"snapshotter", b"snapshotKey")
                     ),
                 )
 
-    return _read(root, NAMES, lambda top: list(containers(top)))
+    return read_database(root, NAMES, lambda top: list(containers(top)))
 
 
-def read_named_blobs(root: Root) -> set[str]:
-    """Return the digests of the blobs that names lead to, by way of labels.
+@dataclass(slots=True)
+class Needed:
+    """What containerd's garbage collector would keep.
 
-    Reference: containerd docs/garbage-collection.md.
-
-    Raises:
-        FormatError: They cannot be read.
+    Attributes:
+        blobs: Digests of the blobs that an image, a lease or a label leads to.
+        snapshots: Namespace, snapshotter and key of the snapshots that a lease or a
+            label leads to, each with what that is, for messages.
     """
 
-    def named(top: Bucket) -> set[str]:
-        whole: set[str] = set()
-        for bucket in top.find(b"v1").buckets().values():
-            found: set[str] = set()
-            blobs = bucket.find(b"content", b"blob").buckets()
-            todo = [
-                image.find(b"target").values().get(b"digest", b"")
-                for image in bucket.find(b"images").buckets().values()
-            ]
-            while todo:
-                digest = todo.pop()
-                if _text(digest) not in found and digest in blobs:
-                    found.add(_text(digest))
-                    labels = blobs[digest].find(b"labels").values()
-                    todo += [v for k, v in labels.items() if k.startswith(_REFERENCE)]
-            whole |= found
-        return whole
+    blobs: set[str] = field(default_factory=set)
+    snapshots: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
-    return _read(root, NAMES, named)
+
+def read_needed(root: Root) -> Needed:
+    """Return what is needed in all namespaces.
+
+    Raises:
+        FormatError: The metadata cannot be read.
+    """
+    return read_database(root, NAMES, find_needed)
+
+
+def find_needed(top: Bucket) -> Needed:
+    """Follow what the garbage collector follows, in a database of containerd's.
+
+    Reference: containerd docs/garbage-collection.md, metadata/gc.go at v2.1.
+    """
+    found = Needed()
+    for namespace, bucket in top.find(b"v1").buckets().items():
+        _Collector(found, decode(namespace), bucket).follow()
+    return found
+
+
+class _Collector:
+    """Follows the references in one namespace."""
+
+    def __init__(self, found: Needed, namespace: str, bucket: Bucket) -> None:
+        self._found = found
+        self._namespace = namespace
+        self._bucket = bucket
+        self._blobs = bucket.find(b"content", b"blob").buckets()
+        self._seen: set[tuple[bytes, bytes, bool]] = set()
+        self._todo: list[tuple[bytes, bytes, str]] = []
+
+    def follow(self) -> None:
+        """Start with the images, leases and labels of the namespace."""
+        for image in self._bucket.find(b"images").buckets().values():
+            digest = image.find(b"target").values().get(b"digest", b"")
+            self._todo.append((_CONTENT, digest, ""))
+        for name, lease in self._bucket.find(b"leases").buckets().items():
+            self._add_lease(lease, f"lease {decode(name)}")
+        for digest, blob in self._blobs.items():
+            if _ROOT in blob.find(b"labels").values():
+                self._todo.append((_CONTENT, digest, _BY_LABEL))
+        for snapshotter, keys in self._bucket.find(b"snapshots").buckets().items():
+            for key, snapshot in keys.buckets().items():
+                if _ROOT in snapshot.find(b"labels").values():
+                    self._todo.append((snapshotter, key, _BY_LABEL))
+        while self._todo:
+            self._visit(*self._todo.pop())
+
+    def _add_lease(self, lease: Bucket, holder: str) -> None:
+        content = lease.find(b"content").values()
+        self._todo += [(_CONTENT, digest, holder) for digest in content]
+        for snapshotter, keys in lease.find(b"snapshots").buckets().items():
+            self._todo += [(snapshotter, key, holder) for key in keys.values()]
+
+    def _visit(self, kind: bytes, name: bytes, holder: str) -> None:
+        """Note a blob, or a snapshot of the snapshotter ``kind``, and go on from it.
+
+        What an image needs has no holder: it is visited again for a lease.
+        """
+        if (kind, name, bool(holder)) in self._seen:
+            return
+        self._seen.add((kind, name, bool(holder)))
+        if kind == _CONTENT:
+            self._found.blobs.add(decode(name))
+            labels = self._blobs[name].find(b"labels") if name in self._blobs else None
+        else:
+            snapshot = self._bucket.find(b"snapshots", kind, name)
+            if holder:
+                key = self._namespace, decode(kind), decode(name)
+                self._found.snapshots.setdefault(key, holder)
+            if parent := snapshot.values().get(b"parent"):
+                self._todo.append((kind, parent, holder))
+            labels = snapshot.find(b"labels")
+        for label, value in labels.values().items() if labels is not None else ():
+            if label.startswith(_CONTENT_REFERENCE):
+                self._todo.append((_CONTENT, value, holder))
+            elif match := _SNAPSHOT_REFERENCE.match(label):
+                self._todo.append((match[1], value, holder))
 
 
 # --- snapshots
@@ -233,7 +304,7 @@ def read_snapshotters(root: Root) -> list[Snapshotter]:
     for driver in _DRIVERS:
         path = f"{_SNAPSHOTTER}{driver.name}/metadata.db"
         if path.encode() in root:
-            snapshots = _read(root, path, lambda top: dict(_snapshots(top)))
+            snapshots = read_database(root, path, lambda top: dict(_snapshots(top)))
             ordered = sorted(snapshots.values(), key=lambda each: each.number)
             by_key = {(each.namespace, each.key): each for each in ordered}
             found.append(Snapshotter(driver, snapshots, by_key))
@@ -242,27 +313,33 @@ def read_snapshotters(root: Root) -> list[Snapshotter]:
 
 def _snapshots(top: Bucket) -> Iterator[tuple[str, Snapshot]]:
     for whole, bucket in top.find(b"v1", b"snapshots").buckets().items():
-        key, said = _KEY.fullmatch(_text(whole)), bucket.values()
+        key, said = _KEY.fullmatch(decode(whole)), bucket.values()
         if key is not None:
             yield (
-                _text(whole),
+                decode(whole),
                 Snapshot(
                     key[1],
                     int(key[2]),
                     key[3],
                     str(uvarint(said.get(b"id", b""))),
-                    _text(said.get(b"parent", b"")),
+                    decode(said.get(b"parent", b"")),
                     varint(said[b"size"]) if b"size" in said else None,
                     uvarint(said.get(b"kind", b"")),
                 ),
             )
 
 
-def _read(root: Root, path: str, take: Callable[[Bucket], T]) -> T:
+def read_database(root: Root, path: str, take: Callable[[Bucket], T]) -> T:
+    """Return what ``take`` makes of a database in the root.
+
+    Raises:
+        FormatError: The database is broken.
+    """
     return read_bolt(lambda: root.open(path, "metadata"), root.path(path), take)
 
 
-def _text(data: bytes) -> str:
+def decode(data: bytes) -> str:
+    """Return a key or value as text; what is no UTF-8 is escaped."""
     return data.decode("utf-8", "backslashreplace")
 
 

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from ...errors import FormatError
+from ...errors import FlattenError, FormatError
 from ...image.assembly import AssembledLayer
 from ...image.image import Image, Place
 from ..choice import Entry, config_platform, container_entry
 from ..documents import Files
 from ..folder import Folder
+from .build_cache import read_build_cache
 from .docker_store import Container, Store
 from .drivers import DRIVERS
 from .root import REMAPPED, Root, check_readable
@@ -85,6 +86,7 @@ def _survey(place: Store) -> Survey:
             StoredContainer(container.id, names, driver.name, tuple(own), parent)
         )
     found.add_directories(root, driver)
+    _add_build_cache(place, caches, found)
     layerdb = f"{place.place}/layerdb"
     for name in root.names(f"{layerdb}/sha256"):
         if name.endswith("-removing"):
@@ -93,6 +95,27 @@ def _survey(place: Store) -> Survey:
     for name in root.names(f"{layerdb}/tmp"):
         found.leave(root, f"{layerdb}/tmp/{name}", "its making was interrupted")
     return found
+
+
+def _add_build_cache(place: Store, caches: dict[str, str], found: Survey) -> None:
+    """Add what BuildKit needs: layers of ``layerdb``, and directories of its own.
+
+    Args:
+        place: The images of one driver.
+        caches: The cache-id of each chain id in ``layerdb``.
+        found: Receives it, or what is wrong with the cache's databases.
+    """
+    driver = place.driver.name
+    try:
+        cache = read_build_cache(place.root)
+        mounted = place.build_mounts()
+    except FlattenError as error:
+        found.problems.append(str(error))
+        return
+    chains = [chain_id.removeprefix("sha256:") for chain_id in cache.chain_ids]
+    cached = cache.cache_ids | {caches[chain] for chain in chains if chain in caches}
+    found.held = {(driver, id_): "a running build" for id_ in mounted}
+    found.held |= {(driver, id_): "the build cache" for id_ in cached}
 
 
 def stores(files: Files) -> list[Store]:

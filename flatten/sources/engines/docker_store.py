@@ -27,7 +27,7 @@ from ...errors import FormatError, IntegrityError, quoted
 from ...image.chain_ids import chain_ids
 from ..documents import DIGEST, diff_ids, read_json
 from .drivers import Driver, Stack, Stored
-from .root import ID, TREE_ID, Root
+from .root import BUILD_ID, ID, TREE_ID, Root
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +243,12 @@ class Store:
         """List the containers that have a layer of this driver's."""
         place = f"{self.place}/layerdb/mounts"
         return [self._container(place, name) for name in self.root.ids(place)]
+
+    def build_mounts(self) -> set[str]:
+        """Return the names of the directories that a running build has mounted."""
+        place = f"{self.place}/layerdb/mounts"
+        builds = [name for name in self.root.names(place) if BUILD_ID.fullmatch(name)]
+        return {self._text(f"{place}/{name}", "mount-id", TREE_ID) for name in builds}
 
     def _container(self, place: str, id_: str) -> Container:
         path = f"{place}/{id_}"

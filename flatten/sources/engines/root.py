@@ -20,8 +20,13 @@ from ..documents import Documents
 from ..folder import Folder, regular_file
 
 ID: Final = re.compile(r"[0-9a-f]{64}")
-TREE_ID: Final = re.compile(r"[0-9a-f]{64}(-init)?")
-"""What may become part of a path: names of images, layers, trees."""
+"""An id of an image, a container or a layer; it may become part of a path."""
+
+BUILD_ID: Final = re.compile(r"[0-9a-z]{25}")
+"""An id that BuildKit makes: 128 random bits in base 36 (identity/randomid.go)."""
+
+TREE_ID: Final = re.compile(rf"{ID.pattern}(-init)?|{BUILD_ID.pattern}")
+"""The name of a layer's directory; ``-init`` is docker's layer for a container."""
 
 REMAPPED: Final = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 """What docker calls the root of a user namespace (``userns-remap``): its ids."""

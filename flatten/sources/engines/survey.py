@@ -63,6 +63,8 @@ class Survey:
         directories: Those of layers on the disk, whether a list has them or not.
         leftovers: What was being made or removed when that was interrupted, and what
             the engine lost.
+        held: What needs a layer besides images and containers (the build cache, a
+            lease), by the driver and the layer's cache-id.
         problems: What cannot be read, a sentence each.
     """
 
@@ -70,6 +72,7 @@ class Survey:
     containers: list[StoredContainer] = field(default_factory=list)
     directories: list[Place] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
+    held: dict[tuple[str, str], str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def add_directories(
@@ -101,5 +104,6 @@ def joined(parts: Iterable[Survey]) -> Survey:
         whole.containers += part.containers
         whole.directories += part.directories
         whole.leftovers += part.leftovers
+        whole.held |= part.held
         whole.problems += part.problems
     return whole

@@ -18,6 +18,7 @@ from typing import Final
 from ...errors import FormatError
 from ...host.beneath import Beneath
 from ...image.directory import Owners
+from ...image.union import in_initial_namespace
 from ...tar.layer import read_layer
 from ...tar.members import LINK, Members
 from ...tar.read_header import HeaderBytes
@@ -48,9 +49,7 @@ def is_users(root: os.stat_result) -> bool:
     Such an engine has no xattrs called ``trusted.``. In a user namespace, as in
     ``podman unshare``, its user is root, and root is nobody.
     """
-    with open("/proc/self/uid_map", encoding="ascii") as text:
-        is_initial = text.read().split() == ["0", "0", str(_END - 1)]
-    return (root.st_uid != 0) is is_initial
+    return (root.st_uid != 0) is in_initial_namespace()
 
 
 def inside(maps: Sequence[Ranges]) -> Owners:
