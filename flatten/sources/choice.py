@@ -147,7 +147,9 @@ def choose(entries: Sequence[Entry], wanted: Wanted, where: str) -> Entry:
         UsageError: Several do.
     """
     if not entries:
-        raise FormatError("holds no image", where=where)
+        is_container = (wanted.name or "").startswith(CONTAINER)
+        what = "container" if is_container else "image"
+        raise FormatError(f"holds no {what}", where=where)
     if wanted.store is not None:
         entries = in_store(entries, wanted.store, where)
     found = list(entries) if wanted.name is None else named(entries, wanted.name)

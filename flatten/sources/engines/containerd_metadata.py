@@ -31,11 +31,13 @@ from ...image.image import Place
 from ...image.union import FUSE, OVERLAY
 from .bolt import Bucket, read_bolt
 from .drivers import Driver
+from .parents import with_parents
 from .root import Root
 
 CONTENT: Final = "io.containerd.content.v1.content"
 NAMES: Final = "io.containerd.metadata.v1.bolt/meta.db"
 _SNAPSHOTTER: Final = "io.containerd.snapshotter.v1."
+_DATABASE: Final = "metadata.db"
 _DRIVERS: Final = (
     Driver("overlayfs", f"{_SNAPSHOTTER}overlayfs/snapshots/{{}}/fs", OVERLAY),
     Driver("fuse-overlayfs", f"{_SNAPSHOTTER}fuse-overlayfs/snapshots/{{}}/fs", FUSE),
@@ -44,7 +46,6 @@ _DRIVERS: Final = (
 )
 _NAME_LABELS: Final = (b"nerdctl/name", b"io.kubernetes.container.name")
 _KEY: Final = re.compile(r"([^/]*)/([0-9]{1,19})/(.*)", re.DOTALL)
-_MAX_CHAIN: Final = 4096
 _CONTENT: Final = b""  # a kind of resource; others are named by their snapshotter
 _ROOT: Final = b"containerd.io/gc.root"
 _BY_LABEL: Final = f"label {_ROOT.decode()}"
@@ -56,7 +57,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class ImageName:
     """What a name of a namespace leads to; the size is -1 where it is unreadable."""
 
     namespace: str
@@ -66,22 +67,24 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class ContainerdContainer:
     """A container.
 
     Attributes:
-        names: What its labels call it.
+        names: From its labels, or docker's record of it.
         image: The name of its image.
-        snapshotter: What keeps its own layer.
-        key: What that calls it.
+        snapshotter: The snapshotter of its own layer; "" for any.
+        key: The key of that snapshot; "" if it is the id.
+        manifest: ``sha256:<hex>`` of its image's manifest, where docker records it.
     """
 
     namespace: str
     id: str
-    names: tuple[str, ...]
-    image: str
-    snapshotter: str
-    key: str
+    names: tuple[str, ...] = ()
+    image: str = ""
+    snapshotter: str = ""
+    key: str = ""
+    manifest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,40 +132,38 @@ class Snapshotter:
         Raises:
             FormatError: One is not there, or they go in a circle.
         """
-        chain = [snapshot]
-        while chain[-1].parent:
-            below = self.snapshots.get(chain[-1].parent)
-            if below is None:
-                raise FormatError(
-                    f"snapshot {quoted(chain[-1].parent)} is not there", where=where
-                )
-            if len(chain) > _MAX_CHAIN:
-                raise FormatError("its snapshots go in a circle", where=where)
-            chain.append(below)
-        return chain
 
+        def parent(above: Snapshot) -> Snapshot | None:
+            if not above.parent:
+                return None
+            if above.parent not in self.snapshots:
+                key = quoted(above.parent)
+                raise FormatError(f"snapshot {key} is not there", where=where)
+            return self.snapshots[above.parent]
 
-def place(root: Root, driver: Driver, snapshot: Snapshot) -> Place:
-    """Return where a snapshot is."""
-    directory = root.path(driver.place.format(snapshot.id))
-    return Place(driver.name, snapshot.id, directory, snapshot.size)
+        return with_parents(snapshot, parent, where)[::-1]
+
+    def place(self, root: Root, snapshot: Snapshot) -> Place:
+        """Return where a snapshot is."""
+        directory = root.path(self.driver.tree.format(snapshot.id))
+        return Place(self.driver.name, snapshot.id, directory, snapshot.size)
 
 
 # --- meta.db
 
 
-def read_names(root: Root) -> list[Named]:
+def read_names(root: Root) -> list[ImageName]:
     """List the names of images.
 
     Raises:
         FormatError: They cannot be read.
     """
 
-    def names(top: Bucket) -> Iterator[Named]:
+    def names(top: Bucket) -> Iterator[ImageName]:
         for namespace, bucket in top.find(b"v1").buckets().items():
             for name, image in bucket.find(b"images").buckets().items():
                 target = image.find(b"target").values()
-                yield Named(
+                yield ImageName(
                     decode(namespace),
                     decode(name),
                     decode(target.get(b"digest", b"")),
@@ -172,19 +173,19 @@ def read_names(root: Root) -> list[Named]:
     return read_database(root, NAMES, lambda top: list(names(top)))
 
 
-def read_containers(root: Root) -> list[Container]:
+def read_containers(root: Root) -> list[ContainerdContainer]:
     """List the containers.
 
     Raises:
         FormatError: They cannot be read.
     """
 
-    def containers(top: Bucket) -> Iterator[Container]:
+    def containers(top: Bucket) -> Iterator[ContainerdContainer]:
         for namespace, bucket in top.find(b"v1").buckets().items():
             for id_, container in bucket.find(b"containers").buckets().items():
                 said = container.values()
                 labels = container.find(b"labels").values()
-                yield Container(
+                yield ContainerdContainer(
                     decode(namespace),
                     decode(id_),
                     tuple(decode(labels[key]) for key in _NAME_LABELS if key in labels),
@@ -302,13 +303,25 @@ def read_snapshotters(root: Root) -> list[Snapshotter]:
     """
     found = []
     for driver in _DRIVERS:
-        path = f"{_SNAPSHOTTER}{driver.name}/metadata.db"
+        path = f"{_SNAPSHOTTER}{driver.name}/{_DATABASE}"
         if path.encode() in root:
             snapshots = read_database(root, path, lambda top: dict(_snapshots(top)))
             ordered = sorted(snapshots.values(), key=lambda each: each.number)
             by_key = {(each.namespace, each.key): each for each in ordered}
             found.append(Snapshotter(driver, snapshots, by_key))
     return found
+
+
+def unknown_snapshotters(root: Root) -> list[str]:
+    """Return the names of the snapshotters that have snapshots but are not read."""
+    known = {f"{_SNAPSHOTTER}{driver.name}" for driver in _DRIVERS}
+    return [
+        name.removeprefix(_SNAPSHOTTER)
+        for name in root.names("")
+        if name.startswith(_SNAPSHOTTER)
+        and name not in known
+        and f"{name}/{_DATABASE}".encode() in root
+    ]
 
 
 def _snapshots(top: Bucket) -> Iterator[tuple[str, Snapshot]]:

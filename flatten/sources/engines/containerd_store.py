@@ -1,58 +1,140 @@
 """What a root of containerd's has: images from blobs, layers from snapshots."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any, Final
 
-from ...errors import FormatError, IntegrityError, quoted
-from ...host.beneath import Beneath
+from ...errors import FlattenError, FormatError, IntegrityError, quoted
 from ...image.assembly import AssembledLayer
 from ...image.blob import BlobLayer
 from ...image.chain_ids import chain_ids
 from ...image.image import Image
-from ...tar.read_header import HeaderBytes
 from ..choice import Entry, broken_entry
 from ..documents import DIGEST, read_json
 from ..folder import Folder
 from ..oci_layout import Manifest, join, manifests
 from . import containerd_metadata
-from .containerd_metadata import CONTENT, NAMES, Container, Named, Snapshot, Snapshotter
+from .containerd_metadata import (
+    CONTENT,
+    NAMES,
+    ContainerdContainer,
+    ImageName,
+    Snapshot,
+    Snapshotter,
+)
+from .docker_container import has_record, read_record
 from .drivers import Stack
 from .root import ID, Root
-from .user_namespace import user_owners
+from .user_namespace import Unpacked
 
 BLOBS: Final = "blobs/sha256"
+_DOCKERS: Final = "moby"  # docker's namespace
 _MAX_SCANNED: Final = 1 << 22  # bytes of a manifest or index; registries take no more
 
 
-class Store:
+@dataclass(frozen=True, slots=True)
+class BrokenContainer:
+    """A container whose record cannot be read, and why."""
+
+    id: str
+    error: FlattenError
+
+
+class ContainerdStore:
     """A root of containerd's.
 
     Attributes:
-        root: Of it.
+        root: The directory.
         content: The blobs.
+        docker: Docker's data root, whose containers are here; or the same directory.
     """
 
     def __init__(self, folder: Folder, docker: Root) -> None:
-        """Read nothing yet; ``docker`` may be docker's root around this one."""
+        """Read nothing yet."""
         self.root = Root(folder)
         self.content = Root(folder.below(CONTENT))
+        self.docker = docker
         self.snapshotters = cache(
             partial(containerd_metadata.read_snapshotters, self.root)
         )
-        self._docker = docker
 
-    def names_of(self, container: Container) -> tuple[str, ...]:
-        """Return what a container is called: by whoever made it, and by docker."""
-        path = f"containers/{container.id}/config.v2.json"
-        if not ID.fullmatch(container.id) or path.encode() not in self._docker:
-            return container.names
-        config, _ = read_json(self._docker, path, f"container {container.id[:12]}")
-        name = config.get("Name") if isinstance(config, dict) else None
-        if not isinstance(name, str):
-            return container.names
-        return (*container.names, name.removeprefix("/"))
+    def containers(self) -> Iterator[ContainerdContainer | BrokenContainer]:
+        """Yield the containers that containerd has a record of, then docker's others.
+
+        Docker's are in containerd's records only while they run.
+        """
+        known: list[ContainerdContainer] = []
+        if NAMES.encode() in self.root:
+            known = containerd_metadata.read_containers(self.root)
+        for container in known:
+            yield self._docker_container(container)
+        here = {container.id for container in known}
+        for id_ in self.docker.ids("containers"):
+            if id_ not in here and self._is_dockers(id_):
+                container = ContainerdContainer(self._namespace(id_), id_)
+                yield self._docker_container(container)
+
+    def _is_dockers(self, id_: str) -> bool:
+        """Return True if docker has a record of a container whose layers are here.
+
+        If they are a storage driver's, they are in ``layerdb``.
+        """
+        return has_record(self.docker, id_) and not any(
+            f"image/{driver}/layerdb/mounts/{id_}".encode() in self.docker
+            for driver in self.docker.names("image")
+        )
+
+    def _namespace(self, key: str) -> str:
+        """Return the namespace of a snapshot; docker's usual one if there is none."""
+        found = [
+            namespace
+            for snapshotter in self.snapshotters()
+            for namespace, known in snapshotter.by_key
+            if known == key
+        ]
+        return found[0] if found else _DOCKERS
+
+    def _docker_container(
+        self, container: ContainerdContainer
+    ) -> ContainerdContainer | BrokenContainer:
+        """Return a container with what docker has recorded of it, if anything."""
+        if not ID.fullmatch(container.id):
+            return container
+        try:
+            record = read_record(self.docker, container.id)
+        except FlattenError as error:
+            return BrokenContainer(container.id, error)
+        return replace(
+            container,
+            names=(*container.names, *filter(None, [record.name])),
+            image=container.image or record.image,
+            snapshotter=container.snapshotter or record.driver,
+            manifest=record.manifest,
+        )
+
+    def own_snapshot(
+        self, container: ContainerdContainer, where: str
+    ) -> tuple[Snapshotter, Snapshot]:
+        """Return a container's own snapshot, and its snapshotter.
+
+        Raises:
+            FormatError: It is not there, or its snapshotter is not read here.
+        """
+        wanted, key = container.snapshotter, container.key or container.id
+        for snapshotter in self.snapshotters():
+            if wanted in ("", snapshotter.driver.name):
+                found = snapshotter.find(container.namespace, key)
+                if found is not None:
+                    return snapshotter, found
+        unknown = containerd_metadata.unknown_snapshotters(self.root)
+        raise FormatError(
+            f"its snapshot {quoted(key)} is in snapshotter {quoted(wanted)}, which is "
+            "not read here"
+            if wanted in unknown
+            else f"snapshotter {quoted(wanted)} has no snapshot {quoted(key)}",
+            where=where,
+        )
 
     def manifests(self) -> tuple[list[Manifest], list[Entry]]:
         """Return the images: their manifests, and what leads to none."""
@@ -69,7 +151,7 @@ class Store:
         found.sort(key=lambda manifest: not manifest.is_whole())
         return join(found, key=_image), broken
 
-    def _manifests_of(self, named: Named) -> list[Manifest]:
+    def _manifests_of(self, named: ImageName) -> list[Manifest]:
         """Return the manifests that a name leads to: of the platforms that are there.
 
         Raises:
@@ -136,36 +218,33 @@ class Store:
         """Return a layer that is read from a snapshot.
 
         Args:
-            name: In messages.
-            snapshotter: What has it.
-            snapshot: It.
-            image: What is below, whose layers show the owners of a user's store.
+            name: The layer's name in messages.
+            snapshotter: The snapshotter that has it.
+            snapshot: The snapshot.
+            image: The image below, whose layers show the owners of a user's store.
             warnings: Receives what is lost.
         """
-        chain = snapshotter.chain(snapshot, name)
-        owners = cache(
-            lambda: user_owners(
-                self.root.top.status(b""), self._shown(image), ((), ()), warnings
-            )
+        stack = Stack(
+            self.root,
+            snapshotter.driver,
+            [],
+            unpacked=partial(self._unpacked_layers, image),
+            warnings=warnings,
         )
-        stack = Stack(self.root, snapshotter.driver, [], owners)
-        stack.warnings = warnings
-        below = [each.id for each in chain[1:]]
-        return replace(
-            stack.own(name, snapshot.id, below),
-            place=containerd_metadata.place(self.root, snapshotter.driver, snapshot),
-        )
+        below = [each.id for each in snapshotter.chain(snapshot, name)[1:]]
+        layer = stack.own(name, snapshot.id, below)
+        return replace(layer, place=snapshotter.place(self.root, snapshot))
 
-    def _shown(self, image: Image | None) -> Iterator[tuple[HeaderBytes, Beneath]]:
-        """Yield the headers of layers and the directories they were unpacked to."""
+    def _unpacked_layers(self, image: Image | None) -> Iterator[Unpacked]:
+        """Yield the layers whose blobs and directories are both there."""
         for layer in image.layers if image is not None else ():
             if isinstance(layer, BlobLayer) and layer.place is not None:
                 path = layer.place.directory.removeprefix(self.root.path(""))
                 tree = self.root.tree(path)
                 if tree is not None:
-                    yield layer.headers(), tree
+                    yield Unpacked(layer.headers(), tree)
 
 
 def _image(manifest: Manifest) -> tuple[str, str]:
-    """Return what is one for all manifests of an image: pulled, made here to push."""
+    """Return the key that groups the manifests of one image: namespace and config."""
     return manifest.store, manifest.ids[1]

@@ -18,33 +18,31 @@ document is a file of its name where that is plain, else of ``=`` and that in ba
 Reference: containers/storage images.go, layers.go, containers.go, store.go at v1.43.
 """
 
+import json
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Final, NoReturn
 
 from ...errors import FormatError, quoted
-from ...host.beneath import Beneath
-from ...image.assembly import Headers
 from ...image.chain_ids import chain_ids
-from ...image.directory import Owners
-from ...tar.read_header import HeaderBytes
+from ..choice import Platform, config_platform
 from ..documents import DIGEST, read_json
 from .drivers import Driver, Stack, Stored
+from .parents import with_parents
 from .root import ID, Root
-from .user_namespace import Ranges, is_users, parse_ranges, user_owners
+from .user_namespace import Maps, parse_ranges
 
 _PLAIN: Final = re.compile(r"[-_.A-Za-z0-9]+")
 _MAX_LIST: Final = 1 << 26  # bytes of layers.json; a layer takes some 700
-_MAX_CHAIN: Final = 4096
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class PodmanLayer:
     """A layer of a store.
 
     Attributes:
@@ -52,8 +50,7 @@ class Layer:
         diff_id: ``sha256:<hex>`` of its tar; None where that never came whole.
         size: Of its tar, in bytes.
         incomplete: It was being written, or removed, when that was interrupted.
-        uids: What user namespace it is for, in the store's; mostly none.
-        gids: Likewise.
+        maps: The user namespace that it was made for, in the store's; mostly none.
     """
 
     id: str
@@ -61,30 +58,57 @@ class Layer:
     diff_id: str | None
     size: int | None
     incomplete: bool
-    uids: Ranges
-    gids: Ranges
+    maps: Maps
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """An image of a store, or a container.
+class PodmanImage:
+    """An image of a store, or a list of images for several platforms.
 
     Attributes:
-        layer: The top layer of an image, a container's own one; "" for none.
-        image: Of a container: the image's id, "" if it has none.
-        documents: Names of an image's documents.
-        digests: Of an image's manifests, hex.
+        layer: The top layer; "" for none.
+        documents: Names of its documents.
+        digests: Of its manifests, hex.
     """
 
     id: str
     names: tuple[str, ...]
     layer: str
-    image: str = ""
-    documents: frozenset[str] = field(default=frozenset(), repr=False)
-    digests: tuple[str, ...] = ()
+    documents: frozenset[str] = field(repr=False)
+    digests: tuple[str, ...]
 
 
-class Store:
+@dataclass(frozen=True, slots=True)
+class PodmanContainer:
+    """A container of a store.
+
+    Attributes:
+        layer: Its own layer.
+        image: The image's id, "" if it has none.
+        external: Its files are in a directory outside the store (``--rootfs``).
+    """
+
+    id: str
+    names: tuple[str, ...]
+    layer: str
+    image: str
+    external: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A manifest in a list of images for several platforms.
+
+    Attributes:
+        digest: Of the manifest, hex.
+        platform: What the list says it is for.
+    """
+
+    digest: str
+    platform: Platform | None
+
+
+class PodmanStore:
     """What one driver has.
 
     Attributes:
@@ -109,7 +133,7 @@ class Store:
 
     # --- lists
 
-    def images(self) -> list[Named]:
+    def images(self) -> list[PodmanImage]:
         """List the images.
 
         Raises:
@@ -117,44 +141,46 @@ class Store:
         """
         return [self._image(r) for r in self._records("images/images.json")]
 
-    def containers(self) -> list[Named]:
+    def containers(self) -> list[PodmanContainer]:
         """List the containers.
 
         Raises:
             FormatError: A list is not what it should be.
         """
         return [
-            Named(
+            PodmanContainer(
                 self._id(record, "id"),
                 tuple(self._texts(record, "names")),
                 self._id(record, "layer"),
                 self._id(record, "image", optional=True),
+                _is_external(record),
             )
             for name in ("containers", "volatile-containers")
             for record in self._records(f"containers/{name}.json")
         ]
 
-    def chain(self, top: str, where: str) -> list[Layer]:
+    def chain(self, top: str, where: str) -> list[PodmanLayer]:
         """Return a layer and all below it, the oldest first.
 
         Raises:
             FormatError: One is not in the list, or they go in a circle.
         """
-        chain: dict[str, Layer] = {}
-        while top:
-            if top in chain or len(chain) > _MAX_CHAIN:
-                raise FormatError(f"the parents of {top} go in a circle", where=where)
-            if top not in self.layers:
+
+        def find(id_: str) -> PodmanLayer | None:
+            if not id_:
+                return None
+            if id_ not in self.layers:
                 raise FormatError(
-                    f"layer {top} is in no list of {self.driver.name}-layers; an "
-                    "additional image store may have it",
+                    f"layer {id_} is in no list of {self.driver.name}-layers; another "
+                    "store may have it (additionalimagestores or imagestore in "
+                    "storage.conf)",
                     where=where,
                 )
-            chain[top] = self.layers[top]
-            top = chain[top].parent
-        return list(chain.values())[::-1]
+            return self.layers[id_]
 
-    def chain_id(self, layer: Layer) -> str:
+        return with_parents(find(top), lambda layer: find(layer.parent), where)
+
+    def chain_id(self, layer: PodmanLayer) -> str:
         """Return what docker would call a layer with all below it, "" if unknown."""
         try:
             chain = self.chain(layer.id, self.root.name)
@@ -178,7 +204,7 @@ class Store:
             raise FormatError("not a list of objects", where=self.root.path(path))
         return records
 
-    def _image(self, record: Record) -> Named:
+    def _image(self, record: Record) -> PodmanImage:
         documents = record.get("big-data-digests")
         digests = [
             str(digest)
@@ -188,7 +214,7 @@ class Store:
             )
             if key.startswith("manifest") and DIGEST.fullmatch(str(digest))
         ]
-        return Named(
+        return PodmanImage(
             self._id(record, "id"),
             tuple(self._texts(record, "names")),
             self._id(record, "layer", optional=True),
@@ -196,19 +222,21 @@ class Store:
             digests=tuple(dict.fromkeys(d.removeprefix("sha256:") for d in digests)),
         )
 
-    def _layer(self, record: Record) -> Layer:
+    def _layer(self, record: Record) -> PodmanLayer:
         diff_id, size = record.get("diff-digest"), record.get("diff-size")
         flags = record.get("flags")
         known = isinstance(diff_id, str) and DIGEST.fullmatch(diff_id)
         where = self.root.path(f"{self.driver.name}-layers")
-        return Layer(
+        return PodmanLayer(
             self._id(record, "id"),
             self._id(record, "parent", optional=True),
             diff_id if known else None,
             size if isinstance(size, int) else None,
             isinstance(flags, dict) and flags.get("incomplete") is True,
-            parse_ranges(record.get("uidmap"), where),
-            parse_ranges(record.get("gidmap"), where),
+            (
+                parse_ranges(record.get("uidmap"), where),
+                parse_ranges(record.get("gidmap"), where),
+            ),
         )
 
     def _id(self, record: Record, key: str, *, optional: bool = False) -> str:
@@ -232,7 +260,7 @@ class Store:
 
     # --- what they lead to
 
-    def config(self, image: Named) -> Record:
+    def config(self, image: PodmanImage) -> Record:
         """Return an image's config.
 
         Raises:
@@ -248,41 +276,64 @@ class Store:
             raise FormatError("not an object", where=f"{self.root.name}, {what}")
         return config
 
-    def _config_key(self, image: Named, what: str) -> str:
+    def _config_key(self, image: PodmanImage, what: str) -> str:
         """Return the config's digest where it is not the image's id."""
-        where = f"{self.root.name}, {what}"
-        manifest, _ = read_json(self.root, self._path(image, "manifest"), what)
-        if isinstance(manifest, dict) and "manifests" in manifest:
-            raise FormatError(
-                "a list of images for several platforms, without layers; choose one "
-                "of those",
-                where=where,
-            )
-        config = manifest.get("config") if isinstance(manifest, dict) else None
+        manifest = self._manifest(image)
+        config = manifest.get("config")
         digest = config.get("digest") if isinstance(config, dict) else None
         if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            where = f"{self.root.name}, {what}"
             raise FormatError(f"{quoted(str(digest))} is no sha256 digest", where=where)
         return digest
 
-    def _path(self, image: Named, document: str) -> str:
+    def instances(self, image: PodmanImage) -> list[Instance] | None:
+        """Return the images of a list for several platforms; None if it is none.
+
+        Raises:
+            FormatError: The list is not what it should be.
+        """
+        if image.layer or f"sha256:{image.id}" in image.documents:
+            return None
+        manifest = self._manifest(image)
+        if "manifests" not in manifest:
+            return None
+        listed = manifest["manifests"]
+        if not isinstance(listed, list) or not all(isinstance(d, dict) for d in listed):
+            where = self.root.path(self._path(image, "manifest"))
+            raise FormatError("manifests is not a list of objects", where=where)
+        return [
+            Instance(
+                str(descriptor.get("digest")).removeprefix("sha256:"),
+                _platform(descriptor.get("platform")),
+            )
+            for descriptor in listed
+        ]
+
+    def _manifest(self, image: PodmanImage) -> Record:
+        path = self._path(image, "manifest")
+        manifest, _ = read_json(self.root, path, f"manifest of {image.id[:12]}")
+        if not isinstance(manifest, dict):
+            raise FormatError("not an object", where=self.root.path(path))
+        return manifest
+
+    def _path(self, image: PodmanImage, document: str) -> str:
         return f"{self.driver.name}-images/{image.id}/{file_name(document)}"
 
     def stack(
         self,
-        chain: Sequence[Layer],
+        chain: Sequence[PodmanLayer],
         promised: Sequence[str | None],
-        own: Layer | None = None,
+        warnings: list[str] | None = None,
     ) -> Stack:
         """Return layers to be read.
 
         Args:
-            chain: They, the oldest first.
+            chain: The layers, oldest first.
             promised: The diff_id of each.
-            own: The layer above them that is a container's, which may be in a user
-                namespace of its own.
+            warnings: Receives what is lost; None makes a list.
 
         Raises:
-            FormatError: They are kept in a way that cannot be.
+            FormatError: They are kept in a way that cannot be read.
         """
         stored = []
         for position, (layer, diff_id) in enumerate(
@@ -290,51 +341,42 @@ class Store:
         ):
             name = f"{self.root.name}, layer {position} of {len(chain)} ({layer.id})"
             self._check(layer.id, name)
-            record = self._record(layer)
-            stored.append(Stored(name, layer.id, record, diff_id, layer.size))
-
-        stack = Stack(
-            self.root,
-            self.driver,
-            stored,
-            cache(lambda: self._owners(chain, own, stack.warnings)),
-            trusted=not is_users(self.root.top.status(b"")),
-        )
-        return stack
-
-    def _record(self, layer: Layer) -> str:
-        return f"{self.driver.name}-layers/{layer.id}.tar-split.gz"
-
-    def _owners(
-        self, chain: Sequence[Layer], own: Layer | None, warnings: list[str]
-    ) -> tuple[Owners, Owners]:
-        """Return what turns ids of the disk into those of an image or container."""
-        uids = (own.uids,) if own is not None and own.uids else ()
-        gids = (own.gids,) if own is not None and own.gids else ()
-        user = self.root.top.status(b"")
-        return user_owners(user, self._recorded(chain), (uids, gids), warnings)
-
-    def _recorded(
-        self, chain: Sequence[Layer]
-    ) -> Iterator[tuple[HeaderBytes, Beneath]]:
-        """Yield what observes a layer's ids, of layers that have a record."""
-        for layer in chain:
-            record = self._record(layer)
-            tree = self.root.tree(self.driver.place.format(layer.id))
-            if tree is not None and record.encode() in self.root:
-                yield Headers(self.root.assemble(record, tree, layer.id)), tree
+            record = f"{self.driver.name}-layers/{layer.id}.tar-split.gz"
+            stored.append(
+                Stored(name, layer.id, record, diff_id, layer.size, maps=layer.maps)
+            )
+        return Stack(self.root, self.driver, stored, warnings=warnings)
 
     def _check(self, layer: str, where: str) -> None:
         """Refuse what composefs keeps: files by their digests, not by their names."""
         if f"overlay/{layer}/composefs-data".encode() in self.root and all(
             re.fullmatch(r"[0-9a-f]{2}", name)
-            for name in self.root.names(self.driver.place.format(layer))
+            for name in self.root.names(self.driver.tree.format(layer))
         ):
             raise FormatError(
-                "kept by composefs, its files by digest, which is not read here; let "
-                "podman save the image",
+                "stored by composefs, with its files named by digest, which is not "
+                "read here; save the image with podman save",
                 where=where,
             )
+
+
+def _is_external(record: Record) -> bool:
+    """Return True if podman made a container without an image (``--rootfs``).
+
+    Buildah's containers from scratch have no image either, but have no such metadata.
+    """
+    metadata: object = None
+    with suppress(ValueError, RecursionError, TypeError):
+        metadata = json.loads(record.get("metadata") or "null")
+    return (
+        not record.get("image")
+        and isinstance(metadata, dict)
+        and metadata.get("image-id") == ""
+    )
+
+
+def _platform(value: object) -> Platform | None:
+    return config_platform(value) if isinstance(value, dict) else None
 
 
 def file_name(key: str) -> str:

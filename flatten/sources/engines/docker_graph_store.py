@@ -21,8 +21,9 @@ from ...image.assembly import AssembledLayer, Assembly
 from ...image.blob import BlobLayer
 from ...image.image import Layer
 from ...image.union import AUFS
-from ..documents import MAX_DOCUMENT, MAX_LAYERS, read_json
+from ..documents import MAX_DOCUMENT, read_json
 from .drivers import Driver, Stack, Stored
+from .parents import with_parents
 from .root import ID, Root
 
 OLD: Final = Driver("graph", "graph/{}/layer", AUFS, upper="containers/{}/rw")
@@ -76,7 +77,7 @@ class Graph:
         return [
             id_
             for id_ in self.root.ids("graph")
-            if self.driver.place.format(id_).encode() in self.root
+            if self.driver.tree.format(id_).encode() in self.root
         ]
 
     def step(self, id_: str) -> dict[str, Any]:
@@ -120,17 +121,14 @@ class Graph:
         Raises:
             FormatError: One is not there, or they go in a circle.
         """
-        chain: dict[str, None] = {}
-        current: str | None = id_
-        while current is not None:
-            where = self.root.path(f"graph/{current}")
-            if current in chain or len(chain) > MAX_LAYERS:
-                raise FormatError("its parents go in a circle", where=where)
+
+        def parent(current: str) -> str | None:
             if f"graph/{current}".encode() not in self.root:
+                where = self.root.path(f"graph/{current}")
                 raise FormatError(f"not there: an ancestor of {id_[:12]}", where=where)
-            chain[current] = None
-            current = self.parent(current)
-        return [*chain][::-1]
+            return self.parent(current)
+
+        return with_parents(id_, parent, self.root.path(f"graph/{id_}"))
 
     def stack(self, chain: Sequence[str]) -> Stack:
         """Return the layers of a chain, to be read."""
@@ -161,7 +159,7 @@ class Graph:
             layer = layers[position]
             if archive.encode() not in self.root or self.driver is not OLD:
                 continue
-            if self.root.tree(self.driver.place.format(id_)) is None:
+            if self.root.tree(self.driver.tree.format(id_)) is None:
                 opener = partial(self.root.open, archive, "layer.tar.xz")
                 layers[position] = BlobLayer(
                     layer.name, None, None, opener, self.root.pool

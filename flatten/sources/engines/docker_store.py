@@ -26,12 +26,14 @@ from typing import Any
 from ...errors import FormatError, IntegrityError, quoted
 from ...image.chain_ids import chain_ids
 from ..documents import DIGEST, diff_ids, read_json
+from .docker_container import read_record
 from .drivers import Driver, Stack, Stored
+from .parents import with_parents
 from .root import BUILD_ID, ID, TREE_ID, Root
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class DockerLayer:
     """A layer of a root.
 
     Attributes:
@@ -50,7 +52,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class DockerContainer:
     """A container of a root.
 
     Attributes:
@@ -71,7 +73,7 @@ class Container:
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class DockerStore:
     """The images of one driver.
 
     Attributes:
@@ -83,8 +85,8 @@ class Store:
     driver: Driver
 
     @property
-    def place(self) -> str:
-        """Return the directory of the documents."""
+    def path(self) -> str:
+        """The directory of the documents, in the root."""
         return f"image/{self.driver.name}"
 
     def names(self) -> dict[str, list[str]]:
@@ -93,7 +95,7 @@ class Store:
         Raises:
             FormatError: ``repositories.json`` is not what it should be.
         """
-        path = f"{self.place}/repositories.json"
+        path = f"{self.path}/repositories.json"
         found: dict[str, list[str]] = {}
         if path.encode() not in self.root:
             return found
@@ -116,7 +118,7 @@ class Store:
 
     def ids(self) -> list[str]:
         """List the images' ids."""
-        return self.root.ids(f"{self.place}/imagedb/content/sha256")
+        return self.root.ids(f"{self.path}/imagedb/content/sha256")
 
     def config(self, image_id: str) -> dict[str, Any]:
         """Return an image's config.
@@ -125,7 +127,7 @@ class Store:
             FormatError: It is not there, or no object.
             IntegrityError: It does not have the digest that the id is.
         """
-        path = f"{self.place}/imagedb/content/sha256/{image_id}"
+        path = f"{self.path}/imagedb/content/sha256/{image_id}"
         document, data = read_json(self.root, path, f"config of {image_id[:12]}")
         where = self.root.path(path)
         found = hashlib.sha256(data).hexdigest()
@@ -141,7 +143,7 @@ class Store:
         Raises:
             FormatError: It is no id.
         """
-        path = f"{self.place}/imagedb/metadata/sha256/{image_id}/parent"
+        path = f"{self.path}/imagedb/metadata/sha256/{image_id}/parent"
         parent = self.root.text(path)
         if not parent:
             return None
@@ -154,53 +156,50 @@ class Store:
 
     def chains(self) -> list[str]:
         """List the chain ids of all layers; layers half removed have other names."""
-        return self.root.ids(f"{self.place}/layerdb/sha256")
+        return self.root.ids(f"{self.path}/layerdb/sha256")
 
-    def layer(self, chain_id: str) -> Layer:
+    def layer(self, chain_id: str) -> DockerLayer:
         """Return a layer by its chain id.
 
         Raises:
             FormatError: It is not there, or what it says is not what it should be.
         """
-        place = f"{self.place}/layerdb/sha256/{chain_id}"
-        where = self.root.path(place)
-        if place.encode() not in self.root:
+        path = f"{self.path}/layerdb/sha256/{chain_id}"
+        where = self.root.path(path)
+        if path.encode() not in self.root:
             raise FormatError(
                 "not there: the layer was removed, or is of another driver", where=where
             )
-        diff = self._text(place, "diff", DIGEST)
-        parent = self.root.text(f"{place}/parent")
+        diff = self._text(path, "diff", DIGEST)
+        parent = self.root.text(f"{path}/parent")
         if parent is not None and not DIGEST.fullmatch(parent):
             raise FormatError(f"parent: {quoted(parent)} is no id", where=where)
-        size = self.root.text(f"{place}/size") or ""
-        return Layer(
+        size = self.root.text(f"{path}/size") or ""
+        return DockerLayer(
             chain_id,
             diff,
             None if parent is None else parent.removeprefix("sha256:"),
-            self._text(place, "cache-id", TREE_ID),
+            self._text(path, "cache-id", TREE_ID),
             int(size) if re.fullmatch(r"[0-9]{1,18}", size) else None,
         )
 
     def record(self, chain_id: str) -> str:
         """Return where tar-split's record of a layer is, if it is there."""
-        return f"{self.place}/layerdb/sha256/{chain_id}/tar-split.json.gz"
+        return f"{self.path}/layerdb/sha256/{chain_id}/tar-split.json.gz"
 
-    def below(self, chain_id: str | None) -> list[Layer]:
+    def below(self, chain_id: str | None) -> list[DockerLayer]:
         """Return a layer and those below it, oldest first.
 
         Raises:
             FormatError: They go in a circle, or one is not there.
         """
-        found: dict[str, Layer] = {}
-        while chain_id is not None:
-            if chain_id in found:
-                where = self.root.path(f"{self.place}/layerdb/sha256/{chain_id}")
-                raise FormatError("its parents go in a circle", where=where)
-            found[chain_id] = self.layer(chain_id)
-            chain_id = found[chain_id].parent
-        return [*found.values()][::-1]
+        top = None if chain_id is None else self.layer(chain_id)
+        where = self.root.path(f"{self.path}/layerdb/sha256/{chain_id}")
+        return with_parents(
+            top, lambda each: self.layer(each.parent) if each.parent else None, where
+        )
 
-    def stack(self, layers: Sequence[Layer]) -> Stack:
+    def stack(self, layers: Sequence[DockerLayer]) -> Stack:
         """Return layers, oldest first, to be read."""
         stored = []
         for position, layer in enumerate(layers, 1):
@@ -217,7 +216,7 @@ class Store:
             )
         return Stack(self.root, self.driver, stored)
 
-    def image_layers(self, config: dict[str, Any], image_id: str) -> list[Layer]:
+    def image_layers(self, config: dict[str, Any], image_id: str) -> list[DockerLayer]:
         """Return the layers that a config promises, oldest first.
 
         Raises:
@@ -232,51 +231,62 @@ class Store:
         for chain_id, diff_id in chain_ids(promised):
             layer = self.layer(chain_id)
             if layer.diff_id != diff_id:
-                where = self.root.path(f"{self.place}/layerdb/sha256/{chain_id}")
+                where = self.root.path(f"{self.path}/layerdb/sha256/{chain_id}")
                 raise FormatError(
                     f"diff: {layer.diff_id}, the image promises {diff_id}", where=where
                 )
             layers.append(layer)
         return layers
 
-    def containers(self) -> list[Container]:
-        """List the containers that have a layer of this driver's."""
-        place = f"{self.place}/layerdb/mounts"
-        return [self._container(place, name) for name in self.root.ids(place)]
+    def container_ids(self) -> list[str]:
+        """List the ids of the containers that have a layer of this driver's."""
+        return self.root.ids(self._mounts)
 
-    def build_mounts(self) -> set[str]:
-        """Return the names of the directories that a running build has mounted."""
-        place = f"{self.place}/layerdb/mounts"
-        builds = [name for name in self.root.names(place) if BUILD_ID.fullmatch(name)]
-        return {self._text(f"{place}/{name}", "mount-id", TREE_ID) for name in builds}
+    def container(self, id_: str) -> DockerContainer:
+        """Return a container.
 
-    def _container(self, place: str, id_: str) -> Container:
-        path = f"{place}/{id_}"
+        Raises:
+            FormatError: What is recorded of it is not what it should be.
+        """
+        path = f"{self._mounts}/{id_}"
         init = self.root.text(f"{path}/init-id") or ""
         parent = self.root.text(f"{path}/parent") or ""
         if (init and not TREE_ID.fullmatch(init)) or (
             parent and not DIGEST.fullmatch(parent)
         ):
             raise FormatError("init-id or parent: no id", where=self.root.path(path))
-        config_path = f"containers/{id_}/config.v2.json"
-        config: Any = {}
-        if config_path.encode() in self.root:
-            config, _ = read_json(self.root, config_path, f"container {id_[:12]}")
-        known = config if isinstance(config, dict) else {}
-        image_id = str(known.get("Image", "")).removeprefix("sha256:")
-        return Container(
+        record = read_record(self.root, id_)
+        image_id = record.image.removeprefix("sha256:")
+        return DockerContainer(
             id_,
-            str(known.get("Name", "")).removeprefix("/"),
+            record.name,
             image_id if ID.fullmatch(image_id) else "",
             self._text(path, "mount-id", TREE_ID),
             init,
             parent.removeprefix("sha256:") or None,
         )
 
-    def _text(self, place: str, name: str, pattern: re.Pattern[str]) -> str:
-        text = self.root.text(f"{place}/{name}")
+    def build_mounts(self) -> set[str]:
+        """Return the names of the directories that a running build has mounted."""
+        names = self.root.names(self._mounts)
+        builds = [name for name in names if BUILD_ID.fullmatch(name)]
+        return {
+            self._text(f"{self._mounts}/{name}", "mount-id", TREE_ID) for name in builds
+        }
+
+    @property
+    def _mounts(self) -> str:
+        return f"{self.path}/layerdb/mounts"
+
+    def _text(self, path: str, name: str, pattern: re.Pattern[str]) -> str:
+        """Return the id that a file holds.
+
+        Raises:
+            FormatError: It is not there, or holds something else.
+        """
+        text = self.root.text(f"{path}/{name}")
         if text is None or not pattern.fullmatch(text):
             found = "is not there" if text is None else f"holds {quoted(text)}"
-            where = self.root.path(f"{place}/{name}")
+            where = self.root.path(f"{path}/{name}")
             raise FormatError(f"{found}, an id was expected", where=where)
         return text

@@ -20,18 +20,19 @@ image.
 Reference: moby daemon/graphdriver at v1.9.1, v20.10.24 and v23.0.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 from ...errors import FormatError, quoted
 from ...host.beneath import Beneath
-from ...image.assembly import AssembledLayer, Assembly
+from ...image.assembly import AssembledLayer, Assembly, Headers
 from ...image.directory import Owners, Reading, changes, walk
 from ...image.image import Place
 from ...image.union import AUFS, FUSE, OVERLAY, PLAIN, Style
 from .root import Root
+from .user_namespace import NO_MAPS, Maps, Unpacked, is_users, user_owners
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Driver:
 
     Attributes:
         name: Docker's.
-        place: A layer's directory, with ``{}`` for its id.
+        tree: A layer's directory, with ``{}`` for its id.
         style: Which marks are in it.
         full: It holds the layers below too.
         upper: A container's directory, where that is another: only what it changed,
@@ -49,7 +50,7 @@ class Driver:
     """
 
     name: str
-    place: str
+    tree: str
     style: Style = PLAIN
     full: bool = False
     upper: str = ""
@@ -87,6 +88,7 @@ class Stored:
         diff_id: What the image promises of it.
         size: Its bytes as the engine counts them.
         empty: It has no record because there is nothing in it.
+        maps: The user namespace that its directory was made for, if it has its own.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Stored:
     diff_id: str | None = None
     size: int | None = None
     empty: bool = False
+    maps: Maps = NO_MAPS
 
 
 class Stack:
@@ -109,26 +112,26 @@ class Stack:
         root: Root,
         driver: Driver,
         stored: Sequence[Stored],
-        owners: Callable[[], tuple[Owners, Owners]] | None = None,
         *,
-        trusted: bool = True,
+        unpacked: Callable[[], Iterable[Unpacked]] | None = None,
+        warnings: list[str] | None = None,
     ) -> None:
         """Look at layers, oldest first.
 
         Args:
-            root: Where they are.
-            driver: What keeps them.
-            stored: They.
-            owners: Returns what turns a uid and a gid of the disk into the image's;
-                None goes by the root's name.
-            trusted: Overlay's marks may be in xattrs that only root sees.
+            root: The engine's root.
+            driver: The driver that keeps them.
+            stored: The layers.
+            unpacked: Returns what shows which ids the engine's user has; None takes the
+                layers that have records.
+            warnings: Receives what is lost; None makes a list.
         """
-        self.warnings: list[str] = []
+        self.warnings: list[str] = [] if warnings is None else warnings
         self._root = root
         self._driver = driver
         self._stored = stored
-        self._owners = owners or partial(_shifted, root.owner)
-        self._trusted = trusted
+        self._unpacked = unpacked or self._recorded_layers
+        self._owners = cache(self._find_owners)
 
     def layers(self) -> list[AssembledLayer]:
         """Return them to be read.
@@ -155,7 +158,9 @@ class Stack:
             for position, stored in enumerate(self._stored)
         ]
 
-    def own(self, name: str, id_: str, below: Sequence[str]) -> AssembledLayer:
+    def own(
+        self, name: str, id_: str, below: Sequence[str], maps: Maps = NO_MAPS
+    ) -> AssembledLayer:
         """Return the layer that a container has of its own, or docker's for it.
 
         Args:
@@ -163,12 +168,13 @@ class Stack:
             id_: Names its directory.
             below: Names those of the container's layers below, nearest first, that
                 are not the image's.
+            maps: The container's user namespace, inside the engine's.
         """
         ids = [id_, *below, *(stored.id for stored in reversed(self._stored))]
         read = self._changes if self._driver.full else self._walk
         if self._driver.upper:
             read = self._walk_upper
-        return self._layer(Stored(name, id_, ""), partial(read, name, ids))
+        return self._layer(Stored(name, id_, ""), partial(read, name, ids, maps))
 
     def _recorded(self, stored: Stored) -> AssembledLayer:
         if stored.empty:
@@ -193,31 +199,31 @@ class Stack:
 
     def _layer(self, stored: Stored, build: "partial[Assembly]") -> AssembledLayer:
         driver = self._driver
-        directory = self._root.path(driver.place.format(stored.id))
+        directory = self._root.path(driver.tree.format(stored.id))
         place = Place(driver.name, stored.id, directory, stored.size)
         return AssembledLayer(
             stored.name, stored.diff_id, build, self._root.resources, place=place
         )
 
-    def _walk(self, name: str, ids: Sequence[str]) -> Assembly:
+    def _walk(self, name: str, ids: Sequence[str], maps: Maps = NO_MAPS) -> Assembly:
         if not self._driver.style.attributes:
             ids = ids[:1]  # nothing else can be moved to the layer from below
-        return walk([self.tree(id_, name) for id_ in ids], self._reading(name))
+        return walk([self._tree(id_, name) for id_ in ids], self._reading(name, maps))
 
-    def _walk_upper(self, name: str, ids: Sequence[str]) -> Assembly:
-        upper = self.tree(ids[0], name, self._driver.upper)
-        below = [self.tree(id_, name) for id_ in ids[1:2]] if self._driver.full else []
+    def _walk_upper(self, name: str, ids: Sequence[str], maps: Maps) -> Assembly:
+        upper = self._tree(ids[0], name, self._driver.upper)
+        below = [self._tree(id_, name) for id_ in ids[1:2]] if self._driver.full else []
         style = OVERLAY if self._driver.full else self._driver.style
-        return walk([upper, *below], replace(self._reading(name), style=style))
+        return walk([upper, *below], replace(self._reading(name, maps), style=style))
 
-    def _changes(self, name: str, ids: Sequence[str]) -> Assembly:
+    def _changes(self, name: str, ids: Sequence[str], maps: Maps) -> Assembly:
         if len(ids) == 1:
-            return self._walk(name, ids)
-        upper, lower = (self.tree(id_, name) for id_ in ids[:2])
-        return changes(lower, upper, self._reading(name))
+            return self._walk(name, ids, maps)
+        upper, lower = (self._tree(id_, name) for id_ in ids[:2])
+        return changes(lower, upper, self._reading(name, maps))
 
-    def _reading(self, name: str) -> Reading:
-        uid, gid = self._owners()
+    def _reading(self, name: str, maps: Maps) -> Reading:
+        uid, gid = self._owners(maps)
         return Reading(
             self._root.pool,
             name,
@@ -225,24 +231,39 @@ class Stack:
             self.warnings,
             uid=uid,
             gid=gid,
-            trusted=self._trusted,
+            trusted=any(self._root.owner) or not is_users(self._root.status()),
         )
 
-    def tree(self, id_: str, where: str, place: str = "") -> Beneath:
+    def _find_owners(self, maps: Maps) -> tuple[Owners, Owners]:
+        """Return what turns a uid and a gid of the disk into the image's."""
+        if any(self._root.owner):
+            uid, gid = self._root.owner
+            return partial(_shift, uid), partial(_shift, gid)
+        status = self._root.status()
+        return user_owners(status, self._unpacked(), maps, self.warnings)
+
+    def _recorded_layers(self) -> Iterator[Unpacked]:
+        for stored in self._stored:
+            tree = self._root.tree(self._driver.tree.format(stored.id))
+            if tree is not None and stored.record.encode() in self._root:
+                record = self._root.assemble(stored.record, tree, stored.name)
+                yield Unpacked(Headers(record), tree, stored.maps)
+
+    def _tree(self, id_: str, where: str, path: str = "") -> Beneath:
         """Return a layer's directory, or another one of its id.
 
         Raises:
             FormatError: There is none.
         """
-        tree = self._tree_or_why(id_, place)
+        tree = self._tree_or_why(id_, path)
         if isinstance(tree, str):
             raise FormatError(tree, where=where)
         return tree
 
-    def _tree_or_why(self, id_: str, place: str = "") -> Beneath | str:
+    def _tree_or_why(self, id_: str, path: str = "") -> Beneath | str:
         """Return a directory, or why there is none."""
         driver = self._driver
-        path = (place or driver.place).format(id_)
+        path = (path or driver.tree).format(id_)
         tree = self._root.tree(path)
         shown = quoted(self._root.path(path))
         if tree is None:
@@ -250,10 +271,6 @@ class Stack:
         if driver.advice and not tree.names():
             return f"{shown} is empty; {driver.advice}"
         return tree
-
-
-def _shifted(starts: tuple[int, int]) -> tuple[Owners, Owners]:
-    return partial(_shift, starts[0]), partial(_shift, starts[1])
 
 
 def _shift(start: int, number: int) -> int:

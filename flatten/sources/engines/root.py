@@ -7,6 +7,7 @@ may be mounted elsewhere, or come from a stranger.
 import os
 import re
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Final
 
 from ...errors import FlattenError, FormatError, quoted
@@ -46,10 +47,14 @@ def check_readable(folder: Folder, *names: str) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            path = quoted(str(folder.path / name))
-            raise FlattenError(
-                f"cannot read {path}: {error.strerror}; read it as root"
-            ) from error
+            raise unreadable(folder.path / name, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> FlattenError:
+    """Return the error for a directory that cannot be listed."""
+    return FlattenError(
+        f"cannot read {quoted(str(path))}: {error.strerror}; read it as root"
+    )
 
 
 class Root:
@@ -85,6 +90,10 @@ class Root:
             return self.top.exists(name)
         except OSError as error:
             raise self._failed(os.fsdecode(name), error) from error
+
+    def status(self) -> os.stat_result:
+        """Return the status of the directory itself."""
+        return self.top.status(b"")
 
     def open(self, name: str, what: str) -> File:
         """Return a file's bytes; it stays open until ``resources`` closes it.

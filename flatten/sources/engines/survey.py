@@ -79,9 +79,9 @@ class Survey:
         self, root: Root, driver: Driver, ids: re.Pattern[str] = TREE_ID
     ) -> None:
         """Add what a driver has on the disk, under names that are ids."""
-        base = driver.place.partition("{}")[0].rstrip("/")
+        base = driver.tree.partition("{}")[0].rstrip("/")
         for name in root.names(base):
-            path = driver.place.format(name)
+            path = driver.tree.format(name)
             if ids.fullmatch(name):
                 place = Place(driver.name, name, root.path(path))
                 self.directories.append(place)

@@ -93,6 +93,27 @@ def parse_ranges(value: object, where: str) -> Ranges:
     return tuple(ranges)
 
 
+Maps = tuple[Ranges, Ranges]
+"""The maps of uids and of gids of one namespace; an empty one changes nothing."""
+
+NO_MAPS: Final[Maps] = ((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A layer whose tar has the ids of the image and whose directory those of the disk.
+
+    Attributes:
+        headers: The layer's tar, for reading headers.
+        tree: The directory.
+        maps: The namespace, inside the user's, that the directory was made for.
+    """
+
+    headers: HeaderBytes
+    tree: Beneath
+    maps: Maps = NO_MAPS
+
+
 @dataclass(frozen=True, slots=True)
 class Granted:
     """Where a user's uids and gids beyond root's begin on the disk; None: unknown."""
@@ -101,25 +122,24 @@ class Granted:
     gid: int | None = None
 
 
-def observe(layers: Iterable[tuple[HeaderBytes, Beneath]]) -> Granted:
-    """Compare ids in layers' headers with those of their directories.
+def observe(layers: Iterable[Unpacked]) -> Granted:
+    """Compare ids in layers' tars with those of their directories.
 
-    Args:
-        layers: The bytes for reading headers, and the directory. No more are asked
-            for than are needed.
+    No more layers are read than are needed.
     """
     found = Granted()
-    for headers, tree in layers:
+    for layer in layers:
         members = Members()
-        index = read_layer(headers, tree.name, 0, members)
+        index = read_layer(layer.headers, layer.tree.name, 0, members)
         for member, path in enumerate(index.paths):
             _, uid, gid = members.owner_table[members.owners[member]]
+            uid, gid = _outside(layer.maps[0], uid), _outside(layer.maps[1], gid)
             if members.kinds[member] == LINK or not (
                 (uid and found.uid is None) or (gid and found.gid is None)
             ):
                 continue
             with suppress(FileNotFoundError, NotADirectoryError):  # devices
-                status = tree.status(path)
+                status = layer.tree.status(path)
                 found = Granted(
                     status.st_uid - uid + 1 if uid and found.uid is None else found.uid,
                     status.st_gid - gid + 1 if gid and found.gid is None else found.gid,
@@ -127,6 +147,16 @@ def observe(layers: Iterable[tuple[HeaderBytes, Beneath]]) -> Granted:
         if None not in (found.uid, found.gid):
             break
     return found
+
+
+def _outside(ranges: Ranges, number: int) -> int:
+    """Return an id outside a namespace; 0 for one that is in no range."""
+    if not ranges:
+        return number
+    for each in ranges:
+        if each.inner <= number < each.inner + each.count:
+            return each.outer + number - each.inner
+    return 0
 
 
 def granted(path: str, owner: int) -> int | None:
@@ -146,27 +176,25 @@ def granted(path: str, owner: int) -> int | None:
 
 
 def user_owners(
-    user: os.stat_result,
-    layers: Iterable[tuple[HeaderBytes, Beneath]],
-    maps: tuple[Sequence[Ranges], Sequence[Ranges]],
-    warnings: list[str],
+    user: os.stat_result, layers: Iterable[Unpacked], maps: Maps, warnings: list[str]
 ) -> tuple[Owners, Owners]:
     """Return what turns uids and gids of a disk into those of an image or container.
 
     Args:
-        user: The status of the root, which is that of the user whose engine it is.
-        layers: What ``observe`` takes.
-        maps: Those of uids and gids, of namespaces inside the user's.
+        user: The status of the root, which belongs to the user whose engine it is.
+        layers: Those that may show where the user's ids begin.
+        maps: The namespace of a container, inside the user's.
         warnings: Receives a sentence when an id is turned that had to be guessed.
     """
+    inner = [(ranges,) if ranges else () for ranges in maps]
     if not user.st_uid:  # root's engine needs no namespace
-        return inside(maps[0]), inside(maps[1])
+        return inside(inner[0]), inside(inner[1])
     seen = observe(layers)
     uids = _User(user.st_uid, user.st_uid, "/etc/subuid")
     gids = _User(user.st_uid, user.st_gid, "/etc/subgid")
     return (
-        uids.owners(seen.uid, maps[0], warnings),
-        gids.owners(seen.gid, maps[1], warnings),
+        uids.owners(seen.uid, inner[0], warnings),
+        gids.owners(seen.gid, inner[1], warnings),
     )
 
 

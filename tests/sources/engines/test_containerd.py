@@ -371,9 +371,9 @@ def test_a_container_has_the_name_that_docker_gave_it(tmp_path):
 
 
 BROKEN_SNAPSHOTS = {
-    "a container without a snapshot": (["x"], box(), "snapshot 'box'"),
+    "a container without a snapshot": (["x"], box(), "no snapshot 'box'"),
     "of a snapshotter that is not read": (
-        ["box"], box(driver="zfs"), "of 'zfs' is not there, or of a snapshotter",
+        ["box"], box(driver="zfs"), "snapshotter 'zfs' has no snapshot 'box'",
     ),
 }  # fmt: skip
 

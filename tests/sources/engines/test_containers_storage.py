@@ -190,7 +190,7 @@ def composefs(store, _id):
 BROKEN = {
     "no config": (no_config, flatten.FormatError, "is not there"),
     "a config that is another": (other_config, flatten.IntegrityError, "its digest is"),
-    "a layer that is in no list": (no_layer, flatten.FormatError, "additional image store"),
+    "a layer that is in no list": (no_layer, flatten.FormatError, "additionalimagestores or imagestore"),
     "layers in a circle": (circle, flatten.FormatError, "go in a circle"),
     "a parent that is a path": (path_for_a_parent, flatten.FormatError, "is no id"),
     "a layer that is a path": (path_for_a_layer, flatten.FormatError, "is no id"),
@@ -202,7 +202,7 @@ BROKEN = {
     "a config of more layers": (
         one_layer_too_many, flatten.FormatError, "2 diff_ids, but",
     ),
-    "a list of platforms": (list_of_platforms, flatten.FormatError, "choose one of"),
+    "a list of platforms without images": (list_of_platforms, flatten.FormatError, "none of which"),
     "layers that are no list": (no_list, flatten.FormatError, "not a list of objects"),
     "images that are no JSON": (no_json, flatten.FormatError, "is not JSON"),
     "a tree that is not there": (no_tree, flatten.FormatError, "/diff' is not there"),
