@@ -4,6 +4,7 @@ import json
 import os
 import pwd
 import stat
+import subprocess
 import tarfile
 from contextlib import suppress
 
@@ -295,6 +296,47 @@ def test_a_container_of_a_full_tree(flat, store):
     got = flat(f"{store}#container:box")
     assert got["b"] == "changed"
     assert "c" not in got
+
+
+LINKED = layer(member("m", b"same"), "n=m", member("o", b"same"))
+LINKS = {
+    "a third name": ("ln m c", {"c": "cmn", "m": "cmn", "n": "cmn", "o": "o"}),
+    "a name of a file whose first name is gone": (
+        "rm m; ln n c", {"c": "cn", "n": "cn", "o": "o"},
+    ),
+    "a name moved away": ("mv m z", {"n": "nz", "o": "o", "z": "nz"}),
+    "a name that became a copy": (
+        "cp -p n t; mv t n", {"m": "m", "n": "n", "o": "o"},
+    ),
+    "a copy that became a name": (
+        "ln -f m o", {"m": "mno", "n": "mno", "o": "mno"},
+    ),
+    "a copy that became a new name": ("ln -f o n; ln m c", {
+        "c": "cm", "m": "cm", "n": "no", "o": "no",
+    }),
+}  # fmt: skip
+
+
+@needs_root
+@pytest.mark.parametrize(("command", "want"), LINKS.values(), ids=LINKS)
+def test_hard_links_of_a_container_of_a_full_tree(store, tmp_path, command, want):
+    """Where attributes and contents are equal, too."""
+    podman_image(store, [LINKED], driver="vfs")
+    tree, base = run(store, driver="vfs"), store / "vfs/dir" / layer_ids([LINKED])[0]
+    subprocess.run(["cp", "-a", f"{base}/.", tree], check=True)
+    subprocess.run(command, shell=True, cwd=tree, check=True)
+
+    flatten.export(f"{store}#container:box", tmp_path / "out.tar")
+
+    with tarfile.open(tmp_path / "out.tar") as opened:
+        files = {
+            info.name: info.linkname or info.name for info in opened if info.name != "."
+        }
+    names = {
+        first: "".join(sorted(name for name in files if files[name] == first))
+        for first in files.values()
+    }
+    assert {name: names[first] for name, first in files.items()} == want
 
 
 @needs_root
