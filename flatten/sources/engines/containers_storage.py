@@ -20,7 +20,7 @@ from ...image.union import FUSE, OVERLAY
 from ..choice import Entry, Platform, broken_entry, config_platform, container_entry
 from ..documents import Files, diff_ids
 from ..folder import Folder
-from .containers_store import PodmanContainer, PodmanImage, PodmanStore
+from .containers_store import Instance, PodmanContainer, PodmanImage, PodmanStore
 from .drivers import DRIVERS, Driver
 from .root import ID, Root
 from .stores import all_containers, all_images, whole_survey
@@ -106,11 +106,9 @@ class ContainersStorage:
 
     def images(self) -> Iterator[Entry]:
         """Yield the images; those in a list of platforms have the list's names too."""
-        lists: dict[str, list[tuple[PodmanImage, Platform | None]]] = defaultdict(list)
-        single = []
-        images = self.store.images()
-        here = {digest for image in images for digest in image.digests}
-        for image in images:
+        single: list[PodmanImage] = []
+        lists: list[tuple[PodmanImage, list[Instance]]] = []
+        for image in self.store.images():
             try:
                 instances = self.store.instances(image)
             except FlattenError as error:
@@ -118,15 +116,19 @@ class ContainersStorage:
                 continue
             if instances is None:
                 single.append(image)
-                continue
+            else:
+                lists.append((image, instances))
+        here = {digest for image in single for digest in image.digests}
+        listed: dict[str, list[tuple[PodmanImage, Platform | None]]] = defaultdict(list)
+        for image, instances in lists:
             for instance in instances:
-                lists[instance.digest].append((image, instance.platform))
+                listed[instance.digest].append((image, instance.platform))
             if not any(instance.digest in here for instance in instances):
                 what = "a list of images for several platforms, none of which is here"
                 where = self._where(image)
                 yield self._broken(image, FormatError(what, where=where))
         for image in single:
-            found = [each for digest in image.digests for each in lists[digest]]
+            found = [each for digest in image.digests for each in listed[digest]]
             yield self._image(image, list(dict.fromkeys(found)))
 
     def containers(self) -> Iterator[Entry]:

@@ -10,7 +10,7 @@ Reference: user_namespaces(7), subuid(5); containers/storage idtools.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -129,14 +129,8 @@ def observe(layers: Iterable[Unpacked]) -> Granted:
     """
     found = Granted()
     for layer in layers:
-        members = Members()
-        index = read_layer(layer.headers, layer.tree.name, 0, members)
-        for member, path in enumerate(index.paths):
-            _, uid, gid = members.owner_table[members.owners[member]]
-            uid, gid = _outside(layer.maps[0], uid), _outside(layer.maps[1], gid)
-            if members.kinds[member] == LINK or not (
-                (uid and found.uid is None) or (gid and found.gid is None)
-            ):
+        for path, uid, gid in _owners(layer):
+            if not ((uid and found.uid is None) or (gid and found.gid is None)):
                 continue
             with suppress(FileNotFoundError, NotADirectoryError):  # devices
                 status = layer.tree.status(path)
@@ -147,6 +141,23 @@ def observe(layers: Iterable[Unpacked]) -> Granted:
         if None not in (found.uid, found.gid):
             break
     return found
+
+
+def _owners(layer: Unpacked) -> Iterator[tuple[bytes, int, int]]:
+    """Yield paths with the uid and gid that they have in the user's namespace.
+
+    The last one is the directory itself, which the engine makes for root. In a copy of
+    a layer that it made for a container's namespace, there may be nothing else.
+    """
+    uids, gids = layer.maps
+    members = Members()
+    index = read_layer(layer.headers, layer.tree.name, 0, members)
+    for member, path in enumerate(index.paths):
+        if members.kinds[member] != LINK:
+            _, uid, gid = members.owner_table[members.owners[member]]
+            yield path, _outside(uids, uid), _outside(gids, gid)
+    if b"" not in index.paths:
+        yield b"", _outside(uids, 0), _outside(gids, 0)
 
 
 def _outside(ranges: Ranges, number: int) -> int:

@@ -3,6 +3,8 @@
 import json
 import os
 import pwd
+import re
+import shutil
 import stat
 import subprocess
 import tarfile
@@ -11,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 import flatten
-from builders import digest, layer, layers, member
+from builders import config, digest, layer, layers, member
 from fixtures import needs_fixtures, restored_root, right, unpacked_save
 from flatten.sources.engines.user_namespace import granted
 from listing import contents, listing
@@ -245,6 +247,90 @@ def test_an_edited_file_is_named(flat, store):
         flat(store)
 
 
+# --- lists of images for several platforms
+
+
+def list_image(store, listed, *, name="localhost/list:1", text=None, **record):
+    """Add a list of images by manifest digest, and return its id."""
+    manifests = [
+        {"digest": f"sha256:{digest_}", "size": 1, "platform": platform}
+        for digest_, platform in listed
+    ]
+    data = json.dumps({"manifests": manifests}) if text is None else text
+    id_ = digest(data.encode())
+    (store / "overlay-images" / id_).mkdir()
+    (store / "overlay-images" / id_ / "manifest").write_text(data)
+    append(
+        store / "overlay-images" / "images.json",
+        {"id": id_, "names": [name], "digest": f"sha256:{digest(b'list')}",
+         "big-data-names": ["manifest", "instances.json"], **record},
+    )  # fmt: skip
+    return id_
+
+
+AMD64 = {"os": "linux", "architecture": "amd64"}
+ARM64 = {"os": "linux", "architecture": "arm64"}
+
+
+@pytest.fixture
+def platforms(store):
+    """Return the id of a list of two images, one of which has a name of its own."""
+    podman_image(
+        store, layers(["amd"]), ["localhost/own:1"],
+        digest=f"sha256:{digest(b'amd')}",
+    )  # fmt: skip
+    document = config(layers(["arm"])) | {"architecture": "arm64"}
+    podman_image(
+        store, layers(["arm"]), [], document=document, digest=f"sha256:{digest(b'arm')}"
+    )
+    return list_image(
+        store,
+        [(digest(b"amd"), AMD64), (digest(b"arm"), ARM64), (digest(b"pull"), None)],
+    )
+
+
+@pytest.mark.parametrize("by", ["list:1", "localhost/list:1", "its id", "its digest"])
+@pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64"])
+def test_a_list_chooses_by_platform(flat, store, platforms, by, platform):
+    name = {"its id": platforms, "its digest": digest(b"list")}.get(by, by)
+
+    assert flat(f"{store}#{name}", platform=platform) == {platform[6:9]: "0"}
+
+
+@pytest.mark.usefixtures("platforms")
+def test_names_of_a_list_are_those_of_its_images(store):
+    with flatten.open_image(f"{store}#own:1") as image:
+        assert image.names == ("localhost/own:1", "localhost/list:1")
+    with pytest.raises(
+        flatten.SourceError, match="no image for linux/s390x; it has @0"
+    ):
+        flatten.open_image(f"{store}#list:1", platform="linux/s390x")
+
+
+ODD_LISTS = {
+    "no list": ('{"manifests": 5}', "not a list of objects"),
+    "a list of texts": ('{"manifests": ["x"]}', "not a list of objects"),
+    "not an object": ("[]", "not an object"),
+    "not JSON": ("{", "is not JSON"),
+    "no digests": ('{"manifests": [{}, {"digest": 5}]}', "none of which is here"),
+    "itself": (
+        json.dumps({"manifests": [{"digest": f"sha256:{digest(b'list')}"}]}),
+        "none of which is here",
+    ),
+    "a path": ('{"manifests": [{"digest": "../../x"}]}', "none of which is here"),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), ODD_LISTS.values(), ids=ODD_LISTS)
+def test_an_odd_list_spoils_no_image(flat, store, text, why):
+    podman_image(store, TARS, ["app:1"])
+    list_image(store, [], text=text)
+
+    with pytest.raises(flatten.FormatError, match=re.escape(why)):
+        flat(f"{store}#list:1")
+    assert flat(f"{store}#app:1") == WANT
+
+
 # --- containers
 
 needs_root = pytest.mark.skipif(
@@ -372,6 +458,66 @@ def test_no_such_container(flat, store):
         flat(f"{store}#container:x")
 
 
+def test_containers_that_are_in_another_list(store):
+    podman_image(store, TARS)
+
+    with pytest.raises(flatten.FormatError, match=r"transient_store .* runroot"):
+        flatten.open_image(f"{store}#container:box")
+
+
+def metadata(**values):
+    return json.dumps({"image-name": "", "name": "box", **values})
+
+
+@needs_root
+def test_a_container_that_was_made_with_rootfs_has_no_files_in_the_store(flat, store):
+    podman_image(store, TARS)
+    run(store)
+    path = store / "overlay-containers" / "containers.json"
+    change(path, lambda r: r | {"image": "", "metadata": metadata(**{"image-id": ""})})
+
+    with pytest.raises(flatten.FormatError, match="container box: made with --rootfs"):
+        flat(f"{store}#container:box")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "data", ["", "{", "[]", "5", None, 7, metadata(), metadata(**{"image-id": None})]
+)
+def test_a_container_of_buildah_from_scratch_has_no_image(flat, store, data):
+    podman_image(store, TARS)
+    tree = run(store)
+    (tree / "made").write_text("here")
+    change(
+        store / "overlay-containers" / "containers.json",
+        lambda r: r | {"image": "", "metadata": data},
+    )
+    change(
+        store / "overlay-layers" / "layers.json",
+        lambda r: r | ({"parent": ""} if r["id"] == digest(b"box") else {}),
+    )
+
+    assert flat(f"{store}#container:box") == {"./": "", "made": "here"}
+
+
+def test_a_root_that_has_only_the_layers_of_containers(flat, store):
+    """With imagestore in storage.conf, the images are in another root."""
+    podman_image(store, TARS)
+    run(store)
+    for path in (store / "overlay-images").glob("images.json"):
+        path.unlink()
+    _, top, own = json.loads((store / "overlay-layers/layers.json").read_text())
+    (store / "overlay-layers/layers.json").write_text(json.dumps([own]))
+
+    with pytest.raises(flatten.FormatError) as caught:
+        flat(f"{store}#container:box")
+
+    assert f"layer {top['id']} is in no list of overlay-layers" in str(caught.value)
+    assert "imagestore in storage.conf" in str(caught.value)
+    with pytest.raises(flatten.FormatError, match="holds no image"):
+        flat(store)
+
+
 USER = 61_001  # nobody on this machine, so that /etc/subuid grants nothing
 
 
@@ -425,6 +571,50 @@ def test_ids_of_a_user_namespace(flat, store, shown, maps, files, want):  # noqa
     got = owners(store.parent / "out.tar")
     assert {name: got[name] for name, *_ in files} == want
     assert {name: got[name] for name, *_ in shown} == {n: (u, g) for n, u, g in shown}
+
+
+KEEP_ID = [
+    {"container_id": 0, "host_id": 1, "size": 1000},
+    {"container_id": 1000, "host_id": 0, "size": 1},
+    {"container_id": 1001, "host_id": 1001, "size": 64536},
+]
+
+
+@needs_root
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+def test_ids_of_a_keep_id_container_whose_image_has_only_roots_files(store, driver):
+    """Podman makes a copy of the top layer; overlay's has an empty directory."""
+    tars = layers(["a"], ["b"])
+    podman_image(store, tars, driver=driver)
+    lists, copy = store / f"{driver}-layers", "c" * 64
+    top = json.loads((lists / "layers.json").read_text())[1]
+    maps = {"uidmap": KEEP_ID, "gidmap": KEEP_ID}
+    append(lists / "layers.json", top | {"id": copy} | maps)
+    shutil.copy(lists / f"{top['id']}.tar-split.gz", lists / f"{copy}.tar-split.gz")
+    tree = run(store, driver=driver, **maps)
+    change(
+        lists / "layers.json",
+        lambda r: r | ({"parent": copy} if r["id"] == digest(b"box") else {}),
+    )
+    copied = store / TREES[driver].format(copy)
+    if driver == "overlay":
+        copied.mkdir(parents=True)
+    else:
+        shutil.copytree(store / TREES[driver].format(top["id"]), copied)
+    for name, (uid, gid) in {"zero": (1, 1), "mine": (0, 0), "five": (6, 6)}.items():
+        (tree / name).write_text("")
+        os.chown(tree / name, uid, gid)
+    for path in (copied, *copied.rglob("*"), tree):
+        os.chown(path, 1, 1)
+    give(store, 100_000)
+
+    done = flatten.export(f"{store}#container:box", store.parent / "out.tar")
+
+    got = owners(store.parent / "out.tar")
+    assert done.warnings == ()
+    assert {name: got[name] for name in ("zero", "mine", "five")} == {
+        "zero": (0, 0), "mine": (1000, 1000), "five": (5, 5),
+    }  # fmt: skip
 
 
 @needs_root
