@@ -337,6 +337,67 @@ def test_owners_of_a_remapped_root_are_those_in_the_image(root, flat):
     assert rows["s"] == (1, 0)
 
 
+ROOTLESS_USER = 61_002  # nobody on this machine, so that /etc/subuid grants nothing
+SHOWN = layers([member("f", b"x", uid=5, gid=6)], ["g"])
+
+
+def rootless(folder, tars):
+    """Write the data root of a user's docker, with a container that changed files."""
+    docker_root(folder, tars)
+    tree = folder / "overlay2" / ("ee" * 32) / "diff"
+    tree.mkdir(parents=True)
+    mounts = folder / "image/overlay2/layerdb/mounts" / ("cc" * 32)
+    mounts.mkdir(parents=True)
+    (mounts / "mount-id").write_text("ee" * 32)
+    chain = [*chain_ids([f"sha256:{digest(tar)}" for tar in tars])]
+    (mounts / "parent").write_text(f"sha256:{chain[-1][0]}")
+    for name, (uid, gid) in {"own": (0, 0), "new": (7, 8)}.items():
+        (tree / name).write_text("")
+        os.chown(tree / name, uid, gid)
+    os.mknod(tree / "g", 0o600 | stat.S_IFCHR, 0)
+    (tree / "f").mkdir()
+    os.setxattr(tree / "f", "user.overlay.opaque", b"y")
+    for path in [folder, *folder.rglob("*")]:
+        ids = (path.lstat().st_uid, path.lstat().st_gid)
+        disk = [99_999 + id_ if id_ else ROOTLESS_USER for id_ in ids]
+        os.chown(path, *disk, follow_symlinks=False)
+    return folder
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+@pytest.mark.parametrize(
+    "record", [True, False], ids=["with all records", "without one record"]
+)
+def test_owners_of_a_rootless_container_are_those_in_it(tmp_path, record, flat):
+    root = rootless(tmp_path / "docker", SHOWN)
+    (path,) = (chain_of(root, 1) / "tar-split.json.gz",)
+    if not record:  # of the layer that does not show them
+        path.unlink()
+
+    out, warnings = flat(f"{root}#container:cccc")
+
+    rows = {
+        row["path"]: (row["uid"], row["gid"]) for row in listing(out) if row["path"]
+    }
+    assert rows == {"f": (0, 0), "new": (7, 8), "own": (0, 0)}
+    assert len(warnings) == (not record)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+def test_owners_of_a_rootless_container_that_nothing_shows_are_a_warning(
+    tmp_path, flat
+):
+    root = rootless(tmp_path / "docker", layers(["f"], ["g"]))
+
+    out, warnings = flat(f"{root}#container:cccc")
+
+    rows = {row["path"]: (row["uid"], row["gid"]) for row in listing(out)}
+    assert (rows["own"], rows["new"]) == ((0, 0), (100_006, 100_007))
+    assert [warning.partition(";")[0] for warning in warnings] == [
+        f"no layer shows which ids user {ROOTLESS_USER} was granted"
+    ]
+
+
 def tree_of(root, position):
     return root / "overlay2" / (f"{position:02x}" * 32) / "diff"
 
