@@ -39,7 +39,7 @@ from .containerd_metadata import (
     Snapshotter,
 )
 from .containerd_store import BLOBS, BrokenContainer, ContainerdStore
-from .root import Root, unreadable
+from .root import REMAPPED, Root, unreadable, usual_and_remapped
 from .stores import all_containers, all_images, whole_survey
 from .survey import StoredContainer, StoredLayer, Survey
 
@@ -51,7 +51,7 @@ _CONTAINERD_STORE: Final = ("rootfs/*", "buildkit/containerd-*")
 def detect(files: Files) -> bool:
     """Return True if images are here, or docker's containers of such images."""
     return isinstance(files, Folder) and (
-        _find(files) is not None or _is_dockers(files)
+        _find(files) is not None or any(map(_is_dockers, usual_and_remapped(files)))
     )
 
 
@@ -90,29 +90,32 @@ def stores(files: Files) -> "list[ContainerdRoot]":
     """
     if not isinstance(files, Folder):
         return []
-    folder = _find(files)
-    if folder is None:
+    found = _find(files)
+    if found is None:
         raise SourceError(
             f"{files.name}: docker keeps the images of this data root in containerd's, "
             f"which is not at {quoted(str(_beside(files)))}; name it: containerd:ROOT "
             "(usually /var/lib/containerd)"
         )
-    return [ContainerdRoot(ContainerdStore(folder, Root(files)))]
+    docker, folder = found
+    return [ContainerdRoot(ContainerdStore(folder, Root(docker)))]
 
 
-def _find(folder: Folder) -> Folder | None:
-    """Return the directory that has blobs: this one, one in docker's, one beside it.
+def _find(folder: Folder) -> tuple[Folder, Folder] | None:
+    """Return docker's directory and the one that has blobs.
 
-    Docker 20.10 keeps an empty one in its data root.
+    That is docker's, one in it, or one beside it. Docker 20.10 keeps an empty one in
+    its data root.
     """
-    for name in _FOLDERS:
-        if _has_blobs(folder.path / name):
-            return folder.below(name) if name else folder
-    if not _is_dockers(folder) or not _has_blobs(_beside(folder)):
-        return None
-    beside = Folder(str(_beside(folder)), folder.pool)
-    beside.resources = folder.resources
-    return beside
+    for docker in usual_and_remapped(folder):
+        for name in _FOLDERS:
+            if _has_blobs(docker.path / name):
+                return docker, docker.below(name) if name else docker
+        if _is_dockers(docker) and _has_blobs(_beside(docker)):
+            beside = Folder(str(_beside(docker)), docker.pool)
+            beside.resources = docker.resources
+            return docker, beside
+    return None
 
 
 def _is_dockers(folder: Folder) -> bool:
@@ -127,7 +130,9 @@ def _is_dockers(folder: Folder) -> bool:
 
 def _beside(folder: Folder) -> Path:
     """Return where the system's containerd has its root beside docker's."""
-    return folder.path.resolve().parent / "containerd"
+    path = folder.path.resolve()
+    usual = path.parent if REMAPPED.fullmatch(path.name) else path
+    return usual.parent / "containerd"
 
 
 def _has_blobs(path: Path) -> bool:

@@ -25,11 +25,13 @@ from .containerd_metadata import (
 )
 from .docker_container import has_record, read_record
 from .drivers import Stack
-from .root import ID, Root
+from .root import ID, Root, shift_in
 from .user_namespace import Unpacked
 
 BLOBS: Final = "blobs/sha256"
-_DOCKERS: Final = "moby"  # docker's namespace
+_DOCKERS: Final = "moby"
+"""Docker's namespace; with ``userns-remap`` it ends in a hyphen and ``UID.GID``."""
+
 _MAX_SCANNED: Final = 1 << 22  # bytes of a manifest or index; registries take no more
 
 
@@ -228,9 +230,10 @@ class ContainerdStore:
             self.root,
             snapshotter.driver,
             [],
+            shift=shift_in(snapshot.namespace.removeprefix(f"{_DOCKERS}-")),
             unpacked=partial(self._unpacked_layers, image),
-            warnings=warnings,
         )
+        stack.warnings = warnings
         below = [each.id for each in snapshotter.chain(snapshot, name)[1:]]
         layer = stack.own(name, snapshot.id, below)
         return replace(layer, place=snapshotter.place(self.root, snapshot))

@@ -262,7 +262,8 @@ class ContainersStorage:
                 if [layer.diff_id for layer in original] == diff_ids_:
                     chain = original
         stack = store.stack(chain, diff_ids_)
-        upper = store.stack(below, diff_ids_, stack.warnings)
+        upper = store.stack(below, diff_ids_)
+        upper.warnings = stack.warnings
         name = f"{where}, its own layer"
         layers = [*stack.layers(), upper.own(name, own.id, [], own.maps)]
         return Image(

@@ -323,14 +323,12 @@ class PodmanStore:
         self,
         chain: Sequence[PodmanLayer],
         promised: Sequence[str | None],
-        warnings: list[str] | None = None,
     ) -> Stack:
         """Return layers to be read.
 
         Args:
             chain: The layers, oldest first.
             promised: The diff_id of each.
-            warnings: Receives what is lost; None makes a list.
 
         Raises:
             FormatError: They are kept in a way that cannot be read.
@@ -345,7 +343,7 @@ class PodmanStore:
             stored.append(
                 Stored(name, layer.id, record, diff_id, layer.size, maps=layer.maps)
             )
-        return Stack(self.root, self.driver, stored, warnings=warnings)
+        return Stack(self.root, self.driver, stored)
 
     def _check(self, layer: str, where: str) -> None:
         """Refuse what composefs keeps: files by their digests, not by their names."""

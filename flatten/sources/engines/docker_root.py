@@ -27,7 +27,7 @@ from ..folder import Folder
 from .build_cache import read_build_cache
 from .docker_store import DockerContainer, DockerStore
 from .drivers import DRIVERS
-from .root import REMAPPED, Root, check_readable
+from .root import Root, check_readable, usual_and_remapped
 from .stores import all_containers, all_images, whole_survey
 from .survey import StoredContainer, StoredLayer, Survey
 
@@ -69,14 +69,10 @@ def stores(files: Files) -> "list[DockerRoot]":
 def _find(folder: Folder) -> Folder | None:
     """Return the directory that has ``image/``: this one, or a remapped one in it."""
     check_readable(folder, "image")
-    if any(folder.path.glob("image/*/imagedb")):
-        return folder
-    found = {
-        path.parents[2].name
-        for path in folder.path.glob("*/image/*/imagedb")
-        if REMAPPED.fullmatch(path.parents[2].name)
-    }
-    return folder.below(found.pop()) if len(found) == 1 else None
+    for each in usual_and_remapped(folder):
+        if any(each.path.glob("image/*/imagedb")):
+            return each
+    return None
 
 
 @dataclass(frozen=True, slots=True)

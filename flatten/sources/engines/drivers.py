@@ -104,7 +104,7 @@ class Stack:
     """The layers of one image, by one driver.
 
     Attributes:
-        warnings: Receives what is lost.
+        warnings: Receives what is lost; several stacks may have the same list.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class Stack:
         driver: Driver,
         stored: Sequence[Stored],
         *,
+        shift: tuple[int, int] | None = None,
         unpacked: Callable[[], Iterable[Unpacked]] | None = None,
-        warnings: list[str] | None = None,
     ) -> None:
         """Look at layers, oldest first.
 
@@ -122,14 +122,15 @@ class Stack:
             root: The engine's root.
             driver: The driver that keeps them.
             stored: The layers.
+            shift: Where uids and gids begin on the disk; None goes by the root's name.
             unpacked: Returns what shows which ids the engine's user has; None takes the
                 layers that have records.
-            warnings: Receives what is lost; None makes a list.
         """
-        self.warnings: list[str] = [] if warnings is None else warnings
+        self.warnings: list[str] = []
         self._root = root
         self._driver = driver
         self._stored = stored
+        self._shift = root.owner if shift is None else shift
         self._unpacked = unpacked or self._recorded_layers
         self._owners = cache(self._find_owners)
 
@@ -231,14 +232,14 @@ class Stack:
             self.warnings,
             uid=uid,
             gid=gid,
-            trusted=any(self._root.owner) or not is_users(self._root.status()),
+            trusted=any(self._shift) or not is_users(self._root.status()),
         )
 
     def _find_owners(self, maps: Maps) -> tuple[Owners, Owners]:
         """Return what turns a uid and a gid of the disk into the image's."""
-        if any(self._root.owner):
-            uid, gid = self._root.owner
-            return partial(_shift, uid), partial(_shift, gid)
+        if any(self._shift):
+            uid, gid = self._shift
+            return partial(_shifted, uid), partial(_shifted, gid)
         status = self._root.status()
         return user_owners(status, self._unpacked(), maps, self.warnings)
 
@@ -273,6 +274,6 @@ class Stack:
         return tree
 
 
-def _shift(start: int, number: int) -> int:
+def _shifted(start: int, number: int) -> int:
     """Return an id as it is in the user namespace that begins at ``start``."""
     return number - start if number >= start else number

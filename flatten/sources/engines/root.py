@@ -6,6 +6,7 @@ may be mounted elsewhere, or come from a stranger.
 
 import os
 import re
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,8 @@ TREE_ID: Final = re.compile(rf"{ID.pattern}(-init)?|{BUILD_ID.pattern}")
 REMAPPED: Final = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 """What docker calls the root of a user namespace (``userns-remap``): its ids."""
 
+NOT_SHIFTED: Final = (0, 0)
+
 _LINE: Final = 1 << 12  # bytes of a file that holds an id
 
 
@@ -55,6 +58,33 @@ def unreadable(path: Path, error: OSError) -> FlattenError:
     return FlattenError(
         f"cannot read {quoted(str(path))}: {error.strerror}; read it as root"
     )
+
+
+def shift_in(name: str) -> tuple[int, int]:
+    """Return where uids and gids begin on the disk, by what docker calls a namespace.
+
+    >>> shift_in("100000.200000"), shift_in("docker")
+    ((100000, 200000), (0, 0))
+    """
+    found = REMAPPED.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else NOT_SHIFTED
+
+
+def usual_and_remapped(folder: Folder) -> Iterator[Folder]:
+    """Yield docker's data root, and the one of a user namespace in it.
+
+    Of several user namespaces none is yielded: the user has to name one.
+    """
+    yield folder
+    try:
+        names = [each.name for each in os.scandir(folder.path)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise unreadable(folder.path, error) from error
+    remapped = [name for name in names if REMAPPED.fullmatch(name)]
+    if len(remapped) == 1:
+        yield folder.below(remapped[0])
 
 
 class Root:
@@ -81,8 +111,7 @@ class Root:
         except OSError as error:
             raise self._failed("", error) from error
         self.resources.callback(self.top.close)
-        found = REMAPPED.fullmatch(folder.path.resolve().name)
-        self.owner = (int(found[1]), int(found[2])) if found else (0, 0)
+        self.owner = shift_in(folder.path.resolve().name)
 
     def __contains__(self, name: bytes) -> bool:
         """Say whether there is a file or directory of that name."""

@@ -12,7 +12,7 @@ import flatten
 from bolts import bolt
 from builders import digest, docker_root, layers
 from kinds import run
-from listing import contents
+from listing import contents, listing
 from stores import NAMES, chain_of, containerd_image, containerd_root, target, unpack
 
 TARS = layers(["a", "b"], ["-a", "c"])
@@ -43,18 +43,18 @@ def container(docker, id_, document):
     path.write_text(document if isinstance(document, str) else json.dumps(document))
 
 
-def daemon(docker, store, *, images=None, leases=None, containers=None):
+def daemon(docker, store, *, images=None, leases=None, containers=None, space="moby"):
     """Write docker's images, and the snapshots of a container that it made."""
     named = {"docker.io/library/app:1": target(MANIFEST)} if images is None else images
     containerd_root(store, BLOBS | OTHERS)
-    space = {
+    tree = {
         b"images": {name.encode(): image for name, image in named.items()},
         b"leases": leases or {},
         b"containers": containers or {},
     }
     (store / NAMES).parent.mkdir(parents=True, exist_ok=True)
-    (store / NAMES).write_bytes(bolt({b"v1": {b"moby": space}}))
-    trees = unpack(store, [*chain_of(TARS), f"{WEB}-init", WEB])
+    (store / NAMES).write_bytes(bolt({b"v1": {space.encode(): tree}}))
+    trees = unpack(store, [*chain_of(TARS), f"{WEB}-init", WEB], space=space)
     for path, data in zip(trees, ("0", "1", "", "own"), strict=True):
         (path / {"0": "b", "1": "c", "": ".dockerenv"}.get(data, "new")).write_text(
             data
@@ -260,6 +260,38 @@ def test_images_in_the_systems_containerd_are_found_beside_dockers_root(tmp_path
     (tmp_path / "link").symlink_to(root)
     got, _ = flat(f"{tmp_path / 'link'}#app:1", tmp_path / "out.tar", force=True)
     assert got == {"b": "0", "c": "1"}
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "place", ["docker/100000.200000/containerd/daemon", "containerd"]
+)
+def test_a_daemon_in_a_user_namespace_has_its_own_namespace(tmp_path, place):
+    """Its init layers and containers have the owners of the user namespace."""
+    above, space = tmp_path / "docker", "moby-100000.200000"
+    daemon(above / "100000.200000", tmp_path / place, space=space)
+    tree = tmp_path / place / OVERLAYFS / "snapshots" / "4" / "fs"
+    for name, (uid, gid) in {"new": (100_007, 200_000), "host": (5, 6)}.items():
+        (tree / name).touch()
+        os.chown(tree / name, uid, gid)
+
+    for root in (above, above / "100000.200000"):
+        flatten.export(
+            f"{root}#container:web", tmp_path / "out.tar", force=True, store=space
+        )
+        rows = {row["path"]: row for row in listing(tmp_path / "out.tar")}
+        owners = {path: (row["uid"], row["gid"]) for path, row in rows.items()}
+        assert (owners["new"], owners["host"]) == ((7, 0), (5, 6))
+
+
+def test_several_user_namespaces_are_none(tmp_path):
+    for name in ("100000.100000", "200000.200000"):
+        root = tmp_path / "docker" / name
+        daemon(root, root / "containerd" / "daemon")
+
+    with pytest.raises(flatten.SourceError, match="no kind of image that is known"):
+        flatten.open_image(f"{tmp_path / 'docker'}#app:1")
+    assert flatten.open_image(f"{tmp_path / 'docker' / '200000.200000'}#app:1").id
 
 
 MARKS = {
