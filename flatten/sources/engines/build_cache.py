@@ -1,4 +1,4 @@
-"""BuildKit's cache in docker's data root: which layers it needs.
+"""The layers that BuildKit's cache needs, in docker's data root.
 
 ==============================  ===================================================
 ``buildkit/snapshots.db``       a bucket for each snapshot, named by its key
@@ -30,7 +30,7 @@ class BuildCache:
     """The layers that the build cache needs.
 
     Attributes:
-        cache_ids: Names of the layers' directories.
+        cache_ids: Names of layers' directories.
         chain_ids: ``sha256:<hex>`` of layers in ``layerdb``.
     """
 
@@ -39,10 +39,10 @@ class BuildCache:
 
 
 def read_build_cache(root: Root) -> BuildCache:
-    """Return the layers that the build cache of a data root needs, if it has one.
+    """Return the layers that a data root's build cache needs; none if it has no cache.
 
     Raises:
-        FormatError: A database is broken.
+        FormatError: A database is malformed.
     """
     cache_ids: set[str] = set()
     keys: set[str] = set()

@@ -1,14 +1,14 @@
 """containerd's root: ``/var/lib/containerd``, or ``containerd/daemon`` in docker's.
 
-Its content store has ``blobs/sha256/<hex>`` as they were transferred, layers compressed
-or not. The documents among them are those of an OCI layout, with names in a bbolt file
-in place of ``index.json``; without it images have no names. A namespace is a user's:
-docker's is ``moby``, that of Kubernetes ``k8s.io``. Of an image for several platforms
-mostly one is there.
+Its content store has blobs, ``blobs/sha256/<hex>``, as they were transferred; layers
+may be compressed. The documents are those of an OCI layout, with the names of images in
+a bbolt file instead of ``index.json``; without that file images have no names. Each
+client has a namespace: docker's is ``moby``, Kubernetes' is ``k8s.io``. Usually only
+one platform of an image is present.
 
-Layers whose blobs were discarded once they were unpacked (Kubernetes' option
-``discard_unpacked_layers``) are read from their snapshots; so is what a container has
-changed.
+Layers whose blobs were discarded after unpacking (Kubernetes' option
+``discard_unpacked_layers``) are read from their snapshots. So are the own layers of
+containers.
 
 Reference: containerd docs/content-flow.md, content/local/store.go at v1.6.20.
 """
@@ -45,11 +45,11 @@ from .survey import StoredContainer, StoredLayer, Survey
 
 _FOLDERS: Final = ("", "containerd/daemon")
 _CONTAINERD_STORE: Final = ("rootfs/*", "buildkit/containerd-*")
-"""What docker has in its data root only with the containerd image store."""
+"""Directories in docker's data root that only the containerd image store makes."""
 
 
 def detect(files: Files) -> bool:
-    """Return True if images are here, or docker's containers of such images."""
+    """Return True if the directory has such images, or docker's containers of them."""
     return isinstance(files, Folder) and (
         _find(files) is not None or any(map(_is_dockers, usual_and_remapped(files)))
     )
@@ -58,10 +58,10 @@ def detect(files: Files) -> bool:
 def entries(files: Files) -> Sequence[Entry]:
     """List the images by namespace and name.
 
-    What is wrong with one of them is said when it is loaded.
+    Loading an image that is damaged raises the error.
 
     Raises:
-        FormatError: The names cannot be read.
+        FormatError: The metadata is malformed.
         SourceError: The images are in another root.
     """
     return all_images(stores(files))
@@ -71,19 +71,19 @@ def containers(files: Files) -> Sequence[Entry]:
     """List the containers, whose names and ids begin with ``container:``.
 
     Raises:
-        FormatError: They cannot be read.
+        FormatError: The metadata is malformed.
         SourceError: The images are in another root.
     """
     return all_containers(stores(files))
 
 
 def survey(files: Files) -> Survey:
-    """Return what the root holds besides its images."""
+    """Return the inventory of the root besides its images."""
     return whole_survey(stores(files))
 
 
 def stores(files: Files) -> "list[ContainerdRoot]":
-    """Return the one root of containerd's, which may be beside docker's.
+    """Return the store of containerd's root, which may be next to docker's.
 
     Raises:
         SourceError: Docker's data root is here, but its images are elsewhere.
@@ -93,19 +93,19 @@ def stores(files: Files) -> "list[ContainerdRoot]":
     found = _find(files)
     if found is None:
         raise SourceError(
-            f"{files.name}: docker keeps the images of this data root in containerd's, "
-            f"which is not at {quoted(str(_beside(files)))}; name it: containerd:ROOT "
-            "(usually /var/lib/containerd)"
+            f"{files.name}: docker keeps the images of this data root in containerd's "
+            f"root, which is not at {quoted(str(_beside(files)))}; "
+            "use containerd:ROOT, usually containerd:/var/lib/containerd"
         )
     docker, folder = found
     return [ContainerdRoot(ContainerdStore(folder, Root(docker)))]
 
 
 def _find(folder: Folder) -> tuple[Folder, Folder] | None:
-    """Return docker's directory and the one that has blobs.
+    """Return docker's directory and the directory with the blobs.
 
-    That is docker's, one in it, or one beside it. Docker 20.10 keeps an empty one in
-    its data root.
+    The blobs are in the same directory, in one below it, or in one next to it. Docker
+    20.10 keeps one without blobs in its data root.
     """
     for docker in usual_and_remapped(folder):
         for name in _FOLDERS:
@@ -129,17 +129,17 @@ def _is_dockers(folder: Folder) -> bool:
 
 
 def _beside(folder: Folder) -> Path:
-    """Return where the system's containerd has its root beside docker's."""
+    """Return the path of the system's containerd root next to docker's root."""
     path = folder.path.resolve()
     usual = path.parent if REMAPPED.fullmatch(path.name) else path
     return usual.parent / "containerd"
 
 
 def _has_blobs(path: Path) -> bool:
-    """Return True if a directory is a root of containerd's with blobs.
+    """Return True if a directory is a root of containerd with blobs.
 
     Raises:
-        FlattenError: It cannot be listed.
+        FlattenError: The directory cannot be listed.
     """
     blobs = path / CONTENT / BLOBS
     try:
@@ -157,7 +157,7 @@ class ContainerdRoot:
     store: ContainerdStore
 
     def images(self) -> Iterator[Entry]:
-        """Yield the images, then those that cannot be opened."""
+        """Yield the images, then those that are damaged."""
         found, broken = self.store.manifests()
         for manifest in found:
             yield manifest.entry(partial(self._load_image, manifest))
@@ -177,7 +177,7 @@ class ContainerdRoot:
             )
 
     def survey(self) -> Survey:
-        """Return what there is besides images."""
+        """Return the inventory besides the images."""
         store, found = self.store, Survey()
         root = store.root
         for snapshotter in store.snapshotters():
@@ -203,7 +203,7 @@ class ContainerdRoot:
         base = driver.tree.partition("/{}")[0]
         for name in root.names(base):
             if name.startswith(("new-", "rm-")):
-                why = "its making or removal was interrupted"
+                why = "its creation or removal was interrupted"
                 found.leave(root, f"{base}/{name}", why)
 
     def _survey_containers(self, found: Survey) -> None:
@@ -228,7 +228,7 @@ class ContainerdRoot:
             )
 
     def _survey_references(self, found: Survey) -> None:
-        """Add what leases and labels hold, and blobs that nothing leads to."""
+        """Add what leases and labels need, and the blobs that nothing refers to."""
         store, root = self.store, self.store.root
         needed = containerd_metadata.read_needed(root)
         for (namespace, name, key), holder in needed.snapshots.items():
@@ -242,13 +242,13 @@ class ContainerdRoot:
         for name in root.ids(f"{CONTENT}/{BLOBS}"):
             if f"sha256:{name}" not in needed.blobs:
                 path = f"{CONTENT}/{BLOBS}/{name}"
-                found.leave(root, path, "no name and no lease leads to this blob")
+                found.leave(root, path, "no image and no lease refers to this blob")
 
     def _load_image(self, manifest: Manifest) -> Image:
-        """Find the layers, and where they are unpacked.
+        """Find the layers, and the directories to which they were unpacked.
 
         Raises:
-            FormatError: One is not there.
+            FormatError: A layer is missing.
         """
         store = self.store
         warnings: list[str] = []
@@ -258,7 +258,7 @@ class ContainerdRoot:
         diff_ids = [layer.diff_id for layer in image.layers]
         for position, layer in enumerate(image.layers, 1):
             if isinstance(layer, BlobLayer) and None not in diff_ids[:position]:
-                with suppress(FlattenError):  # the blobs are enough
+                with suppress(FlattenError):  # the blobs are sufficient
                     found = store.unpacked(manifest.store, diff_ids[:position])
                     if found is not None:
                         snapshotter, snapshot = found
@@ -272,10 +272,10 @@ class ContainerdRoot:
         position: int,
         promised: Sequence[str | None],
     ) -> Layer | None:
-        """Return a layer whose blob is not there, if it is unpacked.
+        """Return a layer whose blob is missing, or None if it is not unpacked either.
 
         Raises:
-            FormatError: It may be in a snapshotter that is not read here.
+            FormatError: It may be unpacked in a snapshotter that is not supported.
         """
         store, root = self.store, self.store.root
         digest = manifest.blobs()[position]["digest"]
@@ -285,27 +285,27 @@ class ContainerdRoot:
             unknown = containerd_metadata.unknown_snapshotters(root)
             if unknown:
                 raise FormatError(
-                    "its blob is not there; it may be unpacked in snapshotter "
-                    f"{quoted(', '.join(unknown))}, which is not read here",
+                    "its blob is missing; it may be unpacked in snapshotter "
+                    f"{quoted(', '.join(unknown))}, which is not supported",
                     where=name,
                 )
             return None
         snapshotter, snapshot = found
         place = snapshotter.place(root, snapshot)
         warnings.append(
-            f"{name}: its blob is not there, so it is read from where it was unpacked, "
-            f"{quoted(place.directory)}: nothing is verified, and directories have the "
-            "metadata of the disk"
+            f"{name}: its blob is missing; reading the directory to which it was "
+            f"unpacked, {quoted(place.directory)}, instead; nothing is verified, and "
+            "directories have the metadata of the disk"
         )
         return store.snapshot_layer(name, snapshotter, snapshot, None, warnings)
 
     def _load_container(
         self, container: ContainerdContainer, shown: str, names: tuple[str, ...]
     ) -> Image:
-        """Find the layers: the image's, docker's own for it, the container's.
+        """Find the layers: the image's, docker's init layer, the container's own.
 
         Raises:
-            FormatError: One is not there.
+            FormatError: A layer is missing.
         """
         store = self.store
         where = f"{store.root.name}, container {shown}"
@@ -335,7 +335,7 @@ class ContainerdRoot:
     ) -> Image:
         """Return the image whose layers are below a container's own.
 
-        Several may have the same layers; docker records which one it is.
+        If several images have the same layers, docker's record says which one it is.
         """
         store = self.store
         found = [
@@ -351,8 +351,8 @@ class ContainerdRoot:
             return self._load_image(found[0])
         image = Image(store.root.name, "", (), {}, ())
         image.warnings.append(
-            f"{where}: its image, {quoted(container.image)}, is not there, so all "
-            "is read from where it was unpacked"
+            f"{where}: its image, {quoted(container.image)}, is missing; reading the "
+            "directories to which its layers were unpacked"
         )
         image.layers = tuple(
             store.snapshot_layer(

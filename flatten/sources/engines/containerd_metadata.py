@@ -1,21 +1,21 @@
-"""What containerd's metadata say: names, containers, snapshots.
+"""containerd's metadata: names of images, containers, leases, snapshots.
 
 =============================================  ====================================
 in ``io.containerd.metadata.v1.bolt/meta.db``
-``v1/NAMESPACE/images/NAME/target``            ``digest``, ``size`` of a manifest or
-                                               an index, a blob
+``v1/NAMESPACE/images/NAME/target``            ``digest`` and ``size`` of the manifest
+                                               or index
 ``v1/NAMESPACE/containers/ID``                 ``image``, ``snapshotter``,
                                                ``snapshotKey``; ``labels``
-``v1/NAMESPACE/content/blob/DIGEST``           ``labels``, which refer to others
-``v1/NAMESPACE/snapshots/SNAPSHOTTER/KEY``     ``parent``; ``labels``, likewise
-``v1/NAMESPACE/leases/LEASE``                  ``content``, ``snapshots``: what it holds
+``v1/NAMESPACE/content/blob/DIGEST``           ``labels``: references to others
+``v1/NAMESPACE/snapshots/SNAPSHOTTER/KEY``     ``parent``; ``labels``: likewise
+``v1/NAMESPACE/leases/LEASE``                  ``content`` and ``snapshots`` it holds
 in ``io.containerd.snapshotter.v1.DRIVER/metadata.db``
-``v1/snapshots/NAMESPACE/N/KEY``               ``id``, which names a directory;
+``v1/snapshots/NAMESPACE/N/KEY``               ``id``: name of the directory;
                                                ``parent``, ``size``, ``kind``
 =============================================  ====================================
 
-The key of an unpacked layer is its chain id; that of a container's own layer is what
-the container says, mostly its id.
+The key of an unpacked layer is its chain id. The key of a container's own layer is in
+the container's record; usually it is the container's id.
 
 Reference: containerd metadata/buckets.go, snapshots/storage/bolt.go at v1.6.20; moby
 daemon/containerd/image_snapshot.go at v25.
@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ImageName:
-    """What a name of a namespace leads to; the size is -1 where it is unreadable."""
+    """The target of an image's name; the size is -1 if it is not a valid number."""
 
     namespace: str
     name: str
@@ -71,11 +71,11 @@ class ContainerdContainer:
     """A container.
 
     Attributes:
-        names: From its labels, or docker's record of it.
-        image: The name of its image.
-        snapshotter: The snapshotter of its own layer; "" for any.
-        key: The key of that snapshot; "" if it is the id.
-        manifest: ``sha256:<hex>`` of its image's manifest, where docker records it.
+        names: Names from its labels and from docker's record.
+        image: Name of its image.
+        snapshotter: Snapshotter of its own layer; "" if it is not recorded.
+        key: Key of that snapshot; "" if it is the container's id.
+        manifest: ``sha256:<hex>`` of its image's manifest; "" if it is not recorded.
     """
 
     namespace: str
@@ -89,15 +89,15 @@ class ContainerdContainer:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A layer that was unpacked, or a container's own.
+    """An unpacked layer, or a container's own layer.
 
     Attributes:
-        number: Grows: of two with one key, the older one waits to be removed.
-        key: A chain id, or what the container says.
-        id: Names the directory.
-        parent: The whole key of the one below, "" if there is none.
-        size: In bytes, as the file system counts.
-        kind: ``COMMITTED``, or a container's own or a view of another.
+        number: Increases; of two with the same key, the older one is being removed.
+        key: A chain id, or any other name.
+        id: Name of the directory.
+        parent: Full key of the snapshot below; "" if there is none.
+        size: Disk usage in bytes; None if it is not recorded.
+        kind: ``COMMITTED``, or that of a writable snapshot or a view.
     """
 
     namespace: str
@@ -111,11 +111,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Snapshotter:
-    """The snapshots of one driver.
+    """The snapshots of one snapshotter.
 
     Attributes:
-        snapshots: By their whole keys.
-        by_key: By namespace and key.
+        driver: Where the directories are.
+        snapshots: The snapshots by full key.
+        by_key: The snapshots by namespace and key.
     """
 
     driver: Driver
@@ -123,14 +124,14 @@ class Snapshotter:
     by_key: dict[tuple[str, str], Snapshot] = field(repr=False)
 
     def find(self, namespace: str, key: str) -> Snapshot | None:
-        """Return a snapshot by its key, in a namespace."""
+        """Return the snapshot with a key in a namespace, or None if there is none."""
         return self.by_key.get((namespace, key))
 
     def chain(self, snapshot: Snapshot, where: str) -> list[Snapshot]:
-        """Return a snapshot and those below it, nearest first.
+        """Return a snapshot and all snapshots below it, nearest first.
 
         Raises:
-            FormatError: One is not there, or they go in a circle.
+            FormatError: A snapshot is missing, or the chain is circular.
         """
 
         def parent(above: Snapshot) -> Snapshot | None:
@@ -138,13 +139,13 @@ class Snapshotter:
                 return None
             if above.parent not in self.snapshots:
                 key = quoted(above.parent)
-                raise FormatError(f"snapshot {key} is not there", where=where)
+                raise FormatError(f"snapshot {key} is missing", where=where)
             return self.snapshots[above.parent]
 
         return with_parents(snapshot, parent, where)[::-1]
 
     def place(self, root: Root, snapshot: Snapshot) -> Place:
-        """Return where a snapshot is."""
+        """Return the location of a snapshot."""
         directory = root.path(self.driver.tree.format(snapshot.id))
         return Place(self.driver.name, snapshot.id, directory, snapshot.size)
 
@@ -156,7 +157,7 @@ def read_names(root: Root) -> list[ImageName]:
     """List the names of images.
 
     Raises:
-        FormatError: They cannot be read.
+        FormatError: The metadata is malformed.
     """
 
     def names(top: Bucket) -> Iterator[ImageName]:
@@ -177,7 +178,7 @@ def read_containers(root: Root) -> list[ContainerdContainer]:
     """List the containers.
 
     Raises:
-        FormatError: They cannot be read.
+        FormatError: The metadata is malformed.
     """
 
     def containers(top: Bucket) -> Iterator[ContainerdContainer]:
@@ -200,12 +201,12 @@ def read_containers(root: Root) -> list[ContainerdContainer]:
 
 @dataclass(slots=True)
 class Needed:
-    """What containerd's garbage collector would keep.
+    """The blobs and snapshots that containerd's garbage collector would keep.
 
     Attributes:
-        blobs: Digests of the blobs that an image, a lease or a label leads to.
-        snapshots: Namespace, snapshotter and key of the snapshots that a lease or a
-            label leads to, each with what that is, for messages.
+        blobs: Digests of the blobs that are reachable from an image, lease or label.
+        snapshots: The snapshots that are reachable from a lease or label: namespace,
+            snapshotter and key, each with the name of the lease or label.
     """
 
     blobs: set[str] = field(default_factory=set)
@@ -213,16 +214,16 @@ class Needed:
 
 
 def read_needed(root: Root) -> Needed:
-    """Return what is needed in all namespaces.
+    """Return the blobs and snapshots that are needed, of all namespaces.
 
     Raises:
-        FormatError: The metadata cannot be read.
+        FormatError: The metadata is malformed.
     """
     return read_database(root, NAMES, find_needed)
 
 
 def find_needed(top: Bucket) -> Needed:
-    """Follow what the garbage collector follows, in a database of containerd's.
+    """Follow references as the garbage collector does, in a containerd database.
 
     Reference: containerd docs/garbage-collection.md, metadata/gc.go at v2.1.
     """
@@ -233,7 +234,7 @@ def find_needed(top: Bucket) -> Needed:
 
 
 class _Collector:
-    """Follows the references in one namespace."""
+    """Follows the references in one namespace, starting from the collector's roots."""
 
     def __init__(self, found: Needed, namespace: str, bucket: Bucket) -> None:
         self._found = found
@@ -244,7 +245,7 @@ class _Collector:
         self._todo: list[tuple[bytes, bytes, str]] = []
 
     def follow(self) -> None:
-        """Start with the images, leases and labels of the namespace."""
+        """Visit everything that images, leases and root labels refer to."""
         for image in self._bucket.find(b"images").buckets().values():
             digest = image.find(b"target").values().get(b"digest", b"")
             self._todo.append((_CONTENT, digest, ""))
@@ -267,9 +268,10 @@ class _Collector:
             self._todo += [(snapshotter, key, holder) for key in keys.values()]
 
     def _visit(self, kind: bytes, name: bytes, holder: str) -> None:
-        """Note a blob, or a snapshot of the snapshotter ``kind``, and go on from it.
+        """Record a blob, or a snapshot of the snapshotter ``kind``.
 
-        What an image needs has no holder: it is visited again for a lease.
+        ``holder`` is "" for something that an image needs. It is visited again if a
+        lease or label needs it too.
         """
         if (kind, name, bool(holder)) in self._seen:
             return
@@ -296,10 +298,10 @@ class _Collector:
 
 
 def read_snapshotters(root: Root) -> list[Snapshotter]:
-    """List what each snapshotter has, the usual one first.
+    """List the snapshotters that can be read, the usual one first.
 
     Raises:
-        FormatError: It cannot be read.
+        FormatError: A database is malformed.
     """
     found = []
     for driver in _DRIVERS:
@@ -313,7 +315,7 @@ def read_snapshotters(root: Root) -> list[Snapshotter]:
 
 
 def unknown_snapshotters(root: Root) -> list[str]:
-    """Return the names of the snapshotters that have snapshots but are not read."""
+    """Return the names of the snapshotters in use that are not supported."""
     known = {f"{_SNAPSHOTTER}{driver.name}" for driver in _DRIVERS}
     return [
         name.removeprefix(_SNAPSHOTTER)
@@ -343,21 +345,21 @@ def _snapshots(top: Bucket) -> Iterator[tuple[str, Snapshot]]:
 
 
 def read_database(root: Root, path: str, take: Callable[[Bucket], T]) -> T:
-    """Return what ``take`` makes of a database in the root.
+    """Return the result of ``take`` for a database in the root.
 
     Raises:
-        FormatError: The database is broken.
+        FormatError: The database is malformed.
     """
     return read_bolt(lambda: root.open(path, "metadata"), root.path(path), take)
 
 
 def decode(data: bytes) -> str:
-    """Return a key or value as text; what is no UTF-8 is escaped."""
+    """Return a key or value as text; bytes that are not UTF-8 are escaped."""
     return data.decode("utf-8", "backslashreplace")
 
 
 def varint(data: bytes) -> int:
-    r"""Read a number as Go's encoding/binary PutVarint writes it; -1 if it is none.
+    r"""Read a number in the format of Go's binary.PutVarint; -1 if it is invalid.
 
     >>> varint(b"\x90\x15"), varint(b"\x02"), varint(b"\xff")
     (1352, 1, -1)
@@ -367,7 +369,7 @@ def varint(data: bytes) -> int:
 
 
 def uvarint(data: bytes) -> int:
-    r"""Read a number as PutUvarint writes it; -1 if it is none.
+    r"""Read a number in the format of Go's binary.PutUvarint; -1 if it is invalid.
 
     >>> uvarint(b"\x05"), uvarint(b"\x80\x01"), uvarint(b"")
     (5, 128, -1)

@@ -1,4 +1,4 @@
-"""What a root of containerd's has: images from blobs, layers from snapshots."""
+"""The contents of a containerd root: images from blobs, layers from snapshots."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,30 +30,31 @@ from .user_namespace import Unpacked
 
 BLOBS: Final = "blobs/sha256"
 _DOCKERS: Final = "moby"
-"""Docker's namespace; with ``userns-remap`` it ends in a hyphen and ``UID.GID``."""
+"""Docker's namespace; with ``userns-remap``, a hyphen and ``UID.GID`` follow."""
 
 _MAX_SCANNED: Final = 1 << 22  # bytes of a manifest or index; registries take no more
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenContainer:
-    """A container whose record cannot be read, and why."""
+    """A container whose record is malformed, and the error."""
 
     id: str
     error: FlattenError
 
 
 class ContainerdStore:
-    """A root of containerd's.
+    """A root of containerd.
 
     Attributes:
         root: The directory.
-        content: The blobs.
-        docker: Docker's data root, whose containers are here; or the same directory.
+        content: The content store.
+        docker: Docker's data root, which has records of containers; for a root without
+            docker the same directory.
     """
 
     def __init__(self, folder: Folder, docker: Root) -> None:
-        """Read nothing yet."""
+        """Store the arguments; nothing is read."""
         self.root = Root(folder)
         self.content = Root(folder.below(CONTENT))
         self.docker = docker
@@ -62,9 +63,9 @@ class ContainerdStore:
         )
 
     def containers(self) -> Iterator[ContainerdContainer | BrokenContainer]:
-        """Yield the containers that containerd has a record of, then docker's others.
+        """Yield the containers in containerd's metadata, then the others of docker.
 
-        Docker's are in containerd's records only while they run.
+        Docker's containers are in the metadata only while they run.
         """
         known: list[ContainerdContainer] = []
         if NAMES.encode() in self.root:
@@ -78,9 +79,9 @@ class ContainerdStore:
                 yield self._docker_container(container)
 
     def _is_dockers(self, id_: str) -> bool:
-        """Return True if docker has a record of a container whose layers are here.
+        """Return True if a container of docker has its layers in containerd.
 
-        If they are a storage driver's, they are in ``layerdb``.
+        If a storage driver of docker keeps them, they are in ``layerdb``.
         """
         return has_record(self.docker, id_) and not any(
             f"image/{driver}/layerdb/mounts/{id_}".encode() in self.docker
@@ -88,7 +89,7 @@ class ContainerdStore:
         )
 
     def _namespace(self, key: str) -> str:
-        """Return the namespace of a snapshot; docker's usual one if there is none."""
+        """Return the namespace of a snapshot, or docker's if the key is unknown."""
         found = [
             namespace
             for snapshotter in self.snapshotters()
@@ -100,7 +101,7 @@ class ContainerdStore:
     def _docker_container(
         self, container: ContainerdContainer
     ) -> ContainerdContainer | BrokenContainer:
-        """Return a container with what docker has recorded of it, if anything."""
+        """Return a container completed from docker's record, if there is one."""
         if not ID.fullmatch(container.id):
             return container
         try:
@@ -121,7 +122,7 @@ class ContainerdStore:
         """Return a container's own snapshot, and its snapshotter.
 
         Raises:
-            FormatError: It is not there, or its snapshotter is not read here.
+            FormatError: It is missing, or its snapshotter is not supported.
         """
         wanted, key = container.snapshotter, container.key or container.id
         for snapshotter in self.snapshotters():
@@ -132,14 +133,14 @@ class ContainerdStore:
         unknown = containerd_metadata.unknown_snapshotters(self.root)
         raise FormatError(
             f"its snapshot {quoted(key)} is in snapshotter {quoted(wanted)}, which is "
-            "not read here"
+            "not supported"
             if wanted in unknown
             else f"snapshotter {quoted(wanted)} has no snapshot {quoted(key)}",
             where=where,
         )
 
     def manifests(self) -> tuple[list[Manifest], list[Entry]]:
-        """Return the images: their manifests, and what leads to none."""
+        """Return the manifests of images, and entries for names without a manifest."""
         if NAMES.encode() not in self.root:
             return join(self._nameless(), key=_image), []
         found: list[Manifest] = []
@@ -154,14 +155,14 @@ class ContainerdStore:
         return join(found, key=_image), broken
 
     def _manifests_of(self, named: ImageName) -> list[Manifest]:
-        """Return the manifests that a name leads to: of the platforms that are there.
+        """Return the manifests of a name, of all platforms that are present.
 
         Raises:
-            FormatError: None is there.
+            FormatError: No manifest is present.
         """
         where = f"{named.name} in {named.namespace}"
         target: dict[str, Any] = {"digest": named.digest, "size": named.size}
-        if not DIGEST.fullmatch(named.name):  # what Kubernetes calls an image by its id
+        if not DIGEST.fullmatch(named.name):  # Kubernetes adds the image id as a name
             target["annotations"] = {"io.containerd.image.name": named.name}
         found = [
             replace(manifest, store=named.namespace)
@@ -170,13 +171,13 @@ class ContainerdStore:
         ]
         if not found:
             raise FormatError(
-                f"{quoted(where)}: nothing of {named.digest} is there",
+                f"{quoted(where)}: no blob of {named.digest} is present",
                 where=self.content.name,
             )
         return [manifest for manifest in found if manifest.is_whole()] or found
 
     def _nameless(self) -> Iterator[Manifest]:
-        """Yield the manifests among the blobs, for want of names."""
+        """Yield all manifests among the blobs, for a root without names."""
         listed = []
         for name in self.root.ids(f"{CONTENT}/{BLOBS}"):
             size = self.root.top.status(f"{CONTENT}/{BLOBS}/{name}".encode()).st_size
@@ -187,7 +188,7 @@ class ContainerdStore:
                 yield manifest
 
     def _is_manifest(self, path: str) -> bool:
-        """Say whether a blob is a manifest or an index, and no broken one."""
+        """Return True if a blob is a well-formed manifest or index."""
         if not self.content.read(path, "blob", _MAX_SCANNED).lstrip().startswith(b"{"):
             return False
         try:
@@ -201,7 +202,7 @@ class ContainerdStore:
     def unpacked(
         self, namespace: str, diff_ids: Sequence[str | None]
     ) -> tuple[Snapshotter, Snapshot] | None:
-        """Return the snapshot of the last of some layers, with all below it."""
+        """Return the snapshot of a chain's last layer, or None if there is none."""
         chain_id = [*chain_ids([diff_id or "" for diff_id in diff_ids])][-1][0]
         for snapshotter in self.snapshotters():
             found = snapshotter.find(namespace, f"sha256:{chain_id}")
@@ -217,14 +218,14 @@ class ContainerdStore:
         image: Image | None,
         warnings: list[str],
     ) -> AssembledLayer:
-        """Return a layer that is read from a snapshot.
+        """Return a layer read from a snapshot.
 
         Args:
             name: The layer's name in messages.
-            snapshotter: The snapshotter that has it.
+            snapshotter: The snapshotter of the snapshot.
             snapshot: The snapshot.
-            image: The image below, whose layers show the owners of a user's store.
-            warnings: Receives what is lost.
+            image: The image below, whose layers show the ids of a user's store.
+            warnings: Receives the losses.
         """
         stack = Stack(
             self.root,
@@ -239,7 +240,7 @@ class ContainerdStore:
         return replace(layer, place=snapshotter.place(self.root, snapshot))
 
     def _unpacked_layers(self, image: Image | None) -> Iterator[Unpacked]:
-        """Yield the layers whose blobs and directories are both there."""
+        """Yield the layers that have both a blob and a directory."""
         for layer in image.layers if image is not None else ():
             if isinstance(layer, BlobLayer) and layer.place is not None:
                 path = layer.place.directory.removeprefix(self.root.path(""))

@@ -1,9 +1,9 @@
-"""The root of podman, buildah and CRI-O: containers-storage, of root or of a user.
+"""The root of podman, buildah and CRI-O (containers-storage), of root or of a user.
 
-It is ``/var/lib/containers/storage`` or ``~/.local/share/containers/storage``, or an
-additional image store, which looks the same. In a user's store the files have other
-owners than in the images. The records of layers have the owners of the image; in a
-container's own layer they are turned back.
+It is ``/var/lib/containers/storage``, ``~/.local/share/containers/storage``, or an
+additional image store, which has the same structure. In a user's store the files have
+other owners than in the images. The tar-split records have the owners of the image;
+those of a container's own layer are converted.
 
 Reference: containers/storage store.go, drivers/overlay/overlay.go at v1.43.
 """
@@ -41,7 +41,7 @@ def entries(files: Files) -> Sequence[Entry]:
     """List the images, by driver.
 
     Raises:
-        FormatError: A list is not what it should be.
+        FormatError: A list is malformed.
     """
     return all_images(stores(files))
 
@@ -50,7 +50,7 @@ def containers(files: Files) -> Sequence[Entry]:
     """List the containers, whose names and ids begin with ``container:``.
 
     Raises:
-        FormatError: A list is not what it should be, or there are no containers.
+        FormatError: A list is malformed, or there are no containers.
     """
     found = all_containers(stores(files))
     if not found:
@@ -63,12 +63,12 @@ def containers(files: Files) -> Sequence[Entry]:
 
 
 def survey(files: Files) -> Survey:
-    """Return what the root holds besides its images."""
+    """Return the inventory of the root besides its images."""
     return whole_survey(stores(files))
 
 
 def stores(files: Files) -> "list[ContainersStorage]":
-    """Return what each driver has."""
+    """Return a store for each driver."""
     folder = _find(files) if isinstance(files, Folder) else None
     if folder is None:
         return []
@@ -85,10 +85,10 @@ def stores(files: Files) -> "list[ContainersStorage]":
 
 
 def _find(folder: Folder) -> Folder | None:
-    """Return the directory that has the lists: this one, or ``storage`` in it.
+    """Return the directory with the lists: this one, or ``storage`` in it.
 
-    With ``imagestore`` in storage.conf one root lists the images, another the layers of
-    containers.
+    With ``imagestore`` in storage.conf, one root lists the images and another one the
+    layers of containers.
     """
     for name in _FOLDERS:
         for driver in _DRIVERS:
@@ -139,7 +139,7 @@ class ContainersStorage:
             yield container_entry(container.id, container.names, name, load)
 
     def survey(self) -> Survey:
-        """Return what there is besides images."""
+        """Return the inventory besides the images."""
         found, store = Survey(), self.store
         root, driver = store.root, store.driver
         containers, images = store.containers(), store.images()
@@ -147,7 +147,7 @@ class ContainersStorage:
         for layer in store.layers.values():
             path = driver.tree.format(layer.id)
             if layer.incomplete:
-                found.leave(root, path, "its making was interrupted")
+                found.leave(root, path, "its creation was interrupted")
             elif layer.id not in own:
                 found.layers.append(
                     StoredLayer(
@@ -174,12 +174,12 @@ class ContainersStorage:
             for id_ in root.ids(f"{driver.name}-{kind}"):
                 if id_ not in known:
                     path = f"{driver.name}-{kind}/{id_}"
-                    found.leave(root, path, f"no list of {kind} has it")
+                    found.leave(root, path, f"it is in no list of {kind}")
         for name in root.names(f"{driver.name}-layers"):
             id_ = name.removesuffix(".tar-split.gz")
             if ID.fullmatch(id_) and id_ != name and id_ not in store.layers:
                 path = f"{driver.name}-layers/{name}"
-                found.leave(root, path, "no list of layers has it")
+                found.leave(root, path, "it is in no list of layers")
         return found
 
     def _where(self, record: PodmanImage | PodmanContainer) -> str:
@@ -198,7 +198,7 @@ class ContainersStorage:
 
         Args:
             image: The image.
-            lists: The lists of platforms that it is in, and its platform there.
+            lists: The lists of platforms that contain it, each with its platform there.
         """
         listed = [image, *(each for each, _ in lists)]
         names = tuple(dict.fromkeys(name for each in listed for name in each.names))
@@ -213,17 +213,17 @@ class ContainersStorage:
         )
 
     def _platform(self, image: PodmanImage) -> Platform | None:
-        """Return the platform that the config is for."""
+        """Return the platform in the config, or None if there is none."""
         try:
             return config_platform(self.store.config(image))
         except FlattenError:
-            return None  # what is wrong with it is said when it is loaded
+            return None  # loading the image raises the error
 
     def _load_image(self, image: PodmanImage, names: Sequence[str]) -> Image:
         """Find the layers.
 
         Raises:
-            FormatError: One is not there, or the config has another number of them.
+            FormatError: A layer is missing, or the config has another number of layers.
         """
         where, store = self._where(image), self.store
         config = store.config(image)
@@ -238,10 +238,10 @@ class ContainersStorage:
     def _load_container(
         self, container: PodmanContainer, names: tuple[str, ...]
     ) -> Image:
-        """Find the layers: the image's, and what the container has changed.
+        """Find the layers: the image's, and the container's own.
 
         Raises:
-            FormatError: One is not there, or the files are not in the store.
+            FormatError: A layer is missing, or the files are not in the store.
         """
         where, store = self._where(container), self.store
         if container.external:
@@ -256,8 +256,8 @@ class ContainersStorage:
         for image in store.images():
             if image.id == container.image:
                 config = store.config(image)
-                # A container with ids of its own may stand on a copy of the image's
-                # top layer that was made for them; the original is as it came.
+                # A container with its own user namespace may be based on a copy of the
+                # image's top layer with converted owners; the original has the image's.
                 original = store.chain(image.layer, where)
                 if [layer.diff_id for layer in original] == diff_ids_:
                     chain = original

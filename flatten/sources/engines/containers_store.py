@@ -1,4 +1,4 @@
-"""What one storage driver has in containers-storage: images, layers, containers.
+"""The documents of one storage driver in containers-storage.
 
 ======================================  =============================================
 ``DRIVER-images/images.json``           a list: ``id``, ``names``, ``layer`` (the top
@@ -6,14 +6,16 @@
 ``DRIVER-images/ID/``                   an image's documents: ``manifest``; the config,
                                         called by its digest
 ``DRIVER-layers/layers.json``           a list: ``id``, ``parent``, ``diff-digest``,
-                                        ``diff-size``; ids are of no use but as names
-``DRIVER-layers/ID.tar-split.gz``       the record of a layer's tar
+                                        ``diff-size``; an id says nothing about the
+                                        layer's content
+``DRIVER-layers/ID.tar-split.gz``       the tar-split record of a layer
 ``DRIVER-containers/containers.json``   a list: ``id``, ``names``, ``image``,
                                         ``layer`` (its own)
 ======================================  =============================================
 
-``volatile-layers.json`` and ``volatile-containers.json`` have more of each list. A
-document is a file of its name where that is plain, else of ``=`` and that in base64.
+``volatile-layers.json`` and ``volatile-containers.json`` are further parts of the
+lists. The file of a document has the document's name if that is plain, otherwise ``=``
+and the name in base64.
 
 Reference: containers/storage images.go, layers.go, containers.go, store.go at v1.43.
 """
@@ -43,14 +45,14 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class PodmanLayer:
-    """A layer of a store.
+    """A layer in a store's lists.
 
     Attributes:
-        parent: The layer below; "" of a base.
-        diff_id: ``sha256:<hex>`` of its tar; None where that never came whole.
-        size: Of its tar, in bytes.
-        incomplete: It was being written, or removed, when that was interrupted.
-        maps: The user namespace that it was made for, in the store's; mostly none.
+        parent: Id of the layer below; "" for a base layer.
+        diff_id: ``sha256:<hex>`` of its tar; None if it is not recorded.
+        size: Size of its tar in bytes; None if it is not recorded.
+        incomplete: Writing or removing the layer was interrupted.
+        maps: The user namespace that it was made for, inside the store's.
     """
 
     id: str
@@ -66,9 +68,9 @@ class PodmanImage:
     """An image of a store, or a list of images for several platforms.
 
     Attributes:
-        layer: The top layer; "" for none.
+        layer: Id of the top layer; "" if there is none.
         documents: Names of its documents.
-        digests: Of its manifests, hex.
+        digests: Hex digests of its manifests.
     """
 
     id: str
@@ -83,8 +85,8 @@ class PodmanContainer:
     """A container of a store.
 
     Attributes:
-        layer: Its own layer.
-        image: The image's id, "" if it has none.
+        layer: Id of its own layer.
+        image: Id of its image; "" if it has none.
         external: Its files are in a directory outside the store (``--rootfs``).
     """
 
@@ -100,8 +102,8 @@ class Instance:
     """A manifest in a list of images for several platforms.
 
     Attributes:
-        digest: Of the manifest, hex.
-        platform: What the list says it is for.
+        digest: Hex digest of the manifest.
+        platform: Its platform according to the list.
     """
 
     digest: str
@@ -109,19 +111,19 @@ class Instance:
 
 
 class PodmanStore:
-    """What one driver has.
+    """The documents of one driver.
 
     Attributes:
         root: The store's root.
         driver: The driver.
-        layers: By their ids.
+        layers: The layers by id.
     """
 
     def __init__(self, root: Root, driver: Driver) -> None:
         """Read the lists of layers.
 
         Raises:
-            FormatError: One is not what it should be.
+            FormatError: A list is malformed.
         """
         self.root = root
         self.driver = driver
@@ -137,7 +139,7 @@ class PodmanStore:
         """List the images.
 
         Raises:
-            FormatError: The list is not what it should be.
+            FormatError: The list is malformed.
         """
         return [self._image(r) for r in self._records("images/images.json")]
 
@@ -145,7 +147,7 @@ class PodmanStore:
         """List the containers.
 
         Raises:
-            FormatError: A list is not what it should be.
+            FormatError: A list is malformed.
         """
         return [
             PodmanContainer(
@@ -160,10 +162,10 @@ class PodmanStore:
         ]
 
     def chain(self, top: str, where: str) -> list[PodmanLayer]:
-        """Return a layer and all below it, the oldest first.
+        """Return a layer with all layers below it, oldest first.
 
         Raises:
-            FormatError: One is not in the list, or they go in a circle.
+            FormatError: A layer is in no list, or the chain is circular.
         """
 
         def find(id_: str) -> PodmanLayer | None:
@@ -181,7 +183,7 @@ class PodmanStore:
         return with_parents(find(top), lambda layer: find(layer.parent), where)
 
     def chain_id(self, layer: PodmanLayer) -> str:
-        """Return what docker would call a layer with all below it, "" if unknown."""
+        """Return the chain id of a layer, or "" if a diff_id is unknown."""
         try:
             chain = self.chain(layer.id, self.root.name)
         except FormatError:
@@ -192,7 +194,7 @@ class PodmanStore:
         return [f"sha256:{chain_id}" for chain_id, _ in chain_ids(known)][-1]
 
     def _records(self, path: str) -> list[Record]:
-        """Return the objects of a list; of one that is not there, none."""
+        """Return the objects of a list; a missing file counts as an empty list."""
         path = f"{self.driver.name}-{path}"
         if path.encode() not in self.root:
             return []
@@ -240,32 +242,32 @@ class PodmanStore:
         )
 
     def _id(self, record: Record, key: str, *, optional: bool = False) -> str:
-        """Return an id, which may join a path."""
+        """Return an id, which is safe as a part of a path."""
         value = record.get(key)
         if optional and value in (None, ""):
             return ""
         if not isinstance(value, str) or not ID.fullmatch(value):
-            self._fail(f"{key}: {quoted(str(value))} is no id")
+            self._fail(f"{key}: {quoted(str(value))} is not an id")
         return value
 
     def _texts(self, record: Record, key: str) -> list[str]:
         value = record.get(key) or []
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            self._fail(f"{key}: no list of names")
+            self._fail(f"{key} is not a list of names")
         return value
 
     def _fail(self, what: str) -> NoReturn:
         where = self.root.path(f"{self.driver.name}-*")
         raise FormatError(what, where=where)
 
-    # --- what they lead to
+    # --- documents and layers
 
     def config(self, image: PodmanImage) -> Record:
         """Return an image's config.
 
         Raises:
-            FormatError: It is not there, or no object.
-            IntegrityError: It does not have its digest.
+            FormatError: The config is missing, or is not a JSON object.
+            IntegrityError: It has another digest.
         """
         what = f"config of {image.id[:12]}"
         key = f"sha256:{image.id}"
@@ -277,20 +279,21 @@ class PodmanStore:
         return config
 
     def _config_key(self, image: PodmanImage, what: str) -> str:
-        """Return the config's digest where it is not the image's id."""
+        """Return the digest of a config that is not the image's id."""
         manifest = self._manifest(image)
         config = manifest.get("config")
         digest = config.get("digest") if isinstance(config, dict) else None
         if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
             where = f"{self.root.name}, {what}"
-            raise FormatError(f"{quoted(str(digest))} is no sha256 digest", where=where)
+            what = f"config: {quoted(str(digest))} is not a sha256 digest"
+            raise FormatError(what, where=where)
         return digest
 
     def instances(self, image: PodmanImage) -> list[Instance] | None:
-        """Return the images of a list for several platforms; None if it is none.
+        """Return the instances of a list of platforms, or None for a single image.
 
         Raises:
-            FormatError: The list is not what it should be.
+            FormatError: The list is malformed.
         """
         if image.layer or f"sha256:{image.id}" in image.documents:
             return None
@@ -300,7 +303,7 @@ class PodmanStore:
         listed = manifest["manifests"]
         if not isinstance(listed, list) or not all(isinstance(d, dict) for d in listed):
             where = self.root.path(self._path(image, "manifest"))
-            raise FormatError("manifests is not a list of objects", where=where)
+            raise FormatError('"manifests" is not a list of objects', where=where)
         return [
             Instance(
                 str(descriptor.get("digest")).removeprefix("sha256:"),
@@ -324,14 +327,14 @@ class PodmanStore:
         chain: Sequence[PodmanLayer],
         promised: Sequence[str | None],
     ) -> Stack:
-        """Return layers to be read.
+        """Return layers for reading.
 
         Args:
             chain: The layers, oldest first.
             promised: The diff_id of each.
 
         Raises:
-            FormatError: They are kept in a way that cannot be read.
+            FormatError: A layer is stored in a way that is not supported.
         """
         stored = []
         for position, (layer, diff_id) in enumerate(
@@ -346,7 +349,7 @@ class PodmanStore:
         return Stack(self.root, self.driver, stored)
 
     def _check(self, layer: str, where: str) -> None:
-        """Refuse what composefs keeps: files by their digests, not by their names."""
+        """Refuse a layer that composefs keeps: files named by digest, not by path."""
         if f"overlay/{layer}/composefs-data".encode() in self.root and all(
             re.fullmatch(r"[0-9a-f]{2}", name)
             for name in self.root.names(self.driver.tree.format(layer))
@@ -378,7 +381,7 @@ def _platform(value: object) -> Platform | None:
 
 
 def file_name(key: str) -> str:
-    """Return the name of the file that holds a document.
+    """Return the file name of a document.
 
     >>> file_name("manifest"), file_name("sha256:0")
     ('manifest', '=c2hhMjU2OjA=')

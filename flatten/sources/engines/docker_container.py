@@ -1,4 +1,4 @@
-"""What docker records of a container, whatever keeps its layers.
+"""Docker's record of a container, with any storage driver or snapshotter.
 
 ``containers/ID/config.v2.json`` has ``Name``, ``Image``, ``Driver`` (a storage driver,
 or a snapshotter of containerd) and, with the containerd image store, ``ImageManifest``.
@@ -17,15 +17,17 @@ _FOLDER: Final = "containers"
 
 T = TypeVar("T")
 
+_KINDS: Final[dict[type, str]] = {str: "a string", dict: "an object"}
+
 
 @dataclass(frozen=True, slots=True)
 class ContainerRecord:
     """A container's record; each attribute is "" if it is not recorded.
 
     Attributes:
-        name: Without docker's leading slash.
+        name: The name, without docker's leading slash.
         image: ``sha256:<hex>``, the digest of the image's config, manifest or index.
-        driver: What keeps its layers.
+        driver: The storage driver or snapshotter that keeps its layers.
         manifest: ``sha256:<hex>`` of the image's manifest.
     """
 
@@ -41,10 +43,10 @@ def has_record(root: Root, id_: str) -> bool:
 
 
 def read_record(root: Root, id_: str) -> ContainerRecord:
-    """Return a container's record; an empty one if it is lost.
+    """Return a container's record, or an empty one if the file is missing.
 
     Raises:
-        FormatError: It is no JSON object, or one of its values has another type.
+        FormatError: The file is not a JSON object, or a value has the wrong type.
     """
     if not has_record(root, id_):
         return ContainerRecord()
@@ -65,8 +67,8 @@ def _path(id_: str) -> str:
 
 def _value(document: object, key: str, kind: type[T], where: str) -> T | None:
     if not isinstance(document, dict):
-        raise FormatError("not an object", where=where)
+        raise FormatError("not a JSON object", where=where)
     value = document.get(key)
     if value is not None and not isinstance(value, kind):
-        raise FormatError(f"{key} is not a {kind.__name__}", where=where)
+        raise FormatError(f"{key} is not {_KINDS[kind]}", where=where)
     return value

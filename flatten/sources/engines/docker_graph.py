@@ -1,13 +1,13 @@
-"""Docker's data root before 1.10: a graph in which every step of a build is an image.
+"""Docker's data root before 1.10: a graph in which each build step is an image.
 
 =========  =========================================================================
-docker     a layer
+docker     files of a layer
 =========  =========================================================================
-0.1 - 0.6  ``graph/ID/{json,layer/}``; in 0.4 and 0.5 the archive that it came as too,
-           ``layer.tar.xz``, compressed in any way; names in ``repositories``
-0.7 - 1.9  ``graph/ID/json``; a storage driver has the directory, under the same id;
-           names in ``repositories-DRIVER``; from 1.8 on ``tar-data.json.gz``, the
-           record of tar-split
+0.1 - 0.6  ``graph/ID/{json,layer/}``; in 0.4 and 0.5 also ``layer.tar.xz``, the
+           archive, with any compression; names in ``repositories``
+0.7 - 1.9  ``graph/ID/json``; the directory is a storage driver's, with the same id;
+           names in ``repositories-DRIVER``; since 1.8 ``tar-data.json.gz``, the
+           tar-split record
 =========  =========================================================================
 
 Reference: moby graph/graph.go at v1.9.1, image.go and graph.go at v0.6.7.
@@ -31,7 +31,7 @@ from .survey import StoredContainer, StoredLayer, Survey
 
 
 def detect(files: Files) -> bool:
-    """Say whether the directory has a graph, and images only there."""
+    """Return True if the directory has a graph."""
     if not isinstance(files, Folder):
         return False
     check_readable(files, "graph")
@@ -42,7 +42,7 @@ def entries(files: Files) -> Sequence[Entry]:
     """List the images, by driver: those with names first.
 
     Raises:
-        FormatError: The names cannot be read.
+        FormatError: The list of names is malformed.
     """
     return all_images(stores(files))
 
@@ -51,18 +51,18 @@ def containers(files: Files) -> Sequence[Entry]:
     """List the containers, whose names and ids begin with ``container:``.
 
     Raises:
-        FormatError: What is said of one is not what it should be.
+        FormatError: A container's record is malformed.
     """
     return all_containers(stores(files))
 
 
 def survey(files: Files) -> Survey:
-    """Return what the root holds besides its images, which are its layers."""
+    """Return the inventory of the root besides its images, which are its layers."""
     return whole_survey(stores(files))
 
 
 def stores(files: Files) -> "list[GraphRoot]":
-    """Return the graph as each driver has it."""
+    """Return a store for each driver."""
     if not isinstance(files, Folder):
         return []
     root = Root(files)
@@ -85,7 +85,7 @@ class GraphRoot:
         """Yield the images, those with names first; names have tags, or digests.
 
         Raises:
-            FormatError: The names cannot be read.
+            FormatError: The list of names is malformed.
         """
         names = self.graph.names()
         ids = {*names, *self.graph.ids()}
@@ -99,10 +99,10 @@ class GraphRoot:
             )
 
     def containers(self) -> Iterator[Entry]:
-        """Yield the containers; they have names from 0.7 on.
+        """Yield the containers, which have names since docker 0.7.
 
         Raises:
-            FormatError: What is said of one is not what it should be.
+            FormatError: A container's record is malformed.
         """
         driver = self.graph.driver
         for id_ in self._container_ids():
@@ -113,7 +113,7 @@ class GraphRoot:
                 yield container_entry(id_, _names(record), driver.name, load)
 
     def survey(self) -> Survey:
-        """Return what there is besides images, which are the layers."""
+        """Return the inventory besides the images, which are the layers."""
         found, graph = Survey(), self.graph
         root, driver = graph.root, graph.driver
         for id_ in graph.ids():
@@ -133,7 +133,7 @@ class GraphRoot:
         found.add_directories(root, driver)
         for name in ("graph/_tmp", "graph/:tmp:"):
             for each in root.names(name):
-                found.leave(root, f"{name}/{each}", "its making was interrupted")
+                found.leave(root, f"{name}/{each}", "its creation was interrupted")
         return found
 
     def _container_ids(self) -> list[str]:
@@ -151,7 +151,7 @@ class GraphRoot:
         """Find the layers.
 
         Raises:
-            FormatError: One is not there.
+            FormatError: A layer is missing.
         """
         graph = self.graph
         chain = graph.chain(id_)
@@ -164,15 +164,16 @@ class GraphRoot:
         )  # fmt: skip
 
     def _load_container(self, id_: str, image_id: str, names: tuple[str, ...]) -> Image:
-        """Find the layers: the image's, docker's own, the container's.
+        """Find the layers: the image's, docker's init layer, the container's own.
 
         Raises:
-            FormatError: One is not there.
+            FormatError: A layer is missing.
         """
         graph = self.graph
         driver, where = graph.driver, f"{graph.root.name}, container {id_[:12]}"
         if image_id and not ID.fullmatch(image_id):
-            raise FormatError(f"an image of no id: {quoted(image_id)}", where=where)
+            what = f"Image: {quoted(image_id)} is not an id"
+            raise FormatError(what, where=where)
         chain = graph.chain(image_id) if image_id else []
         stack = graph.stack(chain)
         layers = graph.layers(stack, chain)
@@ -203,9 +204,9 @@ def _names(record: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _config(graph: Graph, chain: Sequence[str]) -> dict[str, Any]:
-    """Return the config that an image would have today: the last json, and a history.
+    """Return a config in today's format: the json of the last step, and a history.
 
-    Every step made a layer, be it empty.
+    Every step made a layer, which may be empty.
     """
     if not chain:
         return {}
@@ -214,7 +215,7 @@ def _config(graph: Graph, chain: Sequence[str]) -> dict[str, Any]:
 
 
 def _history(step: dict[str, Any]) -> dict[str, Any]:
-    """Return a step as image configs tell of it."""
+    """Return a step as an entry of a config's history."""
     command = _object(step.get("container_config")).get("Cmd")
     words = command if isinstance(command, list) else []
     found = {

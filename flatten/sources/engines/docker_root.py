@@ -1,7 +1,7 @@
-"""Docker's data root, 1.10 and on: ``/var/lib/docker``, on any disk, without a daemon.
+"""Docker's data root since 1.10, ``/var/lib/docker``, read without a daemon.
 
-A root may have images of several drivers: the daemon leaves them when it is switched.
-With ``userns-remap`` the root is a directory in the usual one, ``UID.GID``.
+A root may have images of several drivers, because switching the driver leaves them in
+place. With ``userns-remap``, the root is a subdirectory named ``UID.GID``.
 
 Reference: moby daemon/daemon.go, ``setupRemappedRoot``, at v20.10.24.
 """
@@ -33,7 +33,7 @@ from .survey import StoredContainer, StoredLayer, Survey
 
 
 def detect(files: Files) -> bool:
-    """Return True if the directory is a data root of docker's."""
+    """Return True if the directory is a data root of docker."""
     return isinstance(files, Folder) and _find(files) is not None
 
 
@@ -41,7 +41,7 @@ def entries(files: Files) -> Sequence[Entry]:
     """List the images, by driver: those with names first.
 
     Raises:
-        FormatError: The names cannot be read.
+        FormatError: The list of names is malformed.
     """
     return all_images(stores(files))
 
@@ -52,12 +52,12 @@ def containers(files: Files) -> Sequence[Entry]:
 
 
 def survey(files: Files) -> Survey:
-    """Return what the root holds besides its images."""
+    """Return the inventory of the root besides its images."""
     return whole_survey(stores(files))
 
 
 def stores(files: Files) -> "list[DockerRoot]":
-    """Return what each driver has, the usual one first."""
+    """Return a store for each driver, the usual one first."""
     folder = _find(files) if isinstance(files, Folder) else None
     if folder is None:
         return []
@@ -85,7 +85,7 @@ class DockerRoot:
         """Yield the images, those with names first; names have tags, or digests.
 
         Raises:
-            FormatError: The names cannot be read.
+            FormatError: The list of names is malformed.
         """
         names = self.store.names()
         for id_ in sorted(self.store.ids(), key=lambda id_: (id_ not in names, id_)):
@@ -111,7 +111,7 @@ class DockerRoot:
             yield container_entry(id_, names, driver, load)
 
     def survey(self) -> Survey:
-        """Return what there is besides images."""
+        """Return the inventory besides the images."""
         found = Survey()
         caches = self._survey_layers(found)
         self._survey_containers(found, caches)
@@ -123,7 +123,7 @@ class DockerRoot:
                 why = "its removal was interrupted"
                 found.leave(root, f"{layerdb}/sha256/{name}", why)
         for name in root.names(f"{layerdb}/tmp"):
-            found.leave(root, f"{layerdb}/tmp/{name}", "its making was interrupted")
+            found.leave(root, f"{layerdb}/tmp/{name}", "its creation was interrupted")
         return found
 
     def _survey_layers(self, found: Survey) -> dict[str, str]:
@@ -163,7 +163,7 @@ class DockerRoot:
             )
 
     def _survey_build_cache(self, found: Survey, caches: dict[str, str]) -> None:
-        """Add what BuildKit needs: layers of ``layerdb``, and its own directories."""
+        """Add the layers and directories that BuildKit needs."""
         driver = self.store.driver.name
         try:
             cache = read_build_cache(self.store.root)
@@ -183,7 +183,7 @@ class DockerRoot:
         """Find the layers.
 
         Raises:
-            FormatError: A document or a layer is not there.
+            FormatError: A document or a layer is missing.
         """
         store = self.store
         config = store.config(id_)
@@ -198,10 +198,10 @@ class DockerRoot:
     def _load_container(
         self, container: DockerContainer, names: tuple[str, ...]
     ) -> Image:
-        """Find the layers: the image's, docker's own for it, the container's.
+        """Find the layers: the image's, docker's init layer, the container's own.
 
         Raises:
-            FormatError: One is not there.
+            FormatError: A layer is missing.
         """
         store = self.store
         stack = store.stack(store.below(container.parent))

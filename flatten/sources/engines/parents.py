@@ -1,4 +1,4 @@
-"""Chains of parents: layers, snapshots and build steps, each on another."""
+"""Chains of parents: of layers, snapshots and build steps."""
 
 from collections.abc import Callable, Hashable
 from typing import TypeVar
@@ -10,15 +10,15 @@ T = TypeVar("T", bound=Hashable)
 
 
 def with_parents(top: T | None, parent: Callable[[T], T | None], where: str) -> list[T]:
-    """Return an item and all that it is built on, the oldest first.
+    """Return an item with its parents, oldest first.
 
     Args:
-        top: The last one; None for an empty chain.
-        parent: Returns what an item is built on, or None.
+        top: The last item; None for an empty chain.
+        parent: Returns the parent of an item, or None if it has none.
         where: The chain's name in messages.
 
     Raises:
-        FormatError: They go in a circle, or there are more than ``MAX_LAYERS``.
+        FormatError: The chain is circular, or longer than ``MAX_LAYERS``.
 
     >>> with_parents(3, lambda number: number - 1 or None, "numbers")
     [1, 2, 3]
@@ -26,9 +26,11 @@ def with_parents(top: T | None, parent: Callable[[T], T | None], where: str) -> 
     chain: dict[T, None] = {}
     while top is not None:
         if top in chain:
-            raise FormatError("its parents go in a circle", where=where)
+            raise FormatError("the chain of parents is circular", where=where)
         if len(chain) == MAX_LAYERS:
-            raise FormatError(f"more than {MAX_LAYERS:,} parents", where=where)
+            raise FormatError(
+                f"the chain has more than {MAX_LAYERS:,} parents", where=where
+            )
         chain[top] = None
         top = parent(top)
     return [*chain][::-1]

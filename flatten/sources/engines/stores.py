@@ -1,4 +1,4 @@
-"""What is common to engines' roots: images and containers, by storage driver."""
+"""The common interface of engines' roots: a store for each storage driver."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -8,16 +8,16 @@ from .survey import Survey, joined
 
 
 class EngineStore(Protocol):
-    """What one storage driver keeps in an engine's root."""
+    """The images and containers that one storage driver keeps in an engine's root."""
 
     def images(self) -> Iterable[Entry]:
-        """Return the images; an image that cannot be opened says so when loaded."""
+        """Return the images; an image that is damaged raises its error when loaded."""
 
     def containers(self) -> Iterable[Entry]:
-        """Return the containers, by names and ids that begin with ``container:``."""
+        """Return the containers; their names and ids begin with ``container:``."""
 
     def survey(self) -> Survey:
-        """Return what there is besides images."""
+        """Return the inventory besides the images."""
 
 
 def all_images(stores: Iterable[EngineStore]) -> Sequence[Entry]:
@@ -31,5 +31,5 @@ def all_containers(stores: Iterable[EngineStore]) -> Sequence[Entry]:
 
 
 def whole_survey(stores: Iterable[EngineStore]) -> Survey:
-    """Return what all drivers have besides images."""
+    """Return the inventory of all drivers besides the images."""
     return joined(store.survey() for store in stores)

@@ -1,10 +1,11 @@
-"""Ids on a disk to ids in an image: what a user namespace did, undone.
+"""Convert ids on a disk to ids in an image, undoing a user namespace.
 
-A user's engine runs in a namespace where the user is root: id 0 there is the user's on
-the disk, and 1, 2, ... are those that ``/etc/subuid`` grants, from some start on. The
-store does not say which, but its layers do: a layer's tar has the ids of the image,
-its directory those of the disk. Where no layer shows it, this machine's ``/etc/subuid``
-is asked. A container may have a namespace of its own inside, which the store records.
+A user's engine runs in a user namespace in which the user is root: id 0 is the user's
+own id on the disk, and ids from 1 on are a range that ``/etc/subuid`` grants to the
+user. The store does not record where that range begins, but its layers show it: a
+layer's tar has the ids of the image, and its directory has those of the disk. If no
+layer shows it, this machine's ``/etc/subuid`` is used. A container may have a namespace
+of its own inside the user's; the store records its map.
 
 Reference: user_namespaces(7), subuid(5); containers/storage idtools.
 """
@@ -24,7 +25,7 @@ from ...tar.members import LINK, Members
 from ...tar.read_header import HeaderBytes
 
 OVERFLOW: Final = 65534
-"""What the kernel shows where an id is in no map."""
+"""The id that the kernel shows for an id outside the map."""
 
 _END: Final = 1 << 32
 _KEYS: Final = ("container_id", "host_id", "size")
@@ -32,7 +33,7 @@ _KEYS: Final = ("container_id", "host_id", "size")
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Ids inside a namespace from ``inner`` on, and those outside from ``outer`` on."""
+    """``count`` ids: from ``inner`` on in a namespace, from ``outer`` on outside."""
 
     inner: int
     outer: int
@@ -40,23 +41,24 @@ class Range:
 
 
 Ranges = tuple[Range, ...]
-"""The map of a namespace."""
+"""The id map of a namespace."""
 
 
 def is_users(root: os.stat_result) -> bool:
-    """Say whether an engine's root is an ordinary user's, by its status.
+    """Return True if an engine's root belongs to an ordinary user, by its status.
 
-    Such an engine has no xattrs called ``trusted.``. In a user namespace, as in
-    ``podman unshare``, its user is root, and root is nobody.
+    Such an engine cannot set ``trusted.*`` xattrs. If this process is in a user
+    namespace, as with ``podman unshare``, the user's files belong to root there, and
+    root's to nobody.
     """
     return (root.st_uid != 0) is in_initial_namespace()
 
 
 def inside(maps: Sequence[Ranges]) -> Owners:
-    """Return what turns an id of the disk into one inside namespaces in namespaces.
+    """Return the conversion of an id on the disk to an id in nested namespaces.
 
     Args:
-        maps: The ranges of each namespace, the outermost first.
+        maps: The map of each namespace, the outermost first.
 
     >>> inside([(Range(0, 1001, 1), Range(1, 100000, 65536))])(100006)
     7
@@ -78,17 +80,17 @@ def _inside_one(ranges: Ranges, number: int) -> int:
 
 
 def parse_ranges(value: object, where: str) -> Ranges:
-    """Read a map of a record of the store's.
+    """Read an id map of a layer's record.
 
     Raises:
-        FormatError: It is none.
+        FormatError: The map is invalid.
     """
     ranges = []
     for item in value if isinstance(value, list) else []:
         numbers = [item.get(key) for key in _KEYS] if isinstance(item, dict) else []
         known = [n for n in numbers if type(n) is int and 0 <= n < _END]
         if len(known) < len(_KEYS):
-            raise FormatError("an id map that is none", where=where)
+            raise FormatError("invalid id map", where=where)
         ranges.append(Range(*known))
     return tuple(ranges)
 
@@ -116,23 +118,23 @@ class Unpacked:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Where a user's uids and gids beyond root's begin on the disk; None: unknown."""
+    """The uid and gid on the disk of id 1 in a user's namespace; None if unknown."""
 
     uid: int | None = None
     gid: int | None = None
 
 
 def observe(layers: Iterable[Unpacked]) -> Granted:
-    """Compare ids in layers' tars with those of their directories.
+    """Compare the ids in layers' tars with those of their directories.
 
-    No more layers are read than are needed.
+    Layers are read until both ids are known.
     """
     found = Granted()
     for layer in layers:
         for path, uid, gid in _owners(layer):
             if not ((uid and found.uid is None) or (gid and found.gid is None)):
                 continue
-            with suppress(FileNotFoundError, NotADirectoryError):  # devices
+            with suppress(FileNotFoundError, NotADirectoryError):  # a device
                 status = layer.tree.status(path)
                 found = Granted(
                     status.st_uid - uid + 1 if uid and found.uid is None else found.uid,
@@ -171,8 +173,8 @@ def _outside(ranges: Ranges, number: int) -> int:
 
 
 def granted(path: str, owner: int) -> int | None:
-    """Return where the ids begin that a file such as ``/etc/subuid`` grants a user."""
-    import pwd  # noqa: PLC0415 - only where no layer shows it
+    """Return the first id that a file such as ``/etc/subuid`` grants to a user."""
+    import pwd  # noqa: PLC0415 - only if no layer shows it
 
     names = {str(owner)}
     with suppress(KeyError):
@@ -189,13 +191,13 @@ def granted(path: str, owner: int) -> int | None:
 def user_owners(
     user: os.stat_result, layers: Iterable[Unpacked], maps: Maps, warnings: list[str]
 ) -> tuple[Owners, Owners]:
-    """Return what turns uids and gids of a disk into those of an image or container.
+    """Return the conversions of uids and gids on the disk to those in an image.
 
     Args:
-        user: The status of the root, which belongs to the user whose engine it is.
-        layers: Those that may show where the user's ids begin.
+        user: The status of the engine's root, which belongs to the engine's user.
+        layers: The layers that may show which ids the user was granted.
         maps: The namespace of a container, inside the user's.
-        warnings: Receives a sentence when an id is turned that had to be guessed.
+        warnings: Receives one sentence if the ids of a file had to be guessed.
     """
     inner = [(ranges,) if ranges else () for ranges in maps]
     if not user.st_uid:  # root's engine needs no namespace
@@ -211,12 +213,12 @@ def user_owners(
 
 @dataclass(frozen=True, slots=True)
 class _User:
-    """A user whose engine it was.
+    """The user of an engine.
 
     Attributes:
-        uid: The user's.
-        id: That uid, or the gid.
-        grants: The file that would say which others there are.
+        uid: The user's uid.
+        id: That uid, or the user's gid.
+        grants: The file that grants other ids to users.
     """
 
     uid: int
@@ -226,20 +228,20 @@ class _User:
     def owners(
         self, seen: int | None, maps: Sequence[Ranges], warnings: list[str]
     ) -> Owners:
-        """Return what turns ids of the disk into those in the user's namespaces.
+        """Return the conversion of an id on the disk to an id in the namespaces.
 
         Args:
-            seen: Where granted ids begin, as layers show it.
-            maps: Those of the namespaces in the user's.
-            warnings: Receives a sentence when an id is turned that had to be guessed.
+            seen: The first granted id, if a layer shows it.
+            maps: The maps of the namespaces inside the user's.
+            warnings: Receives one sentence if an id had to be guessed.
         """
         start = granted(self.grants, self.uid) if seen is None else seen
         if start is None:
             rest = Range(0, 0, _END)
-            how = "they are left as they are on the disk"
+            how = "owners stay as they are on the disk"
         else:
             rest = Range(1, start, _END)
-            how = f"those of this machine's {self.grants} are taken"
+            how = f"this machine's {self.grants} is used"
         turn = inside([(Range(0, self.id, 1), rest), *maps])
 
         def guess(number: int) -> int:

@@ -191,27 +191,27 @@ def composefs(store, _id):
 
 
 BROKEN = {
-    "no config": (no_config, flatten.FormatError, "is not there"),
-    "a config that is another": (other_config, flatten.IntegrityError, "its digest is"),
+    "a missing config": (no_config, flatten.FormatError, "is missing"),
+    "another config": (other_config, flatten.IntegrityError, "its digest is"),
     "a layer that is in no list": (no_layer, flatten.FormatError, "additionalimagestores or imagestore"),
-    "layers in a circle": (circle, flatten.FormatError, "go in a circle"),
-    "a parent that is a path": (path_for_a_parent, flatten.FormatError, "is no id"),
-    "a layer that is a path": (path_for_a_layer, flatten.FormatError, "is no id"),
-    "an image that is a path": (path_for_an_image, flatten.FormatError, "is no id"),
+    "a circular chain of layers": (circle, flatten.FormatError, "chain of parents is circular"),
+    "a parent that is a path": (path_for_a_parent, flatten.FormatError, "is not an id"),
+    "a layer that is a path": (path_for_a_layer, flatten.FormatError, "is not an id"),
+    "an image that is a path": (path_for_an_image, flatten.FormatError, "is not an id"),
     "a layer that is a number": (
-        layer_of_another_kind, flatten.FormatError, "is no id",
+        layer_of_another_kind, flatten.FormatError, "is not an id",
     ),
-    "names that are a text": (names_of_another_kind, flatten.FormatError, "no list"),
-    "a config of more layers": (
+    "names that are a string": (names_of_another_kind, flatten.FormatError, "is not a list of names"),
+    "a config with more layers": (
         one_layer_too_many, flatten.FormatError, "2 diff_ids, but",
     ),
     "a list of platforms without images": (list_of_platforms, flatten.FormatError, "none of which"),
-    "layers that are no list": (no_list, flatten.FormatError, "not a list of objects"),
-    "images that are no JSON": (no_json, flatten.FormatError, "is not JSON"),
-    "a tree that is not there": (no_tree, flatten.FormatError, "/diff' is not there"),
-    "a file that is not there": (no_content, flatten.FormatError, "/diff/b' is not there"),
-    "a tree that is a link to the outside": (
-        tree_outside, flatten.FormatError, "/diff' is not there",
+    "a list of layers that is an object": (no_list, flatten.FormatError, "not a list of objects"),
+    "a list of images that is not JSON": (no_json, flatten.FormatError, "is not JSON"),
+    "a missing directory": (no_tree, flatten.FormatError, "/diff' is missing"),
+    "a missing file": (no_content, flatten.FormatError, "/diff/b' is not there"),
+    "a directory that is a symlink out of the root": (
+        tree_outside, flatten.FormatError, "/diff' is missing",
     ),
     "composefs": (composefs, flatten.FormatError, "composefs"),
 }  # fmt: skip
@@ -641,7 +641,7 @@ def test_ids_that_no_layer_shows_and_nobody_granted_stay(tmp_path, store):
     done = flatten.export(f"{store}#container:box", tmp_path / "out.tar")
 
     assert owners(tmp_path / "out.tar")["new"] == (100_006, 0)
-    assert "they are left as they are on the disk" in done.warnings[0]
+    assert "owners stay as they are on the disk" in done.warnings[0]
     assert len(done.warnings) == 1
 
 
@@ -657,7 +657,7 @@ def test_ids_that_a_file_grants(tmp_path):
         assert granted(str(tmp_path / "subuid"), 0) == 7
 
 
-def test_an_id_map_that_is_none(flat, store):
+def test_an_invalid_id_map(flat, store):
     podman_image(store, TARS)
     for maps in ([{"container_id": 0}], [5], [{"container_id": -1, "host_id": 0, "size": 1}],
                  [{"container_id": True, "host_id": 0, "size": 1}]):  # fmt: skip
@@ -665,7 +665,7 @@ def test_an_id_map_that_is_none(flat, store):
             store / "overlay-layers" / "layers.json",
             lambda r, m=maps: r | {"uidmap": m},
         )
-        with pytest.raises(flatten.FormatError, match="an id map that is none"):
+        with pytest.raises(flatten.FormatError, match="invalid id map"):
             flat(store)
 
 
@@ -677,7 +677,7 @@ def test_a_layer_without_its_record_is_read_from_its_directory(store, tmp_path):
     done = flatten.export(store, tmp_path / "out.tar")
 
     assert done.verified == 0
-    assert "tar-split.gz' is not there (1 of 1 are missing)" in done.warnings[0]
+    assert "tar-split.gz' is missing (1 of 1 records are)" in done.warnings[0]
     assert {"a", "d/", "d/b"} <= contents(tmp_path / "out.tar").keys()
 
 

@@ -138,7 +138,7 @@ def test_a_container_whose_image_was_removed(tmp_path):
 
     assert got == {"b": "0", "c": "1", "new": "own"}
     assert len(warnings) == 1
-    assert f"its image, 'sha256:{digest(MANIFEST)}', is not there" in warnings[0]
+    assert f"its image, 'sha256:{digest(MANIFEST)}', is missing" in warnings[0]
 
 
 def test_a_container_of_a_storage_driver_is_not_containerds(docker):
@@ -166,15 +166,15 @@ def test_another_namespace_says_which_there_are(docker):
 
 ODD_RECORDS = {
     "no JSON": ("{", "is not JSON"),
-    "a list": ([], "not an object"),
-    "a name that is a list": (record("web") | {"Name": ["web"]}, "Name is not a str"),
-    "a driver that is a number": (record("web", Driver=5), "Driver is not a str"),
-    "an image that is an object": (record("web", Image={}), "Image is not a str"),
+    "a list": ([], "not a JSON object"),
+    "a name that is a list": (record("web") | {"Name": ["web"]}, "Name is not a string"),
+    "a driver that is a number": (record("web", Driver=5), "Driver is not a string"),
+    "an image that is an object": (record("web", Image={}), "Image is not a string"),
     "a manifest that is a text": (
-        record("web", ImageManifest="x"), "ImageManifest is not a dict",
+        record("web", ImageManifest="x"), "ImageManifest is not an object",
     ),
     "a digest that is a list": (
-        record("web", ImageManifest={"digest": [None]}), "digest is not a str",
+        record("web", ImageManifest={"digest": [None]}), "digest is not a string",
     ),
     "a driver that is a path": (
         record("web", Driver="../../etc"), "snapshotter '../../etc' has no snapshot",
@@ -232,7 +232,7 @@ def test_a_snapshotter_that_is_not_read_is_named(docker):
     (erofs / "metadata.db").write_bytes(bolt({b"v1": {}}))
 
     with pytest.raises(
-        flatten.FormatError, match="in snapshotter 'erofs', which is no"
+        flatten.FormatError, match="in snapshotter 'erofs', which is not"
     ):
         flatten.open_image(f"{docker}#container:web")
     assert flatten.open_image(f"{docker}#app:1").id  # from its blobs
@@ -311,7 +311,9 @@ def test_images_in_a_containerd_that_is_not_beside_dockers_root(
     done = run(command, tmp_path / "docker")
 
     assert done.returncode == flatten.SourceError.exit_code
-    assert f"which is not at '{tmp_path}/containerd'; name it: conta" in done.stderr
+    assert (
+        f"which is not at '{tmp_path}/containerd'; use containerd:ROOT" in done.stderr
+    )
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -131,9 +131,7 @@ def test_without_the_record_it_is_what_the_kernel_shows(
     got = listing(out)
     assert got == right(answer, got)
     assert len(warnings) == 1
-    assert re.search(
-        r"tar-split\.json\.gz' is not there .* nothing is ver", warnings[0]
-    )
+    assert re.search(r"tar-split\.json\.gz' is missing .* nothing is ver", warnings[0])
 
 
 # --- containers
@@ -455,33 +453,33 @@ def names_are_no_json(root):
     (root / "image/overlay2/repositories.json").write_text("{")
 
 
-def names_of_no_id(root):
+def names_without_an_id(root):
     text = json.dumps({"Repositories": {"a": {"a:1": "../../etc"}}})
     (root / "image/overlay2/repositories.json").write_text(text)
 
 
 BROKEN = {
-    "a tree that is gone": (no_tree, FormatError, r"/overlay2/0101.*/diff' is not there"),
-    "a layer that is gone": (no_layerdb, FormatError, r"layerdb/sha256/\w{64}: not there"),
-    "no cache-id": (no_cache_id, FormatError, r"/cache-id: is not there, an id was"),
+    "a missing directory": (no_tree, FormatError, r"/overlay2/0101.*/diff' is missing"),
+    "a missing layer": (no_layerdb, FormatError, r"layerdb/sha256/\w{64}: missing"),
+    "a missing cache-id": (no_cache_id, FormatError, r"/cache-id: expected an id, but the file is missing"),
     "a cache-id that leaves the root": (
-        cache_id_that_leaves, FormatError, r"/cache-id: holds '../../../../etc', an id",
+        cache_id_that_leaves, FormatError, r"/cache-id: expected an id, found '../../../../etc'",
     ),
-    "a layer of another diff_id": (
-        diff_of_another, FormatError, "diff: sha256:abab.*, the image promises",
+    "a layer with another diff_id": (
+        diff_of_another, FormatError, "diff: sha256:abab.*, but the image has",
     ),
-    "a tree behind a link out of the root": (
-        tree_behind_a_link_out, FormatError, "/diff' is not there",
+    "a directory that is a relative symlink out of the root": (
+        tree_behind_a_link_out, FormatError, "/diff' is missing",
     ),
-    "a tree behind an absolute link": (
-        tree_behind_an_absolute_link_out, FormatError, "/diff' is not there",
+    "a directory that is an absolute symlink": (
+        tree_behind_an_absolute_link_out, FormatError, "/diff' is missing",
     ),
-    "a file behind a link": (
+    "a file that is a symlink": (
         file_behind_a_link_out, FormatError, "d/b' was changed on disk: it is a symlink",
     ),
-    "a file that is gone": (no_file, FormatError, "/diff/d/b' is not there"),
-    "names that are no JSON": (names_are_no_json, FormatError, "is not JSON"),
-    "a name of no id": (names_of_no_id, FormatError, "repositories.json: 'a:1' is of no"),
+    "a missing file": (no_file, FormatError, "/diff/d/b' is not there"),
+    "names that are not JSON": (names_are_no_json, FormatError, "is not JSON"),
+    "a name without an image id": (names_without_an_id, FormatError, "'a:1': the image id is not a sha256"),
 }  # fmt: skip
 
 
@@ -526,7 +524,7 @@ def test_names_that_are_no_ids_are_left_alone(root):
 
 AT_REST = {
     "zfs": ("zfs/graph/{}", "is empty; mount the layer's dataset there: mount -t zfs"),
-    "devicemapper": ("devicemapper/mnt/{}/rootfs", "is not there; activate the thin"),
+    "devicemapper": ("devicemapper/mnt/{}/rootfs", "is missing; activate the thin"),
 }
 
 
