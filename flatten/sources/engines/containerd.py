@@ -35,7 +35,7 @@ from .containerd_metadata import (
     CONTENT,
     NAMES,
     ContainerdContainer,
-    Snapshot,
+    ContainerdSnapshot,
     Snapshotter,
 )
 from .containerd_store import BLOBS, BrokenContainer, ContainerdStore
@@ -330,7 +330,7 @@ class ContainerdRoot:
         self,
         container: ContainerdContainer,
         snapshotter: Snapshotter,
-        below: Sequence[Snapshot],
+        below: Sequence[ContainerdSnapshot],
         where: str,
     ) -> Image:
         """Return the image whose layers are below a container's own.

@@ -88,7 +88,7 @@ class ContainerdContainer:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ContainerdSnapshot:
     """An unpacked layer, or a container's own layer.
 
     Attributes:
@@ -120,21 +120,23 @@ class Snapshotter:
     """
 
     driver: Driver
-    snapshots: dict[str, Snapshot] = field(repr=False)
-    by_key: dict[tuple[str, str], Snapshot] = field(repr=False)
+    snapshots: dict[str, ContainerdSnapshot] = field(repr=False)
+    by_key: dict[tuple[str, str], ContainerdSnapshot] = field(repr=False)
 
-    def find(self, namespace: str, key: str) -> Snapshot | None:
+    def find(self, namespace: str, key: str) -> ContainerdSnapshot | None:
         """Return the snapshot with a key in a namespace, or None if there is none."""
         return self.by_key.get((namespace, key))
 
-    def chain(self, snapshot: Snapshot, where: str) -> list[Snapshot]:
+    def chain(
+        self, snapshot: ContainerdSnapshot, where: str
+    ) -> list[ContainerdSnapshot]:
         """Return a snapshot and all snapshots below it, nearest first.
 
         Raises:
             FormatError: A snapshot is missing, or the chain is circular.
         """
 
-        def parent(above: Snapshot) -> Snapshot | None:
+        def parent(above: ContainerdSnapshot) -> ContainerdSnapshot | None:
             if not above.parent:
                 return None
             if above.parent not in self.snapshots:
@@ -144,7 +146,7 @@ class Snapshotter:
 
         return with_parents(snapshot, parent, where)[::-1]
 
-    def place(self, root: Root, snapshot: Snapshot) -> Place:
+    def place(self, root: Root, snapshot: ContainerdSnapshot) -> Place:
         """Return the location of a snapshot."""
         directory = root.path(self.driver.tree.format(snapshot.id))
         return Place(self.driver.name, snapshot.id, directory, snapshot.size)
@@ -326,13 +328,13 @@ def unknown_snapshotters(root: Root) -> list[str]:
     ]
 
 
-def _snapshots(top: Bucket) -> Iterator[tuple[str, Snapshot]]:
+def _snapshots(top: Bucket) -> Iterator[tuple[str, ContainerdSnapshot]]:
     for whole, bucket in top.find(b"v1", b"snapshots").buckets().items():
         key, said = _KEY.fullmatch(decode(whole)), bucket.values()
         if key is not None:
             yield (
                 decode(whole),
-                Snapshot(
+                ContainerdSnapshot(
                     key[1],
                     int(key[2]),
                     key[3],

@@ -19,8 +19,8 @@ from .containerd_metadata import (
     CONTENT,
     NAMES,
     ContainerdContainer,
+    ContainerdSnapshot,
     ImageName,
-    Snapshot,
     Snapshotter,
 )
 from .docker_container import has_record, read_record
@@ -118,7 +118,7 @@ class ContainerdStore:
 
     def own_snapshot(
         self, container: ContainerdContainer, where: str
-    ) -> tuple[Snapshotter, Snapshot]:
+    ) -> tuple[Snapshotter, ContainerdSnapshot]:
         """Return a container's own snapshot, and its snapshotter.
 
         Raises:
@@ -201,7 +201,7 @@ class ContainerdStore:
 
     def unpacked(
         self, namespace: str, diff_ids: Sequence[str | None]
-    ) -> tuple[Snapshotter, Snapshot] | None:
+    ) -> tuple[Snapshotter, ContainerdSnapshot] | None:
         """Return the snapshot of a chain's last layer, or None if there is none."""
         chain_id = [*chain_ids([diff_id or "" for diff_id in diff_ids])][-1][0]
         for snapshotter in self.snapshotters():
@@ -214,7 +214,7 @@ class ContainerdStore:
         self,
         name: str,
         snapshotter: Snapshotter,
-        snapshot: Snapshot,
+        snapshot: ContainerdSnapshot,
         image: Image | None,
         warnings: list[str],
     ) -> AssembledLayer:
