@@ -323,8 +323,11 @@ function showFigures() {
   if (about.equal) figure(bytes(about.equal.spare), "in duplicate files", rate(about.equal.spare));
   $("about").textContent = [about.platform, about.id && "sha256:" + about.id.slice(0, 12), about.names.slice(1).join(", ")]
     .filter(Boolean).join(" · ");
-  $("problem").hidden = !about.problem;
-  $("problem").textContent = about.problem ? about.problem + "; which step made which layer cannot be told" : "";
+  const problems = [];
+  if (about.problem) problems.push(about.problem + "; steps cannot be matched to layers");
+  if (!about.verified) problems.push("not verified: the layers were not checked against the image's digests");
+  $("problem").hidden = !problems.length;
+  $("problem").textContent = problems.join(". ");
 }
 
 function chooseLayer(number) {

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..image.image import Image
-from ..image.read import Index
 from ..tar.members import FILE
 from .contents import Contents
 from .listing import Row, list_rows
+from .reading import CheckedIndex
 from .steps import list_steps
 from .waste import Efficiency, Hidden, efficiency, find_hidden
 
@@ -68,7 +68,7 @@ class Report:
     problem: str
     steps: list[dict[str, Any]]
     rows: list[Row]
-    index: Index
+    index: CheckedIndex
     size: int
     files: int
     directories: list[Directory]
@@ -84,7 +84,7 @@ class Report:
         return own[:count]
 
 
-def make_report(index: Index, contents: Contents, *, equal: bool) -> Report:
+def make_report(index: CheckedIndex, contents: Contents, *, equal: bool) -> Report:
     """Look at all of an image.
 
     Args:
@@ -119,7 +119,7 @@ def make_report(index: Index, contents: Contents, *, equal: bool) -> Report:
     )
 
 
-def _directories(rows: Iterable[Row], index: Index) -> list[Directory]:
+def _directories(rows: Iterable[Row], index: CheckedIndex) -> list[Directory]:
     """Sum up what is below each directory."""
     kinds, sizes = index.members.kinds, index.members.sizes
     bytes_, files = defaultdict[bytes, int](int), defaultdict[bytes, int](int)
@@ -170,6 +170,7 @@ def document(report: Report, count: int) -> dict[str, Any]:
         "names": list(image.names),
         "platform": "/".join(str(part) for part in platform if part) or None,
         "problem": report.problem or None,
+        "verified": report.index.verified,
         "size": report.size,
         "files": report.files,
         "paths": len(report.rows),

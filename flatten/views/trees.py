@@ -1,20 +1,22 @@
 """Two trees: what one has and the other has not, and what differs.
 
 Fields are those of ``listing``. Times are compared by the second, since GNU tar holds
-no fractions. Contents are compared by size, then by XXH3; those that two images have
-from one layer are the same and are not read.
+no fractions. Contents are compared by size, then by XXH3; those that both trees have
+from the same bytes of a layer are equal and are not read.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import FlattenError
-from ..image.read import Index
+from ..image.chain_ids import layer_chains
 from ..tar.members import FILE, NO_SOURCE
 from .contents import Contents
 from .describe import describe
+from .identity import bytes_key
 from .listing import Row, list_rows
+from .reading import CheckedIndex
 
 FIELDS: Final = (
     "type", "mode", "uid", "gid", "mtime", "size", "xxh3", "linkname", "rdev", "xattrs",
@@ -25,12 +27,31 @@ CONTENT: Final = ("type", "size", "xxh3", "linkname")
 Fields = dict[str, tuple[Any, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Side:
-    """One of the two trees: what is in it, and what its files hold."""
+    """One of the two trees.
 
-    index: Index
+    Attributes:
+        index: Its members.
+        contents: The contents of its files.
+        keys: A key for each layer; layers of both sides that have the same key are the
+            same bytes: either they have the same digest and were checked, or they are
+            stored in the same place.
+    """
+
+    index: CheckedIndex
     contents: Contents
+    keys: list[Hashable] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Find the keys."""
+        layers = self.contents.image.layers
+        self.keys = [
+            layer.diff_id if done and layer.diff_id else bytes_key(layer, chain_id)
+            for layer, done, chain_id in zip(
+                layers, self.index.checked, layer_chains(layers), strict=True
+            )
+        ]
 
 
 @dataclass(slots=True)
@@ -145,11 +166,10 @@ def _hashed(
     }
 
 
-def _place(side: Side, inode: int) -> tuple[object, int]:
+def _place(side: Side, inode: int) -> tuple[Hashable, int]:
     """Return where a member is: equal places hold equal members and contents."""
     members = side.index.members
-    layer = side.contents.image.layers[members.layers[inode]]
-    return layer.diff_id or layer, members.data[inode]
+    return side.keys[members.layers[inode]], members.data[inode]
 
 
 def _differing(

@@ -6,20 +6,24 @@ by other ways (``bin/x``, where ``bin`` leads to ``usr/bin``). With them each im
 layers are applied, by the rules that flatten it.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ..errors import FlattenError, UsageError, quoted
 from ..host.limits import Limits
+from ..image.blob import BlobLayer
 from ..image.chain_ids import layer_chains
 from ..image.image import Image, Layer
+from ..image.verify import checking
 from ..sources.open import Opened
 from ..tar.layer import LayerIndex, Removal, read_layer
 from ..tar.members import FILE, LINK, SYMLINK, Members
 from ..tar.wire import normalise
 from ..tree.tree import Tree
 from .describe import describe
+from .identity import bytes_key
+from .reading import has_digest
 
 MAX_WAYS: Final = 1000
 """Ways to one path, through symlinks; more are not followed."""
@@ -64,7 +68,9 @@ class _Event:
     images: list[dict[str, Any]]
 
 
-def which(opened: Opened, path: str, limits: Limits) -> dict[str, Any]:
+def which(
+    opened: Opened, path: str, limits: Limits, *, verify: bool = False
+) -> dict[str, Any]:
     """Return which layers add, change, delete or hide a path, and who carries them.
 
     Keys: ``path``; ``layers``, the oldest of each image first: ``event``,
@@ -73,9 +79,17 @@ def which(opened: Opened, path: str, limits: Limits) -> dict[str, Any]:
     directory that the layer does not list, but needs), ``size``, ``images``:
     ``id``, ``names``, ``position`` (of the layer, from 1), ``visible`` (the image
     shows what this layer has there). ``problems``: what kept images from being read.
+    ``verified``: all layers of the images that were read were checked.
+
+    Args:
+        opened: The source.
+        path: Relative to the root of the images.
+        limits: Limits on the resources that a layer may take.
+        verify: Check the layers against the digests that the images record.
 
     Raises:
-        FlattenError: No layer has it.
+        FlattenError: No layer has the path, or no image can be read.
+        IntegrityError: A layer that is checked does not have its digest.
     """
     try:
         wanted = normalise(path.encode("utf-8", "surrogateescape"))
@@ -83,19 +97,52 @@ def which(opened: Opened, path: str, limits: Limits) -> dict[str, Any]:
         raise UsageError(f"{quoted(path)} is {error}") from error
     if not wanted:
         raise UsageError("the root is in every layer")
-    images, broken = opened.load()
-    problems = [str(error) for error in broken]
-    rows = _read_all(images, wanted, limits)
-    events: dict[object, _Event] = {}
-    for image in images:
-        try:
-            _trace(image, wanted, rows, events)
-        except FlattenError as error:
-            problems.append(str(error))
+    images, problems = opened.load()
+    events: dict[Hashable, _Event] = {}
+    read: list[Image] = []
+    with checking(_claims(images) if verify else []) as check:
+        rows = _read_all(images, wanted, limits)
+        check.start_rest()
+        for image in images:
+            try:
+                _trace(image, wanted, rows, events)
+                read.append(image)
+            except FlattenError as error:
+                problems.append(error)
+        check.finish()
     if not events:
-        raise FlattenError(f"{opened.where}: no layer has {quoted(wanted)}")
-    found = [event.row | {"images": event.images} for event in events.values()]
-    return {"path": path, "layers": found, "problems": problems}
+        raise _nothing(opened.where, wanted, read, problems)
+    digests = all(has_digest(layer) for image in read for layer in image.layers)
+    return {
+        "path": path,
+        "verified": verify and digests,
+        "layers": [event.row | {"images": event.images} for event in events.values()],
+        "problems": [str(problem) for problem in problems],
+    }
+
+
+def _nothing(
+    where: str, wanted: bytes, read: list[Image], problems: list[FlattenError]
+) -> FlattenError:
+    """Return the error for a path of which nothing was found."""
+    if read:
+        unread = f"; {len(problems):,} images could not be read" if problems else ""
+        return FlattenError(f"{where}: no layer has {quoted(wanted)}{unread}")
+    if not problems:
+        return FlattenError(f"{where}: there are no images")
+    error = FlattenError(f"{where}: no image could be read: {problems[0]}")
+    error.exit_code = problems[0].exit_code
+    return error
+
+
+def _claims(images: Iterable[Image]) -> list[Layer]:
+    """Return a layer for each pair of bytes and digests that they should have."""
+    claims = {
+        (key, layer.diff_id, layer.digest): layer
+        for image in images
+        for layer, key in _keyed(image)
+    }
+    return list(claims.values())
 
 
 # --- reading
@@ -103,28 +150,54 @@ def which(opened: Opened, path: str, limits: Limits) -> dict[str, Any]:
 
 def _read_all(
     images: Iterable[Image], wanted: bytes, limits: Limits
-) -> dict[object, _Rows]:
+) -> dict[Hashable, _Rows | FlattenError]:
     """Read each layer once, and again if ways are found that more is needed for."""
-    layers = {_key(layer): layer for image in images for layer in image.layers}
+    layers = {key: layer for image in images for layer, key in _keyed(image)}
     parts = frozenset(wanted.split(b"/"))
     no_more: frozenset[bytes] = frozenset()
-    rows = {
-        key: _read(layer, wanted, parts, no_more, limits)
-        for key, layer in layers.items()
-    }
-    needed = _prefixes(_ways(wanted, list(rows.values())))
+    rows = _read_each(layers, wanted, parts, no_more, limits)
+    needed = _prefixes(
+        _ways(wanted, [r for r in rows.values() if isinstance(r, _Rows)])
+    )
     if all(_bears(path, parts, no_more) for path in needed):
         return rows
-    return {
-        key: _read(layer, wanted, parts, needed, limits)
-        for key, layer in layers.items()
-    }
+    return _read_each(layers, wanted, parts, needed, limits)
 
 
-def _key(layer: Layer) -> object:
-    if layer.diff_id is not None:
-        return layer.diff_id
-    return layer.name if layer.place is None else layer.place
+def _read_each(
+    layers: dict[Hashable, Layer],
+    wanted: bytes,
+    parts: frozenset[bytes],
+    needed: frozenset[bytes],
+    limits: Limits,
+) -> dict[Hashable, _Rows | FlattenError]:
+    """Return what is kept of each layer, or the reason why it cannot be read."""
+    found: dict[Hashable, _Rows | FlattenError] = {}
+    for key, layer in layers.items():
+        try:
+            found[key] = _read(layer, wanted, parts, needed, limits)
+        except FlattenError as error:
+            found[key] = error
+    return found
+
+
+def _keyed(image: Image) -> list[tuple[Layer, Hashable]]:
+    """Return the layers of an image, each with a key of its bytes in this source.
+
+    Blobs of one source that are named by a digest are one file if the digest is the
+    same, right or wrong; a diff_id is only what some config says.
+    """
+    return [
+        (
+            layer,
+            layer.digest
+            if isinstance(layer, BlobLayer) and layer.digest is not None
+            else bytes_key(layer, chain_id),
+        )
+        for layer, chain_id in zip(
+            image.layers, layer_chains(image.layers), strict=True
+        )
+    ]
 
 
 def _bears(path: bytes, parts: frozenset[bytes], needed: frozenset[bytes]) -> bool:
@@ -208,17 +281,23 @@ def _prefixes(ways: Iterable[bytes]) -> frozenset[bytes]:
 def _trace(
     image: Image,
     wanted: bytes,
-    rows: dict[object, _Rows],
-    events: dict[object, _Event],
+    rows: dict[Hashable, _Rows | FlattenError],
+    events: dict[Hashable, _Event],
 ) -> None:
     """Apply an image's layers, and note what each does to the path."""
-    own = [rows[_key(layer)] for layer in image.layers]
+    keyed = _keyed(image)
+    own = []
+    for _, key in keyed:
+        found_rows = rows[key]
+        if isinstance(found_rows, FlattenError):
+            raise found_rows
+        own.append(found_rows)
     bearing = _prefixes(_ways(wanted, own))
     members = Members()
     tree = Tree(members)
     found: list[tuple[int | None, dict[str, Any]]] = []
     chains = layer_chains(image.layers)
-    for position, (layer, each) in enumerate(zip(image.layers, own, strict=True)):
+    for position, ((layer, bytes_), each) in enumerate(zip(keyed, own, strict=True)):
         before = tree.find(wanted)
         index = _index(each, layer.name, position, wanted, bearing, members)
         tree.apply(index)
@@ -231,8 +310,7 @@ def _trace(
         else:
             row["event"] = "adds" if before is None else "changes"
             row |= _entry(members, after, index, wanted)
-        known = chains[position] or layer.place or (image.id, position)
-        key = (known, row["event"])
+        key = (chains[position], bytes_, row["event"])
         event = events.setdefault(key, _Event(row, []))
         listed = {"id": image.id, "names": list(image.names), "position": position + 1}
         event.images.append(listed)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,15 @@ from flatten.host.limits import Limits
 from flatten.image.columns import Rows
 from flatten.tar.layer import read_layer
 from flatten.tar.members import Members
-from flatten.views.index_cache import MAGIC, IndexCache, default_folder, pack
+from flatten.views.index_cache import (
+    BLOCK_SIZE,
+    MAGIC,
+    IndexCache,
+    default_folder,
+    pack,
+)
 from flatten.views.reading import read_index
-from kinds import KINDS, docker, oci, run
+from kinds import KINDS, docker, run
 
 BASE = ["usr/", "usr/a", "s->a", "l=usr/a"]
 
@@ -30,7 +37,8 @@ def cache(tmp_path):
 
 
 def files(cache):
-    return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
+    """List the indexes, and what is left of them."""
+    return sorted(path.name for path in cache.glob("*.index*"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,16 +54,46 @@ def test_a_second_run_says_the_same(tmp_path, cache, kind):
     assert len(files(cache)) == (0 if assembled else 2)
 
 
-def test_a_second_image_on_a_base_does_not_read_the_base(tmp_path, cache):
-    base, first, second = layers(BASE, ["b"], ["c"])
-    run("ls", oci(tmp_path, [base, first]), "--cache", cache)
-    image = oci(tmp_path, [base, second])
-    want = run("ls", image, "--no-cache").stdout
-    blob = tmp_path / "layout" / "blobs" / "sha256" / digest(base)
-    blob.write_bytes(b"\xff" * len(base))  # of this, nothing can be read
+def test_a_layer_that_was_hashed_and_has_not_changed_is_not_read_again(tmp_path, cache):
+    size = 30_000_000
+    image = docker(tmp_path, layers([*BASE, member("big", bytes(size))]))
+    time.sleep(2.1)  # times of files on FAT have steps of two seconds
 
-    assert run("ls", image, "--no-cache").returncode == 4
-    assert run("ls", image, "--cache", cache).stdout == want
+    counts = []
+    for _ in range(2):
+        before = bytes_read()
+        assert run("ls", image, "--cache", cache).returncode == 0
+        counts.append(bytes_read() - before)
+
+    assert counts[0] >= size
+    assert counts[1] < size / 100
+    assert run("cat", image, "usr/a", "--cache", cache).stdout == "0"
+
+
+def bytes_read():
+    """Return how many bytes this process has read from files so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("rchar"))
+
+
+def test_the_index_of_a_base_is_used_for_a_second_image_on_it(tmp_path, cache):
+    base, first, second = layers(BASE, ["b"], ["c"])
+    (tmp_path / "a").mkdir()
+    run("ls", docker(tmp_path / "a", [base, first]), "--cache", cache)
+    (cache / f"{digest(base)}.index").rename(tmp_path / "kept")
+    image = docker(tmp_path, [base, second])
+    want = run("ls", image, "--no-cache").stdout
+    with flatten.open_image(image) as opened:
+        rows = Rows.of(read_layer(opened.layers[0].open(), "x", 0, m := Members()), m)
+    rows.mtimes[0] = 0  # to tell the cached index from the layer
+    IndexCache(cache).keep(
+        f"sha256:{digest(base)}", pack(f"sha256:{digest(base)}", rows)
+    )
+
+    got = run("ls", image, "--cache", cache).stdout
+
+    assert got != want
+    assert got.replace("1970-01-01 00:00", "2023-11-14 22:13") == want
 
 
 def test_what_an_image_promises_falsely_is_not_kept(tmp_path, cache):
@@ -72,12 +110,13 @@ def test_what_an_image_promises_falsely_is_not_kept(tmp_path, cache):
     assert files(cache) == []
 
 
-def test_without_checks_what_is_there_is_used_and_nothing_kept(tmp_path, cache):
+def test_without_checks_nothing_is_kept(tmp_path, cache):
     image = docker(tmp_path, layers(BASE, ["b"]))
-    run("ls", image, "--at-layer", "1", "--cache", cache)
+    want = run("ls", image, "--at-layer", "1", "--cache", cache)
 
-    run("ls", image, "--cache", cache, "--no-verify")
+    got = run("ls", image, "--at-layer", "1", "--cache", cache, "--no-verify")
 
+    assert (got.returncode, got.stdout) == (0, want.stdout)
     assert len(files(cache)) == 1
 
 
@@ -86,7 +125,7 @@ def test_without_checks_what_is_there_is_used_and_nothing_kept(tmp_path, cache):
 def test_a_damaged_file_is_made_again(tmp_path, cache, where, how):
     image = docker(tmp_path, layers(BASE))
     want = run("ls", image, "--cache", cache).stdout
-    (path,) = cache.iterdir()
+    (path,) = cache.glob("*.index")
     data = path.read_bytes()
     at = {
         "start": 0,
@@ -106,7 +145,7 @@ def test_a_damaged_file_is_made_again(tmp_path, cache, where, how):
 def test_a_file_of_another_version_is_made_again(tmp_path, cache):
     image = docker(tmp_path, layers(BASE))
     want = run("ls", image, "--cache", cache).stdout
-    (path,) = cache.iterdir()
+    (path,) = cache.glob("*.index")
     data = path.read_bytes()
     path.write_bytes(data.replace(MAGIC, b"flatten index 0\n"))
 
@@ -137,19 +176,21 @@ def kept(tar):
         with flatten.open_image(file.name) as image:
             members = Members()
             index = read_layer(image.layers[0].headers(), "x", 0, members)
-            return image.layers[0].diff_id, pack(Rows.of(index, members))
+            diff_id = image.layers[0].diff_id
+            return diff_id, pack(diff_id, Rows.of(index, members))
 
 
 def test_what_was_not_used_for_longest_goes_first(cache):
     some = [kept(layer(f"{n}")) for n in range(4)]
-    bound = sum(len(data) for _, data in some[:3])
-    store = IndexCache(cache, bound=bound)
+    assert max(len(data) for _, data in some) < BLOCK_SIZE
+    store = IndexCache(cache, bound=3 * BLOCK_SIZE)
     for age, (diff_id, data) in enumerate(some[:3]):
         store.keep(diff_id, data)
         os.utime(cache / f"{diff_id[7:]}.index", (age, age))
     store.find(some[0][0])
 
     store.keep(*some[3])
+    store.trim()
 
     assert [store.find(diff_id) is not None for diff_id, _ in some] == [
         True,
@@ -166,7 +207,9 @@ def test_what_a_killed_run_left_counts_too(cache):
     os.utime(left, (1, 1))
     diff_id, data = kept(layer("a"))
 
-    IndexCache(cache, bound=len(data)).keep(diff_id, data)
+    store = IndexCache(cache, bound=BLOCK_SIZE)
+    store.keep(diff_id, data)
+    store.trim()
 
     assert files(cache) == [f"{diff_id[7:]}.index"]
 

@@ -46,7 +46,7 @@ def test_all_views_say_the_same_as_of_the_save(data_root, save, root):
     prefix = dict(ROOTS.values())[root]
     here, there = f"{data_root(root)}#{prefix}tiny-child:1", f"{save}#fx/tiny-child:1"
 
-    assert lines("ls", here, "--json", "--hash") == lines(
+    assert lines("ls", here, "--json", "--hash", "--verify") == lines(
         "ls", there, "--json", "--hash"
     )
     assert run("ls", here, "--tree").stdout == run("ls", there, "--tree").stdout
@@ -60,7 +60,10 @@ def test_all_views_say_the_same_as_of_the_save(data_root, save, root):
     assert steps[0] == steps[1]
     for at in ("--at", "9"), ("--at-layer", "3"):
         assert run("config", here, *at).stdout == run("config", there, *at).stdout
-    reports = [json.loads(run("report", at, "--json").stdout) for at in (here, there)]
+    reports = [
+        json.loads(run("report", at, "--json", "--verify").stdout)
+        for at in (here, there)
+    ]
     for report in reports:
         del report["names"]
         for row in report["steps"]:

@@ -25,12 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="which images")
     parser.add_argument("path", metavar="PATH", help="in the images")
     options.add_source_options(parser)
+    parser.add_argument(
+        "--verify", action="store_true",
+        help="check the layers against the digests that the images record",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the layers, and return the exit code."""
     with options.open_source(args) as opened:
-        found = which(opened, args.path, options.limits(args))
+        limits = options.limits(args)
+        found = which(opened, args.path, limits, verify=args.verify)
     if args.json:
         print_json(found)
         return 0
