@@ -10,7 +10,8 @@ from ...image import rootfs
 from ...image.history import cut
 from ...image.image import Image
 from ...views.describe import describe
-from ...views.trees import CONTENT, FIELDS, Change, Side, compare
+from ...views.differences import CONTENT, FIELDS
+from ...views.trees import Change, Side, compare
 from .. import options
 from ..tables import iso_time, one_line, print_json, show_name
 
