@@ -1,14 +1,14 @@
-"""Which layers a path comes from: the reverse of listing an image.
+"""Find the layers that a path comes from: the reverse of listing an image.
 
-Only headers are read, of each layer once, however many images share it. Of those the
-few rows are kept that can bear on the path: it, the directories it is in, and the same
-by other ways (``bin/x``, where ``bin`` leads to ``usr/bin``). With them each image's
-layers are applied, by the rules that flatten it.
+Each layer's headers are read once, however many images share it. Only rows that can
+affect the path are kept: its own, those of its parents, and those of its aliases
+(``bin/x``, where ``bin`` is a symlink to ``usr/bin``). They are applied layer by layer,
+by the same rules as for flattening.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from ..errors import FlattenError, UsageError, quoted
 from ..host.limits import Limits
@@ -25,19 +25,81 @@ from .describe import describe
 from .identity import bytes_key
 from .reading import has_digest
 
-MAX_WAYS: Final = 1000
-"""Ways to one path, through symlinks; more are not followed."""
+MAX_ALIASES: Final = 1000
+"""Maximum number of aliases of one path, through symlinks, that are followed."""
 
-_UNKNOWN: Final = -1
+_UNKNOWN: Final = -1  # the size of a hard link whose target was not kept
+
+
+class ImageUse(TypedDict):
+    """An image that contains a layer.
+
+    Attributes:
+        id: The image's id.
+        names: Its names with tags.
+        position: The position of the layer in it, from 1.
+        visible: Whether the image shows the layer's content at the path.
+    """
+
+    id: str
+    names: list[str]
+    position: int
+    visible: bool
+
+
+class EventRow(TypedDict):
+    """A change that a layer makes to the path; unknown fields are None.
+
+    Attributes:
+        event: ``adds``, ``changes``, ``deletes`` or ``hides``.
+        chain_id: The layer's chain id.
+        diff_id: Its diff_id, as the images record it.
+        cache_id: The storage driver's name for it.
+        directory: Its directory in an engine's root.
+        layer: Its name in messages.
+        entry: The path in the layer, or None if the layer does not list it.
+        type: As in ``describe``.
+        implied: The path is a directory that the layer needs but does not list.
+        size: Bytes of the file.
+        images: The images that contain the layer.
+    """
+
+    event: str
+    chain_id: str | None
+    diff_id: str | None
+    cache_id: str | None
+    directory: str | None
+    layer: str
+    entry: str | None
+    type: str | None
+    implied: bool
+    size: int | None
+    images: list[ImageUse]
+
+
+class Found(TypedDict):
+    """The result of ``which``.
+
+    Attributes:
+        path: As given.
+        verified: All layers of the images that were read were checked.
+        layers: The oldest layers of each image first.
+        problems: Why some images could not be read.
+    """
+
+    path: str
+    verified: bool
+    layers: list[EventRow]
+    problems: list[str]
 
 
 @dataclass(slots=True)
 class _Rows:
-    """What of a layer may bear on a path, in archive order.
+    """The rows of a layer that may affect a path, in archive order.
 
     Attributes:
-        leads: The symlinks, by what they lead to.
-        links: What each of them leads to.
+        links: The target of each symlink, as a path from the root.
+        leads: The symlinks to each target.
     """
 
     members: Members = field(default_factory=Members)
@@ -47,7 +109,7 @@ class _Rows:
     links: dict[bytes, bytes] = field(default_factory=dict)
 
     def add(self, path: bytes, members: Members, member: int) -> None:
-        """Add a row; a hard link is a file whose size may be unknown."""
+        """Add a row; a hard link becomes a file, whose size may be unknown."""
         own, kind = self.members, members.kinds[member]
         number = len(own)
         own.kinds.append(FILE if kind == LINK else kind)
@@ -60,26 +122,8 @@ class _Rows:
         self.paths.append(path)
 
 
-@dataclass(slots=True)
-class _Event:
-    """What a layer does to the path, on what is below it."""
-
-    row: dict[str, Any]
-    images: list[dict[str, Any]]
-
-
-def which(
-    opened: Opened, path: str, limits: Limits, *, verify: bool = False
-) -> dict[str, Any]:
-    """Return which layers add, change, delete or hide a path, and who carries them.
-
-    Keys: ``path``; ``layers``, the oldest of each image first: ``event``,
-    ``chain_id``, ``diff_id``, ``cache_id``, ``directory``, ``entry`` (the path in the
-    layer, None where something else removes it), ``type``, ``implied`` (a
-    directory that the layer does not list, but needs), ``size``, ``images``:
-    ``id``, ``names``, ``position`` (of the layer, from 1), ``visible`` (the image
-    shows what this layer has there). ``problems``: what kept images from being read.
-    ``verified``: all layers of the images that were read were checked.
+def which(opened: Opened, path: str, limits: Limits, *, verify: bool = False) -> Found:
+    """Return the layers that add, change, delete or hide a path, and their images.
 
     Args:
         opened: The source.
@@ -98,7 +142,7 @@ def which(
     if not wanted:
         raise UsageError("the root is in every layer")
     images, problems = opened.load()
-    events: dict[Hashable, _Event] = {}
+    events: dict[Hashable, EventRow] = {}
     read: list[Image] = []
     with checking(_claims(images) if verify else []) as check:
         rows = _read_all(images, wanted, limits)
@@ -116,7 +160,7 @@ def which(
     return {
         "path": path,
         "verified": verify and digests,
-        "layers": [event.row | {"images": event.images} for event in events.values()],
+        "layers": list(events.values()),
         "problems": [str(problem) for problem in problems],
     }
 
@@ -151,13 +195,13 @@ def _claims(images: Iterable[Image]) -> list[Layer]:
 def _read_all(
     images: Iterable[Image], wanted: bytes, limits: Limits
 ) -> dict[Hashable, _Rows | FlattenError]:
-    """Read each layer once, and again if ways are found that more is needed for."""
+    """Read each layer once, and again if aliases are found that need more rows."""
     layers = {key: layer for image in images for layer, key in _keyed(image)}
     parts = frozenset(wanted.split(b"/"))
     no_more: frozenset[bytes] = frozenset()
     rows = _read_each(layers, wanted, parts, no_more, limits)
     needed = _prefixes(
-        _ways(wanted, [r for r in rows.values() if isinstance(r, _Rows)])
+        _aliases(wanted, [r for r in rows.values() if isinstance(r, _Rows)])
     )
     if all(_bears(path, parts, no_more) for path in needed):
         return rows
@@ -201,7 +245,7 @@ def _keyed(image: Image) -> list[tuple[Layer, Hashable]]:
 
 
 def _bears(path: bytes, parts: frozenset[bytes], needed: frozenset[bytes]) -> bool:
-    """Say whether a path is kept: if it is near the root, or is called like a part."""
+    """Return True if a path is kept: near the root, or named like one of ``parts``."""
     name = path[path.rfind(b"/") + 1 :]
     return name in parts or path.count(b"/") < 2 or path in needed
 
@@ -213,7 +257,7 @@ def _read(
     needed: frozenset[bytes],
     limits: Limits,
 ) -> _Rows:
-    """Return what is kept of a layer."""
+    """Return the rows of a layer that are kept."""
     members, rows = Members(limit=limits.members), _Rows()
     index = read_layer(layer.headers(), layer.name, 0, members)
     rows.removals = index.removals
@@ -236,7 +280,7 @@ def _read(
 
 
 def _target(path: bytes, target: bytes) -> bytes:
-    """Return where a symlink leads, as far as its text says it."""
+    """Return the path of a symlink's target, without following other symlinks."""
     trail = [] if target.startswith(b"/") else path.split(b"/")[:-1]
     for part in target.split(b"/"):
         if part == b"..":
@@ -246,33 +290,34 @@ def _target(path: bytes, target: bytes) -> bytes:
     return b"/".join(trail)
 
 
-def _ways(wanted: bytes, rows: Sequence[_Rows]) -> list[bytes]:
-    """Return a path, and the same through symlinks that any of the layers has."""
-    ways = {wanted: None}
-    for way in (queue := [wanted]):
-        for parent in _parents(way):
-            rest = way[len(parent) :].lstrip(b"/")
+def _aliases(wanted: bytes, rows: Sequence[_Rows]) -> list[bytes]:
+    """Return a path, and its aliases through symlinks of any of the layers."""
+    aliases = {wanted: None}
+    for alias in (queue := [wanted]):
+        for parent in _parents(alias):
+            rest = alias[len(parent) :].lstrip(b"/")
             for each in rows:
                 others = each.leads.get(parent, [])
                 if parent in each.links:
                     others = [*others, each.links[parent]]
                 for other in others:
                     found = other + b"/" + rest if other else rest
-                    if found not in ways and len(ways) < MAX_WAYS:
-                        ways[found] = None
+                    if found not in aliases and len(aliases) < MAX_ALIASES:
+                        aliases[found] = None
                         queue.append(found)
-    return list(ways)
+    return list(aliases)
 
 
 def _parents(path: bytes) -> Iterator[bytes]:
-    """Yield the directories that a path is in, the root too."""
+    """Yield the parents of a path, up to the root."""
     while path:
         path = path.rpartition(b"/")[0]
         yield path
 
 
-def _prefixes(ways: Iterable[bytes]) -> frozenset[bytes]:
-    return frozenset(path for way in ways for path in (way, *_parents(way)))
+def _prefixes(paths: Iterable[bytes]) -> frozenset[bytes]:
+    """Return some paths, with all their parents."""
+    return frozenset(each for path in paths for each in (path, *_parents(path)))
 
 
 # --- tracing
@@ -282,9 +327,9 @@ def _trace(
     image: Image,
     wanted: bytes,
     rows: dict[Hashable, _Rows | FlattenError],
-    events: dict[Hashable, _Event],
+    events: dict[Hashable, EventRow],
 ) -> None:
-    """Apply an image's layers, and note what each does to the path."""
+    """Apply an image's layers, and record the changes of each to the path."""
     keyed = _keyed(image)
     own = []
     for _, key in keyed:
@@ -292,10 +337,10 @@ def _trace(
         if isinstance(found_rows, FlattenError):
             raise found_rows
         own.append(found_rows)
-    bearing = _prefixes(_ways(wanted, own))
+    bearing = _prefixes(_aliases(wanted, own))
     members = Members()
     tree = Tree(members)
-    found: list[tuple[int | None, dict[str, Any]]] = []
+    found: list[tuple[int | None, ImageUse]] = []
     chains = layer_chains(image.layers)
     for position, ((layer, bytes_), each) in enumerate(zip(keyed, own, strict=True)):
         before = tree.find(wanted)
@@ -309,11 +354,15 @@ def _trace(
             row["event"] = "deletes" if _deletes(index, bearing) else "hides"
         else:
             row["event"] = "adds" if before is None else "changes"
-            row |= _entry(members, after, index, wanted)
+            _add_entry(row, members, after, index, wanted)
         key = (chains[position], bytes_, row["event"])
-        event = events.setdefault(key, _Event(row, []))
-        listed = {"id": image.id, "names": list(image.names), "position": position + 1}
-        event.images.append(listed)
+        listed: ImageUse = {
+            "id": image.id,
+            "names": list(image.names),
+            "position": position + 1,
+            "visible": False,
+        }
+        events.setdefault(key, row)["images"].append(listed)
         found.append((after, listed))
     last = tree.find(wanted)
     for inode, listed in found:
@@ -328,7 +377,7 @@ def _index(  # noqa: PLR0913, PLR0917 - of a layer, for an image
     bearing: frozenset[bytes],
     members: Members,
 ) -> LayerIndex:
-    """Return what a layer does, as far as it bears on the path."""
+    """Return the part of a layer's index that affects the path."""
     index = LayerIndex(where, first=len(members))
     copy = _Rows(members)
     for member, path in enumerate(rows.paths):
@@ -341,37 +390,36 @@ def _index(  # noqa: PLR0913, PLR0917 - of a layer, for an image
 
 
 def _deletes(index: LayerIndex, bearing: frozenset[bytes]) -> bool:
-    """Say whether it is a whiteout that removes the path, its own or a directory's."""
+    """Return True if a whiteout of the path or of a parent removes it."""
     return any(r.path in bearing and not r.opaque for r in index.removals)
 
 
-def _row(layer: Layer, chain_id: str | None) -> dict[str, Any]:
+def _row(layer: Layer, chain_id: str | None) -> EventRow:
     place = layer.place
     return {
-        "event": None,
+        "event": "",
         "chain_id": chain_id,
         "diff_id": layer.diff_id,
-        "cache_id": place and place.cache_id,
-        "directory": place and place.directory,
+        "cache_id": place.cache_id if place else None,
+        "directory": place.directory if place else None,
         "layer": layer.name,
         "entry": None,
         "type": None,
         "implied": False,
         "size": None,
+        "images": [],
     }
 
 
-def _entry(
-    members: Members, inode: int, index: LayerIndex, wanted: bytes
-) -> dict[str, Any]:
-    """Return what is in the layer under the path."""
+def _add_entry(
+    row: EventRow, members: Members, inode: int, index: LayerIndex, wanted: bytes
+) -> None:
+    """Add the fields for the layer's entry at the path."""
     number = inode - index.first
     listed = 0 <= number < len(index.paths)
     path = index.paths[number] if listed else wanted
     size = members.sizes[inode]
-    return {
-        "entry": path.decode("utf-8", "surrogateescape"),
-        "type": describe(members, path, inode, None)["type"],
-        "implied": not listed,
-        "size": None if size == _UNKNOWN else size,
-    }
+    row["entry"] = path.decode("utf-8", "surrogateescape")
+    row["type"] = describe(members, path, inode, None)["type"]
+    row["implied"] = not listed
+    row["size"] = None if size == _UNKNOWN else size

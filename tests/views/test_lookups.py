@@ -411,7 +411,7 @@ def test_users_of_nothing(sources):
     for name in ("f" * 64, "app:1", "000", "/no/such/directory"):
         done = run("users", sources["docker-root"], name)
         assert done.returncode == 3
-        assert "no layer is called" in done.stderr
+        assert "no layer matches" in done.stderr
 
 
 # --- orphans
@@ -481,7 +481,7 @@ def test_orphans_of_docker(tmp_path):
         *(("layer", f"overlay2/{cache_id}/diff") for cache_id in cache_ids),
     }
     done = run("orphans", tmp_path)
-    assert "no image and no container has it" in done.stdout
+    assert "no image and no container uses it" in done.stdout
     assert "its removal was interrupted" in done.stdout
 
 

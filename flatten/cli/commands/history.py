@@ -1,11 +1,10 @@
 """``flatten history IMAGE``: the steps that made an image, and their layers."""
 
 import argparse
-from typing import Any
 
 from ...tar.members import Members
 from ...views.reading import LayerReader
-from ...views.steps import list_steps
+from ...views.steps import StepRow, list_steps
 from .. import options
 from ..messages import say
 from ..tables import human, one_line, print_json, print_table
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: StepRow) -> tuple[str, ...]:
     return (
         str(row["step"] or "-"),
         str(row["layer"] or "-"),
