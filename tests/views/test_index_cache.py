@@ -1,4 +1,4 @@
-"""Indexes of layers that are kept: right, shared, bounded, and no reason to fail."""
+"""The index cache: correct, shared and bounded, and its failures are ignored."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def files(cache):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_second_run_says_the_same(tmp_path, cache, kind):
+def test_a_second_run_prints_the_same(tmp_path, cache, kind):
     image = KINDS[kind](tmp_path, layers(BASE, ["-l", "b"]))
 
     runs = [run("ls", image, "--cache", cache).stdout for _ in range(3)]
@@ -54,7 +54,7 @@ def test_a_second_run_says_the_same(tmp_path, cache, kind):
     assert len(files(cache)) == (0 if assembled else 2)
 
 
-def test_a_layer_that_was_hashed_and_has_not_changed_is_not_read_again(tmp_path, cache):
+def test_an_unchanged_layer_is_not_read_again(tmp_path, cache):
     size = 30_000_000
     image = docker(tmp_path, layers([*BASE, member("big", bytes(size))]))
     time.sleep(2.1)  # times of files on FAT have steps of two seconds
@@ -96,7 +96,7 @@ def test_the_index_of_a_base_is_used_for_a_second_image_on_it(tmp_path, cache):
     assert got.replace("1970-01-01 00:00", "2023-11-14 22:13") == want
 
 
-def test_what_an_image_promises_falsely_is_not_kept(tmp_path, cache):
+def test_the_index_of_a_layer_with_another_digest_is_not_kept(tmp_path, cache):
     promised = config(layers(["x"]))
     (tmp_path / "i.tar").write_bytes(
         docker_archive(layers(["a"]), config_document=promised)
@@ -110,7 +110,7 @@ def test_what_an_image_promises_falsely_is_not_kept(tmp_path, cache):
     assert files(cache) == []
 
 
-def test_without_checks_nothing_is_kept(tmp_path, cache):
+def test_no_verify_keeps_nothing(tmp_path, cache):
     image = docker(tmp_path, layers(BASE, ["b"]))
     want = run("ls", image, "--at-layer", "1", "--cache", cache)
 
@@ -180,7 +180,7 @@ def kept(tar):
             return diff_id, pack(diff_id, Rows.of(index, members))
 
 
-def test_what_was_not_used_for_longest_goes_first(cache):
+def test_the_least_recently_used_index_is_removed_first(cache):
     some = [kept(layer(f"{n}")) for n in range(4)]
     assert max(len(data) for _, data in some) < BLOCK_SIZE
     store = IndexCache(cache, bound=3 * BLOCK_SIZE)
@@ -200,7 +200,7 @@ def test_what_was_not_used_for_longest_goes_first(cache):
     ]
 
 
-def test_what_a_killed_run_left_counts_too(cache):
+def test_files_of_a_killed_run_are_removed_too(cache):
     cache.mkdir()
     left = cache / ("0" * 64 + ".index.0123456789ab")
     left.write_bytes(bytes(1000))
@@ -220,7 +220,7 @@ def owners(members):
 
 @settings(max_examples=settings.default.max_examples // 3)
 @given(images().map(repaired))
-def test_an_index_comes_back_as_it_was(image):
+def test_a_cached_index_equals_the_original(image):
     tars = [layer(*map(tar_member, each)) for each in image]
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch, "image.tar")
@@ -240,7 +240,7 @@ def test_an_index_comes_back_as_it_was(image):
     assert again.tree.children == plain.tree.children
 
 
-def test_what_cannot_be_written_is_no_failure(tmp_path):
+def test_a_cache_that_cannot_be_written_is_ignored(tmp_path):
     image = docker(tmp_path, layers(BASE))
     (tmp_path / "file").write_text("")
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_written_is_no_failure(tmp_path):
         assert run("ls", image, "--cache", folder).returncode == 0
 
 
-def test_limits_count_what_was_kept(tmp_path, cache):
+def test_limits_apply_to_cached_indexes(tmp_path, cache):
     image = docker(tmp_path, layers(BASE))
     run("ls", image, "--cache", cache)
 
@@ -260,7 +260,7 @@ def test_limits_count_what_was_kept(tmp_path, cache):
         read_index(opened, Limits(members=3), IndexCache(cache))
 
 
-def test_sparse_files_devices_and_records_come_back(tmp_path, cache):
+def test_cached_sparse_files_devices_and_records(tmp_path, cache):
     regions = b"".join(b"%011o\0" % n for n in (4096, 3, 9000, 0)).ljust(96, b"\0")
     odd = [
         member("s", b"abc", type=b"S", magic=b"ustar  \0",
@@ -282,7 +282,7 @@ def test_sparse_files_devices_and_records_come_back(tmp_path, cache):
     assert len(runs[0].splitlines()) == 5
 
 
-def test_the_place_is_the_users_cache(monkeypatch, tmp_path):
+def test_the_default_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "flatten"
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
@@ -290,7 +290,7 @@ def test_the_place_is_the_users_cache(monkeypatch, tmp_path):
     assert default_folder() == Path("/home/somebody/.cache/flatten")
 
 
-def test_history_cat_and_diff_use_it_too(tmp_path, cache):
+def test_history_cat_and_diff_with_a_cache(tmp_path, cache):
     image = docker(tmp_path, layers(BASE, ["b"]))
     for command in (
         ["history", image, "--json"],

@@ -118,7 +118,7 @@ def press(page, selector, key):
     )  # fmt: skip
 
 
-def test_it_renders(page):
+def test_the_page_renders(page):
     assert "128 KiB" in text(page, "#figures")
     assert "ADD base" in text(page, "#steps")
     assert int(page.execute_script("return document.body.dataset.cells")) >= 6

@@ -106,7 +106,7 @@ def test_without_checks_views_show_the_image_that_was_given(images, cache):
     assert evil.stdout == "evil"
 
 
-def test_views_of_a_checked_image_say_so(images, cache):
+def test_views_of_a_verified_image(images, cache):
     rows = run("ls", images["good"], "--json", *cache).stdout.splitlines()
     report = run("report", images["good"], "--json", *cache)
     history = run("history", images["good"], "--json", *cache)
@@ -141,7 +141,7 @@ def test_diff_with_an_image_with_a_false_diff_id(images, cache, name):
         assert changes[0]["fields"] == {"xxh3": want}
 
 
-def test_diff_of_equal_images_is_still_quick_and_right(images, cache, tmp_path):
+def test_diff_of_equal_images(images, cache, tmp_path):
     shutil.copy(images["good"], tmp_path / "copy.tar")
 
     done = run("diff", images["good"], tmp_path / "copy.tar", *cache)
@@ -338,7 +338,7 @@ def shown(images, folder):
 
 
 def test_a_forged_index_of_this_user_is_shown(images, tmp_path):
-    """The tests below would show nothing if it were not."""
+    """So the tests below can fail."""
     forged(tmp_path)
 
     assert shown(images, tmp_path) == OTHER_TREE
