@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 
 from ..errors import FlattenError, quoted
 from ..image.read import Index
-from ..tar.members import FILE, SYMLINK
 from ..tree.patterns import Patterns
 from ..tree.tree import MAX_LINKS
 from ..tree.walk import later_names, walk
+from .paths import find
 
 _GLOB: Final = re.compile("[*?[]")
 
@@ -106,38 +106,16 @@ def lookup(index: Index, path: str) -> int:
         FlattenError: The path does not exist, is a directory, or leads through too many
             symlinks.
     """
-    tree, members = index.tree, index.members
-    wanted = os.fsencode(path)
-    for _ in range(MAX_LINKS + 1):
-        wanted = _without_dots(wanted)
-        parent, _, name = wanted.rpartition(b"/")
-        if name in (b"", b".."):
-            raise FlattenError(f"{quoted(path)} is a directory")
-        inode = tree.find(wanted)
-        if inode is None:
-            raise FlattenError(
-                f"{quoted(path)} is not in the tree{_reason(index, parent)}"
-            )
-        if inode in tree.children:
-            raise FlattenError(f"{quoted(path)} is a directory")
-        if members.kinds[inode] != SYMLINK:
-            return inode
-        target = members.targets[inode]
-        wanted = target if target.startswith(b"/") else parent + b"/" + target
-    raise FlattenError(f"{quoted(path)} leads through more than {MAX_LINKS} symlinks")
-
-
-def _without_dots(path: bytes) -> bytes:
-    """Return a path without ``.`` and empty components; ``..`` may follow a symlink."""
-    return b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
-
-
-def _reason(index: Index, parent: bytes) -> str:
-    """Return why nothing can be below a parent that is not a directory, or ""."""
-    while parent:
-        inode = index.tree.find(parent)
-        if inode is not None:
-            kind = index.members.kinds[inode]
-            return f": {quoted(parent)} is not a directory" if kind == FILE else ""
-        parent = parent.rpartition(b"/")[0]
-    return ""
+    try:
+        entry = find(index, path.encode("utf-8", "surrogateescape"))
+    except FileNotFoundError as error:
+        raise FlattenError(f"{quoted(path)} is not in the tree") from error
+    except NotADirectoryError as error:
+        raise FlattenError(f"{quoted(path)}: a parent is not a directory") from error
+    except OSError as error:  # ELOOP
+        raise FlattenError(
+            f"{quoted(path)} leads through more than {MAX_LINKS} symlinks"
+        ) from error
+    if entry.inode is None or entry.names is not None:
+        raise FlattenError(f"{quoted(path)} is a directory")
+    return entry.inode

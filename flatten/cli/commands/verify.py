@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 
 from ...errors import IntegrityError, UsageError, quoted, shown
-from ...export import plan_image
 from ...image.image import Image
 from ...image.rootfs import open_rootfs
 from ...image.verify import DigestCheck, checking
 from ...options import Options
+from ...pipeline import plan_image
 from ...views.describe import Row, directory_rows, plan_rows
 from ...views.differences import FIELDS, Difference, differences, read_list
 from .. import options
