@@ -19,9 +19,9 @@ from ..tables import print_json_line
 
 DESCRIPTION = f"""\
 Compare a root file system, a tar or a directory, with an image, or with the
-list that --list-out wrote. Each difference is a line; without any, the exit code
-is 0. The image's layers are checked against its digests. Options that changed
-what was written must be given again, but not with a list.
+list that --list-out wrote. Each difference is a line; without any, the exit
+code is 0. The image's layers are checked against its digests. Options that
+changed what was written must be given again, but not with a list.
 
 {options.IMAGE}
 """
