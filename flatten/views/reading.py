@@ -79,14 +79,16 @@ class _Known:
     """What is known of a layer before it is read.
 
     Attributes:
-        location: Where its bytes are, if in one file that was not written just now.
+        location: Where its bytes are, if in one file.
+        settled: That file was not written just now.
         hashed: The bytes there were hashed before, and have the recorded digests.
         rows: Its cached index, if there is one.
     """
 
     location: Location | None
-    hashed: bool
-    rows: Rows | None
+    settled: bool = False
+    hashed: bool = False
+    rows: Rows | None = None
 
 
 class LayerReader:
@@ -140,17 +142,17 @@ class LayerReader:
 
     def _look_up(self, layer: Layer) -> _Known:
         if self._cache is None:
-            return _Known(None, hashed=False, rows=None)
+            return _Known(None)
         where = location(layer)
-        if where is not None and not where.is_settled():
-            where = None  # it may be changed unnoticed while it is hashed
+        settled = where is not None and where.is_settled()
         hashed = (
             where is not None
+            and settled
             and has_digest(layer)
             and self._verify is not Verify.ALL
             and self._cache.was_hashed(where, layer.diff_id, layer.digest)
         )
-        return _Known(where, hashed, self._cache.find(layer.diff_id))
+        return _Known(where, settled, hashed, self._cache.find(layer.diff_id))
 
     def _is_wanted(self, layer: Layer) -> bool:
         """Return True if a layer is to be checked."""
@@ -166,17 +168,28 @@ class LayerReader:
         wanted: list[bool],
         packed: dict[int, bytes],
     ) -> None:
-        """Cache the indexes of checked layers, and where their bytes are."""
+        """Cache the indexes of checked layers, and where their bytes are.
+
+        Headers and hash are read one after the other: if the file has changed, they may
+        be of different bytes.
+        """
         if self._cache is None:
             return
-        for at, layer in enumerate(layers):
+        for at, (layer, before) in enumerate(zip(layers, known, strict=True)):
+            where = location(layer)
+            if where != before.location or (where is None and _is_on_disk(layer)):
+                continue
             if at in packed and layer.diff_id is not None:
                 self._cache.keep(layer.diff_id, packed[at])
-            where = known[at].location
-            if wanted[at] and where is not None and where == location(layer):
+            if wanted[at] and where is not None and before.settled:
                 self._cache.keep_hashed(where, layer.diff_id, layer.digest)
         if any(wanted):
             self._cache.trim()
+
+
+def _is_on_disk(layer: Layer) -> bool:
+    """Return True if the bytes are in files, or a device, that others may change."""
+    return layer.blob().sample() is not None
 
 
 def has_digest(layer: Layer) -> bool:

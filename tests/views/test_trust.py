@@ -32,6 +32,7 @@ from flatten.tar.layer import read_layer
 from flatten.tar.members import Members
 from flatten.views.identity import location
 from flatten.views.index_cache import MAGIC, IndexCache, pack
+from flatten.views.reading import LayerReader, Verify
 from kinds import ROOTS, docker, oci, run
 
 GOOD = layers(["etc/", member("etc/conf", b"good")], ["new"])
@@ -160,6 +161,17 @@ def test_an_archive_that_is_exchanged_is_read_again(images, tmp_path):
     os.utime(place, (1, 1))
 
     assert run("ls", place, *cache).returncode == 5
+
+
+def test_an_archive_that_changes_meanwhile_is_not_cached(images, tmp_path):
+    cache = IndexCache(tmp_path / "cache")
+    with flatten.open_image(str(images["good"])) as image:
+        reading = LayerReader(cache, Verify.BLOBS).read(image, Members())
+        next(reading)
+        images["good"].write_bytes(images["good"].read_bytes())
+        assert len(list(reading)) == 1
+
+    assert list((tmp_path).glob("cache/*")) == []
 
 
 def test_verify_hashes_again_what_was_hashed_before(images, tmp_path):
