@@ -14,6 +14,7 @@
 ``rdev``       of a device, ``major:minor``
 ``xattrs``     names, and values in base64, if there are any
 ``layer``      the position of the layer that it is from, from 1; null if from none
+``verified``   false in ``flatten ls``, if not all layers were checked; else absent
 =============  ====================================================================
 
 Rows are in walk order: depth first, siblings bytewise by name.
@@ -24,7 +25,7 @@ import stat
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from ..errors import FlattenError, quoted
 from ..host.beneath import Beneath
@@ -32,8 +33,6 @@ from ..host.files import LayerBytes
 from ..plan.plan import Plan
 from ..tar import xattrs
 from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK, Members
-
-Row = dict[str, Any]
 
 STEP: Final = 1 << 20  # bytes per read
 _ZEROS: Final = bytes(STEP)
@@ -54,6 +53,24 @@ _FORMATS: Final = {
     stat.S_IFBLK: "blk",
     stat.S_IFSOCK: "socket",
 }
+
+
+class Row(TypedDict, total=False):
+    """A row; its fields are described above. Each type of file has only some."""
+
+    path: str
+    type: str
+    mode: str
+    uid: int
+    gid: int
+    mtime: int
+    size: int
+    xxh3: str
+    linkname: str
+    rdev: str
+    xattrs: dict[str, str] | None
+    layer: int | None
+    verified: bool
 
 
 def plan_rows(plan: Plan, layers: Sequence[LayerBytes], own: int) -> Iterator[Row]:
@@ -108,7 +125,7 @@ def describe(members: Members, path: bytes, inode: int, first: bytes | None) -> 
     elif kind in (CHAR, BLOCK):
         row["rdev"] = "{}:{}".format(*extra.device)
     if first is None and extra.records:
-        row |= _xattrs_field(readable_xattrs(extra.records))
+        _add_xattrs(row, readable_xattrs(extra.records))
     return row
 
 
@@ -119,10 +136,11 @@ def readable_xattrs(records: tuple[tuple[bytes, bytes], ...]) -> dict[bytes, byt
     return xattrs.from_records(r for r in records if not r[0].startswith(b"SCHILY.acl"))
 
 
-def _xattrs_field(found: Mapping[bytes, bytes]) -> Row:
-    """Return the field for xattrs, if there are any."""
+def _add_xattrs(row: Row, found: Mapping[bytes, bytes]) -> None:
+    """Add the field for xattrs, if there are any."""
     values = {_text(n): b64encode(v).decode() for n, v in sorted(found.items())}
-    return {"xattrs": values} if values else {}
+    if values:
+        row["xattrs"] = values
 
 
 def _text(name: bytes) -> str:
@@ -193,7 +211,9 @@ def _file_row(
     }
     inode = status.st_dev, status.st_ino
     if kind != "dir" and status.st_nlink > 1 and inode in firsts:
-        return row | {"type": "hardlink", "linkname": firsts[inode]}
+        row["type"] = "hardlink"
+        row["linkname"] = firsts[inode]
+        return row
     firsts[inode] = _text(path)
     if kind == "file":
         row["size"] = status.st_size
@@ -202,7 +222,8 @@ def _file_row(
         row["linkname"] = _text(tree.link(path))
     elif kind in ("chr", "blk"):
         row["rdev"] = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    return row | _xattrs_field(tree.xattrs(path))
+    _add_xattrs(row, tree.xattrs(path))
+    return row
 
 
 def _hash_file(file: int) -> str:
