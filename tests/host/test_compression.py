@@ -258,6 +258,28 @@ def test_what_estargz_adds_does_not_reach_the_rootfs(flat):
     assert got == {"a": "0", "b": "0", "d/": ""}
 
 
+@pytest.mark.parametrize("name", [".prefetch.landmark", ".no.prefetch.landmark"])
+def test_the_landmark_of_a_zstd_chunked_layer_does_not_reach_the_rootfs(flat, name):
+    """Its table of contents is not in the tar; the header has no mode, owner or time."""
+    landmark = member(name, b"\x0f", mode=0, mtime=0)
+
+    got = contents(flat(docker_archive(layers(["a", landmark, "d/"]))))
+
+    assert got == {"a": "0", "d/": ""}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [{"mode": 0o400}, {"uid": 1}, {"gid": 1}, {"mtime": 1}, {"data": b"\x0f\x0f"}],
+    ids=str,
+)
+def test_a_file_with_another_header_than_a_landmark_stays(flat, header):
+    fields = {"mode": 0, "mtime": 0, "data": b"\x0f"} | header
+    other = member(".no.prefetch.landmark", **fields)
+
+    assert ".no.prefetch.landmark" in contents(flat(docker_archive(layers([other]))))
+
+
 def test_files_that_are_only_called_like_estargz_stay(flat):
     words = ["stargz.index.json", ".prefetch.landmark", "a", "x=.prefetch.landmark"]
 
