@@ -75,13 +75,11 @@ class Output:
 
 
 def _shortfall(path: Path, missed: Mapping[str, int]) -> str:
-    """Say what could not be set, and what to do about it."""
-    why = "" if os.geteuid() == 0 else " without being root"
+    """Return the warning that counts what could not be set."""
     counts = ", ".join(f"{count:,} {what}" for what, count in sorted(missed.items()))
-    hint = "--ownership current asks for no owners, " if "owners" in missed else ""
-    return (
-        f"{path}/: could not set{why}: {counts}; {hint}a tar or a disk image keeps all"
-    )
+    why = "" if os.geteuid() == 0 else " without being root"
+    hint = "--ownership current does not set owners; " if "owners" in missed else ""
+    return f"{path}/: could not set {counts}{why}; {hint}a tar keeps everything"
 
 
 def _resolved(path: Path) -> Path:

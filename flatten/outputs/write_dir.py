@@ -248,8 +248,17 @@ class _Writer:
         extra = members.extras.get(inode, NO_EXTRA)
         if extra.records:
             self._set_xattrs(target, extra.records)
-        time = members.mtimes[inode] * 10**9 + extra.nanoseconds
-        self._attempt("times", os.utime, target, ns=(time, time))
+        self._set_time(target, members.mtimes[inode] * 10**9 + extra.nanoseconds)
+
+    def _set_time(self, target: int | str, time: int) -> None:
+        """Set the mtime, in nanoseconds; count it if the file system changes it.
+
+        Linux moves times that a file system cannot hold to the nearest that it can,
+        without an error.
+        """
+        done = self._attempt("times", os.utime, target, ns=(time, time))
+        if done and os.stat(target).st_mtime_ns != time:
+            self.missed["times"] += 1
 
     def _set_xattrs(
         self, target: int | str, records: tuple[tuple[bytes, bytes], ...]

@@ -73,6 +73,45 @@ def test_acls_and_fractions_of_seconds_are_kept(tmp_path):
     assert (tmp_path / "o/d/f").stat().st_mtime_ns == 5_250_000_000
 
 
+@pytest.fixture
+def seconds_until_2038(tmp_path):
+    """Mount an ext4 file system whose inodes hold whole seconds from 1901 to 2038."""
+    if os.geteuid() != 0 or shutil.which("mke2fs") is None:
+        pytest.skip("needs root and mke2fs")
+    disk, folder = tmp_path / "disk", tmp_path / "mounted"
+    with open(disk, "wb") as opened:
+        opened.truncate(8 << 20)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-I", "128", disk],
+                   check=True, capture_output=True)  # fmt: skip
+    folder.mkdir()
+    done = subprocess.run(["mount", "-o", "loop", disk, folder], check=False)
+    if done.returncode:
+        pytest.skip("needs to be allowed to mount")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_times_that_the_file_system_changes_are_counted(seconds_until_2038, tmp_path):
+    words = [
+        member("kept", mtime=2**31 - 1),
+        member("too late", mtime=2**31),
+        member("too early", mtime=-(2**31) - 1),
+        member("with a fraction", records={b"mtime": b"5.25"}),
+        member("a link that is too late", type=b"2", target=b"kept", mtime=2**33),
+        member("a directory that is too late", type=b"5", mtime=2**33),
+        member("./", type=b"5", mtime=2**33),
+    ]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+
+    got = run(tmp_path / "i.tar", "-o", f"{seconds_until_2038}/o/")
+
+    assert got.returncode == 0
+    assert got.stderr == (
+        f"flatten: warning: {seconds_until_2038}/o/: could not set 6 times; "
+        "a tar keeps everything\n"
+    )
+
+
 def test_a_hole_of_60_gb_takes_no_space(tmp_path):
     records = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0",
                b"GNU.sparse.name": b"f", b"GNU.sparse.realsize": b"%d" % (60 << 30)}  # fmt: skip
@@ -555,9 +594,9 @@ def test_an_ordinary_user_is_told_what_could_not_be_set(image, theirs):
 
     assert got.returncode == 0
     assert got.stderr == (
-        "flatten: warning: o/: could not set without being root: 2 devices, "
-        "22 owners, 1 setuid bits, 1 xattrs; --ownership current asks for no owners, "
-        "a tar or a disk image keeps all\n"
+        "flatten: warning: o/: could not set 2 devices, 22 owners, 1 setuid bits, "
+        "1 xattrs without being root; --ownership current does not set owners; "
+        "a tar keeps everything\n"
     )
     rows = on_disk(theirs / "o")
     assert rows["bin/su"]["mode"] == "0755"  # not somebody else's setuid program
@@ -573,7 +612,7 @@ def test_current_ownership_asks_for_none(image, theirs):
 
     got = run_as_user("i.tar", "-o", "o/", "--ownership", "current", cwd=theirs)
 
-    assert "2 devices, 1 setuid bits, 1 xattrs; a tar" in got.stderr
+    assert "2 devices, 1 setuid bits, 1 xattrs without being root; a tar" in got.stderr
     assert {row["uid"] for row in on_disk(theirs / "o").values()} == {NOBODY}
 
 
