@@ -1,5 +1,6 @@
-"""Limits on the resources that an image may take, and the free memory."""
+"""Limits on what an image may take, and what the machine has: memory and processors."""
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,14 @@ class Limits:
     size: int = 1 << 40
     members: int = 8_000_000
     ratio: int = 2000
+
+
+def processors() -> int:
+    """Return the number of processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except OSError:  # refused by a seccomp filter
+        return os.cpu_count() or 1
 
 
 def free_memory() -> int:

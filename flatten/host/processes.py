@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import Final, Generic, NoReturn, TypeVar
 
 from ..errors import FlattenError
+from .limits import processors
 from .signals import STOPPING, signals_later
 
 _MOST: Final = 4  # processes; the kernel lets only one at a time write to a file
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 def processes() -> int:
     """Return how many processes are useful: one per processor, at most four."""
-    return min(len(os.sched_getaffinity(0)), _MOST)
+    return min(processors(), _MOST)
 
 
 def together(works: Sequence[Callable[[], T]]) -> list[T]:

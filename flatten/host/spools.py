@@ -31,7 +31,7 @@ from typing import Final
 from ..errors import FlattenError, FormatError
 from .decompress import CHUNK, decompress
 from .files import File, LayerBytes, fill
-from .limits import Limits, free_memory
+from .limits import Limits, free_memory, processors
 from .space import Freeing
 
 _ZERO_CHUNK: Final = bytes(CHUNK)
@@ -316,7 +316,7 @@ class Pool:
         self._lock = threading.Lock()
         self._todo: deque[tuple[Spool, LayerBytes, str]] = deque()
         self._threads: list[threading.Thread] = []
-        self._processors = len(os.sched_getaffinity(0))
+        self._processors = processors()
         self._closed = False
 
     def inflate(

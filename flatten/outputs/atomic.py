@@ -61,7 +61,7 @@ def create(
                          f"end it with a slash: {path}/")  # fmt: skip
     if stat.S_ISREG(mode):
         with _claimed(path) as (name, whole, out):
-            os.fchmod(out, stat.S_IMODE(mode))
+            _set_mode(path, out, mode)
             yield out
             _flush(path, out, sync=sync)
             settle()
@@ -94,7 +94,7 @@ def create_by_name(
         made = name.with_suffix(MADE)
         try:
             yield made
-            os.chmod(made, stat.S_IMODE(mode))
+            _set_mode(path, made, mode)
             with _closing(_open(path, made, os.O_WRONLY)) as out:
                 _flush(path, out, sync=sync)
             settle()
@@ -128,6 +128,13 @@ def _open(path: Path, name: Path, flags: int) -> int:
         return os.open(name, os.O_CLOEXEC | flags, 0o600)
     except OSError as error:
         raise _failed(path, "create", error) from error
+
+
+def _set_mode(path: Path, target: int | Path, mode: int) -> None:
+    try:
+        os.chmod(target, stat.S_IMODE(mode))
+    except OSError as error:
+        raise _failed(path, "set the mode", error) from error
 
 
 @contextmanager
