@@ -1,4 +1,4 @@
-"""A cpio archive, plain or compressed: what the kernel takes as an initramfs."""
+"""A cpio archive, plain or compressed, which Linux takes as an initramfs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ class Output:
     """A cpio archive.
 
     Attributes:
-        path: Where it will be.
+        path: The archive.
     """
 
     def __init__(self, out: Path, options: Options) -> None:
@@ -27,7 +27,7 @@ class Output:
         self._spec = parse_spec(options.compress, str(out))
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
-        """Ask for a root, and for times that 32 bits hold."""
+        """Ask for a root, and for mtimes that fit into 32 bits without a sign."""
         return Shape(rooted=True, times=(0, MAX_NUMBER))
 
     @contextmanager
