@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import quoted
-from . import wire
+from . import wire, xattrs
 from .members import MAX_NAME
 from .wire import BLOCK_SIZE, MAX_RECORDS
 
@@ -36,11 +36,11 @@ LIMITS: Final = {
 
 _SOLARIS: Final = ord("X")
 _MEMBERS_TO_GO: Final = frozenset((_SOLARIS, GLOBAL, LABEL))
-_KEPT_PREFIXES: Final = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
+_KEPT_PREFIXES: Final = (xattrs.PREFIX, b"SCHILY.acl.", b"RHT.security.selinux")
 _DROPPED_PREFIXES: Final = (
-    b"SCHILY.xattr.trusted.overlay.",
-    b"SCHILY.xattr.user.overlay.",
-    b"SCHILY.xattr.user.fuseoverlayfs.",
+    xattrs.PREFIX + b"trusted.overlay.",
+    xattrs.PREFIX + b"user.overlay.",
+    xattrs.PREFIX + b"user.fuseoverlayfs.",
 )
 _LIBARCHIVE_XATTR: Final = b"LIBARCHIVE.xattr."
 _READ: Final = frozenset(
@@ -130,6 +130,8 @@ def meant(records: Records) -> Records:
 def kept_records(records: Records) -> tuple[tuple[bytes, bytes], ...]:
     """Return the xattrs, ACLs and labels among PAX records, sorted by keyword.
 
+    ACLs are xattrs, except texts that cannot be converted (``xattrs``).
+
     Overlay's own xattrs are dropped: they would take effect if the output were
     unpacked under an overlay mount.
     """
@@ -143,6 +145,8 @@ def kept_records(records: Records) -> tuple[tuple[bytes, bytes], ...]:
             name, decoded = _libarchive_xattr(key, value)
             if name not in records and not name.startswith(_DROPPED_PREFIXES):
                 kept[name] = decoded
+    if kept:
+        xattrs.acls_as_xattrs(kept)
     return tuple(sorted(kept.items()))
 
 
@@ -152,4 +156,4 @@ def _libarchive_xattr(key: bytes, value: bytes) -> tuple[bytes, bytes]:
     name = head + b"".join(bytes.fromhex(part[:2].decode()) + part[2:] for part in rest)
     if b"=" in name or b"\0" in name:
         raise ValueError(f"an xattr name that PAX cannot represent: {quoted(name)}")
-    return b"SCHILY.xattr." + name, b64decode(value + b"=" * (-len(value) % 4))
+    return xattrs.PREFIX + name, b64decode(value + b"=" * (-len(value) % 4))

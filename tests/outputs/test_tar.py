@@ -136,6 +136,40 @@ def test_bsdtar_unpacks_what_python_reads(output, tmp_path):
     assert got == want
 
 
+ACL_TEXT = b"user::rw-,user:1000:r--,group::r--,mask::r--,other::---"
+ACL = bytes.fromhex(
+    "02000000 01000600ffffffff 02000400e8030000 04000400ffffffff 10000400ffffffff"
+    "20000000ffffffff"
+)
+UNPACKERS = {
+    "tar with ACLs": ["tar", "--acls"],
+    "tar with xattrs": ["tar", "--xattrs", "--xattrs-include=*"],
+    "tar with both": ["tar", "--acls", "--xattrs", "--xattrs-include=*"],
+    "bsdtar": ["bsdtar"],
+}
+
+
+@root_only
+@pytest.mark.parametrize("unpacker", UNPACKERS.values(), ids=UNPACKERS)
+def test_acls_are_restored_whichever_form_they_came_in(tmp_path, unpacker):
+    if shutil.which(unpacker[0]) is None:
+        pytest.skip(f"needs {unpacker[0]}")
+    access, default = "system.posix_acl_access", "system.posix_acl_default"
+    words = [
+        member("f", b"x", mode=0o640, records={b"SCHILY.acl.access": ACL_TEXT}),
+        member("g", b"x", mode=0o640, records={f"SCHILY.xattr.{access}".encode(): ACL}),
+        member("d/", type=b"5", records={b"SCHILY.acl.default": ACL_TEXT}),
+        member("e/", type=b"5", records={f"SCHILY.xattr.{default}".encode(): ACL}),
+    ]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+    flatten.export(tmp_path / "i.tar", tmp_path / "o.tar")
+    (tmp_path / "o").mkdir()
+    subprocess.run([*unpacker, "-xpf", "../o.tar"], cwd=tmp_path / "o", check=True)
+
+    assert [os.getxattr(tmp_path / "o" / name, access) for name in "fg"] == [ACL] * 2
+    assert [os.getxattr(tmp_path / "o" / name, default) for name in "de"] == [ACL] * 2
+
+
 def test_a_plain_tar_x_keeps_the_mtimes_of_directories(output, tmp_path):
     subprocess.run(
         ["tar", "--no-same-owner", "--exclude=dev", "-xf", output],
