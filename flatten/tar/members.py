@@ -148,7 +148,7 @@ class Members:
         """Return the number of members read so far, in all layers."""
         return len(self.kinds)
 
-    def imply(self, layer: int, mtime: int) -> int:
+    def imply(self, layer: int, mtime: int, nanoseconds: int = 0) -> int:
         """Append a directory that no layer lists and return its number."""
         self.kinds.append(DIRECTORY)
         self.layers.append(layer)
@@ -156,7 +156,10 @@ class Members:
         self.sizes.append(0)
         self.data.append(NO_SOURCE)
         self.mtimes.append(mtime)
-        return len(self.kinds) - 1
+        number = len(self.kinds) - 1
+        if nanoseconds:
+            self.extras[number] = Extra(nanoseconds=nanoseconds)
+        return number
 
     def check_limit(self, more: int, *, where: str, offset: int | None = None) -> None:
         """Check that ``more`` members may be added.

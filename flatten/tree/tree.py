@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 from ..errors import FormatError, quoted
 from ..tar import whiteout
 from ..tar.layer import LayerIndex
-from ..tar.members import DIRECTORY, LINK, SYMLINK, Members
+from ..tar.members import DIRECTORY, LINK, NO_EXTRA, SYMLINK, Members
 
 MAX_LINKS: Final = 40  # symlinks followed per path, as in Linux (MAXSYMLINKS)
 MAX_FOLLOWED: Final = 1 << 24  # bytes of symlink texts followed in total: two seconds
@@ -238,7 +238,10 @@ class Tree:
                     self._fail(
                         f"an entry below the whiteout {quoted(name)}", index, offset
                     )
-                inode = members.imply(members.layers[cause], members.mtimes[cause])
+                fraction = members.extras.get(cause, NO_EXTRA).nanoseconds
+                inode = members.imply(
+                    members.layers[cause], members.mtimes[cause], fraction
+                )
                 trail[-1][name] = inode
                 children[inode] = {}
             below = children.get(inode)

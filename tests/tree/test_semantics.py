@@ -8,7 +8,8 @@ import pytest
 
 import flatten
 from builders import END, docker_archive, layer, layers, long_name, member, pax
-from listing import contents, listing
+from flatten.tree.edit import Edits
+from listing import contents, listing, open_tar
 
 
 @pytest.fixture
@@ -322,6 +323,27 @@ def test_25_implied_parents_are_0755_root_with_the_mtime_of_their_cause(flat):
         assert got[path] == {
             "path": path, "type": "dir", "mode": "0755", "uid": 0, "gid": 0, "mtime": 77,
         }  # fmt: skip
+
+
+def test_25_implied_parents_have_the_fraction_of_that_mtime_in_pax(flat):
+    tar = flat([member("a/b/c", records={b"mtime": b"77.25"})], format="pax")
+
+    with open_tar(tar) as opened:
+        times = [info.pax_headers["mtime"] for info in opened]
+    assert times == ["77.25", "77.25", "77.25"]
+
+
+def test_25_a_prefix_has_the_fraction_of_the_latest_mtime_in_pax(flat):
+    words = [
+        member("a", records={b"mtime": b"77.5"}),
+        member("b", records={b"mtime": b"77.25"}),
+        member("c", records={b"mtime": b"76.75"}),
+    ]
+    tar = flat(words, format="pax", edits=Edits(prefix=b"p/q"))
+
+    with open_tar(tar) as opened:
+        times = {info.name: info.pax_headers["mtime"] for info in opened}
+    assert (times["p"], times["p/q"]) == ("77.5", "77.5")
 
 
 def test_26_a_directory_listed_below_keeps_its_metadata(flat):
