@@ -31,6 +31,7 @@ _BY_KERNEL: Final = 1 << 16  # contents from this size on; a smaller one is one 
 _REFUSED: Final = frozenset(
     (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE)
 )
+_TOO_LARGE: Final = (errno.E2BIG, errno.ENOSPC)  # an xattr for Linux, the file system
 _CANNOT_COPY: Final = frozenset(
     (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 )
@@ -269,12 +270,17 @@ class _Writer:
             self.missed["xattrs"] += 1
             return
         for name, value in found.items():
-            self._attempt("xattrs", os.setxattr, target, name, value)
+            try:
+                self._attempt("xattrs", os.setxattr, target, name, value)
+            except OSError as error:
+                if error.errno not in _TOO_LARGE:
+                    raise
+                self.missed["xattrs"] += 1
 
     def _attempt(
         self, what: str, act: Callable[..., object], *given: object, **named: object
     ) -> bool:
-        """Do what may be refused, and count it then."""
+        """Call ``act``; count it and return False if it is refused."""
         try:
             act(*given, **named)
         except OSError as error:
