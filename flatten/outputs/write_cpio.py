@@ -10,28 +10,19 @@ as in GNU cpio. Holes are written as zeros.
 Reference: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 """
 
-import stat
 from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 from ..errors import FlattenError, quoted
 from ..plan.plan import Piece, Plan, Span
-from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK
+from ..tar.members import BLOCK, CHAR, DIRECTORY, FILE_TYPES, NO_EXTRA, SYMLINK
 
 MAX_NUMBER: Final = (1 << 32) - 1  # eight hex digits
 TRAILER: Final = b"TRAILER!!!"
 RECORD: Final = 512  # bytes; an archive is padded to a multiple of it
 
 _STEP: Final = 1 << 18  # bytes per piece
-_TYPES: Final = {
-    FILE: stat.S_IFREG,
-    DIRECTORY: stat.S_IFDIR,
-    SYMLINK: stat.S_IFLNK,
-    FIFO: stat.S_IFIFO,
-    CHAR: stat.S_IFCHR,
-    BLOCK: stat.S_IFBLK,
-}
 
 
 def cpio_pieces(plan: Plan) -> Iterator[Piece]:
@@ -78,7 +69,7 @@ def _header(plan: Plan, name: bytes, inode: int, *, size: int, links: int) -> by
     device = members.extras.get(inode, NO_EXTRA).device
     device = device if kind in (CHAR, BLOCK) else (0, 0)
     links = 2 if kind == DIRECTORY else links
-    numbers = (inode + 1, _TYPES[kind] | mode, uid, gid, links,
+    numbers = (inode + 1, FILE_TYPES[kind] | mode, uid, gid, links,
                members.mtimes[inode], size, 0, 0, *device)  # fmt: skip
     if max(numbers) > MAX_NUMBER:
         raise FlattenError(
@@ -102,14 +93,16 @@ def _format(numbers: tuple[int, ...], name: bytes) -> bytes:
 def _content(plan: Plan, inode: int) -> Iterator[Piece]:
     """Yield the pieces of a file's content."""
     members = plan.members
-    size, source = members.sizes[inode], members.data[inode]
-    sparse = members.extras.get(inode, NO_EXTRA).sparse
-    done = 0
-    for offset, length in ((0, size),) if sparse is None else (*sparse, (size, 0)):
-        for hole in range(done, offset, _STEP):
-            yield bytes(min(_STEP, offset - hole))
-        for start in range(source, source + length, _STEP):
-            count = min(_STEP, source + length - start)
-            yield Span(members.layers[inode], start, count, [])
-        source += length
-        done = offset + length
+    end = 0
+    for start, length, source in members.regions(inode):
+        yield from _zeros(start - end)
+        for at in range(0, length, _STEP):
+            count = min(_STEP, length - at)
+            yield Span(members.layers[inode], source + at, count, [])
+        end = start + length
+    yield from _zeros(members.sizes[inode] - end)
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    for at in range(0, count, _STEP):
+        yield bytes(min(_STEP, count - at))

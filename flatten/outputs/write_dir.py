@@ -12,7 +12,6 @@ setuid bits, xattrs, times, devices.
 
 import errno
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -22,7 +21,8 @@ from ..host.beneath import Beneath
 from ..host.files import LayerBytes
 from ..plan.plan import Plan
 from ..tar import xattrs
-from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK
+from ..tar.members import DIRECTORY, FIFO, FILE, FILE_TYPES, NO_EXTRA, SYMLINK
+from .copying import Copier
 
 MAX_PATH: Final = 4095  # bytes that the kernel takes for one path (PATH_MAX - 1)
 STEP: Final = 1 << 20
@@ -32,12 +32,8 @@ _REFUSED: Final = frozenset(
     (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE)
 )
 _TOO_LARGE: Final = (errno.E2BIG, errno.ENOSPC)  # an xattr for Linux, the file system
-_CANNOT_COPY: Final = frozenset(
-    (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
-)
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HANDLE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_DEVICES: Final = {CHAR: stat.S_IFCHR, BLOCK: stat.S_IFBLK}
 _SET_IDS: Final = 0o6000
 
 ROOT: Final = b"./"  # the path of the root, first in a plan
@@ -119,6 +115,7 @@ class _Writer:
         self._tree = tree
         self._me = None if own else (os.geteuid(), os.getegid())
         self._advance = advance
+        self._copier = Copier()
         self._buffer = memoryview(bytearray(STEP))
         self._folder = tree.directory(b"")
         self._absent: set[bytes] = set()  # devices that could not be made
@@ -128,9 +125,6 @@ class _Writer:
         path = self._plan.paths[position].rstrip(b"/")
         if path == b".":
             return
-        if len(path) > MAX_PATH:
-            raise FlattenError(f"{quoted(path)}: a path of {len(path):,} bytes; a "
-                               f"directory takes {MAX_PATH:,}, a tar any")  # fmt: skip
         try:
             parent, _, name = path.rpartition(b"/")
             self._folder = self._tree.directory(parent)
@@ -181,7 +175,7 @@ class _Writer:
             os.close(handle)
 
     def _make_device(self, name: bytes, inode: int) -> None:
-        kind = _DEVICES[self._members.kinds[inode]]
+        kind = FILE_TYPES[self._members.kinds[inode]]
         device = os.makedev(*self._members.extras.get(inode, NO_EXTRA).device)
         os.mknod(name, kind | 0o600, device, dir_fd=self._folder)
 
@@ -202,32 +196,28 @@ class _Writer:
     # --- contents
 
     def _fill(self, file: int, inode: int) -> None:
-        """Write a file's data regions; what is between them stays a hole."""
+        """Write a file's data regions; between them are holes."""
         members = self._members
-        size, source = members.sizes[inode], members.data[inode]
-        sparse = members.extras.get(inode, NO_EXTRA).sparse
-        for offset, length in ((0, size),) if sparse is None else sparse:
-            self._copy(members.layers[inode], source, file, offset, length)
-            source += length
-        if sparse is not None:
+        layer, size = self._layers[members.layers[inode]], members.sizes[inode]
+        end = 0
+        for start, length, source in members.regions(inode):
+            if length:
+                if start != end:
+                    os.lseek(file, start, os.SEEK_SET)
+                self._copy(layer, source, file, length)
+                end = start + length
+        if end < size:
             os.ftruncate(file, size)
 
-    def _copy(
-        self, layer: int, source: int, file: int, offset: int, length: int
-    ) -> None:
-        bytes_ = self._layers[layer]
+    def _copy(self, layer: LayerBytes, source: int, file: int, length: int) -> None:
+        by_kernel = length >= _BY_KERNEL
         while length:
-            extent = bytes_.extent(source) if length >= _BY_KERNEL else None
-            done = 0
-            if extent is not None:
-                descriptor, start, there = extent
-                count = min(length, there, 1 << 26)
-                done = _copy_file_range(descriptor, start, file, count, offset)
+            done = self._copier.copy(layer, source, file, length) if by_kernel else 0
             if not done:
                 view = self._buffer[:length]
-                bytes_.readinto(source, view)
-                done = os.pwrite(file, view, offset)
-            source, offset, length = source + done, offset + done, length - done
+                layer.readinto(source, view)
+                done = os.write(file, view)
+            source, length = source + done, length - done
             if self._advance is not None:
                 self._advance(done)
 
@@ -302,18 +292,6 @@ def _check_paths(plan: Plan) -> None:
             f"{quoted(longest)}: a path of {len(longest):,} bytes; a directory takes "
             f"{MAX_PATH:,}, a tar any"
         )
-
-
-def _copy_file_range(
-    source: int, start: int, file: int, count: int, offset: int
-) -> int:
-    """Copy inside the kernel; 0 where it cannot, or at the end of the file."""
-    try:
-        return os.copy_file_range(source, file, count, start, offset)
-    except OSError as error:
-        if error.errno not in _CANNOT_COPY:
-            raise
-        return 0
 
 
 def _failed(path: bytes, error: OSError) -> FlattenError:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-PREFIX: Final = b"SCHILY.xattr."
+_SCHILY: Final = b"SCHILY.xattr."
 _RENAMED: Final = {b"RHT.security.selinux": b"security.selinux"}
 _ACLS: Final = {
     b"SCHILY.acl.access": b"system.posix_acl_access",
@@ -51,8 +51,8 @@ def from_records(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """
     found: dict[bytes, bytes] = {}
     for key, value in records:
-        if key.startswith(PREFIX):
-            found[key.removeprefix(PREFIX)] = value
+        if key.startswith(_SCHILY):
+            found[key.removeprefix(_SCHILY)] = value
         elif key in _RENAMED:
             found.setdefault(_RENAMED[key], value)
         elif key in _ACLS:
@@ -113,7 +113,7 @@ def acls_as_xattrs(records: dict[bytes, bytes]) -> None:
     without entries is removed: the kernel takes it for none.
     """
     for key, name in _ACLS.items():
-        text, value = records.get(key), records.get(PREFIX + name)
+        text, value = records.get(key), records.get(_SCHILY + name)
         with suppress(ValueError):
             if value is not None:
                 value = parse_acl(format_acl(value))
@@ -121,16 +121,16 @@ def acls_as_xattrs(records: dict[bytes, bytes]) -> None:
                 value = parse_acl(text)
         if value is not None:
             records.pop(key, None)
-            records[PREFIX + name] = value
+            records[_SCHILY + name] = value
         if value == _VERSION:
-            del records[PREFIX + name]
+            del records[_SCHILY + name]
 
 
 def with_acl_texts(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Return records with the texts of valid ACLs along with their xattrs."""
     found = dict(records)
     for key, name in _ACLS.items():
-        value = found.get(PREFIX + name)
+        value = found.get(_SCHILY + name)
         if value is not None:
             with suppress(ValueError):
                 found[key] = format_acl(value)
