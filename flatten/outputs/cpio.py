@@ -11,7 +11,6 @@ from ..options import Options
 from . import atomic
 from .job import Job, Shape
 from .write_cpio import MAX_NUMBER, cpio_pieces
-from .write_tar import write_tar
 
 
 class Output:
@@ -37,7 +36,7 @@ class Output:
             atomic.create(self.path, sync=job.sync, settle=job.settle) as descriptor,
             compressing(descriptor, self._spec, quoted(str(self.path))) as sink,
         ):
-            write_tar(cpio_pieces(job.plan), job.layers(), sink, job.advance)
+            job.write_tar(sink, cpio_pieces(job.plan))
             yield
         lost = sum(
             bool(job.plan.members.extras[inode].records)

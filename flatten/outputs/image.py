@@ -28,7 +28,7 @@ containerd core/images/archive/importer.go.
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,15 +41,14 @@ from ..host.files import File, LayerBytes
 from ..image.history import cut, read_history
 from ..image.image import Image, Layer
 from ..options import Options
-from ..plan.pieces import pieces
-from ..plan.plan import Piece, Span
+from ..plan.plan import Span
 from ..tar.members import FILE
 from ..tar.wire import BLOCK_SIZE
 from ..tar.write_header import POSIX_MAGIC, header
 from . import atomic
 from .job import Job, Shape
 from .reference import full_name, short_name
-from .write_tar import Advance, write_tar
+from .write_tar import write_tar
 
 _MEDIA: Final = "application/vnd.oci.image."
 _PACKED: Final = {"gzip": "+gzip", "zstd": "+zstd"}
@@ -260,7 +259,7 @@ class _Archive:
 
     def write_layer(self, job: Job, spec: tuple[str, int] | None) -> _Blob:
         """Write the planned tree as a layer."""
-        return self._write(pieces(job.plan), job.layers(), spec, job.advance)
+        return self._write(job.write_tar, spec)
 
     def copy_layer(self, layer: Layer) -> _Blob:
         """Write a kept layer: as it is stored, if a layer can be stored like that."""
@@ -270,7 +269,7 @@ class _Archive:
         size = source.size()
         whole = (Span(0, start, min(_STEP, size - start), [])
                  for start in range(0, size, _STEP))  # fmt: skip
-        blob = self._write(whole, [source], None, None)
+        blob = self._write(lambda sink: write_tar(whole, [source], sink))
         if not packed:
             return blob
         known = (layer.diff_id or "").removeprefix("sha256:")
@@ -296,18 +295,14 @@ class _Archive:
         os.ftruncate(self._out, self._at + 2 * BLOCK_SIZE)
 
     def _write(
-        self,
-        parts: Iterable[Piece],
-        layers: Sequence[LayerBytes],
-        spec: tuple[str, int] | None,
-        advance: Advance | None,
+        self, write: Callable[[Sink], object], spec: tuple[str, int] | None = None
     ) -> _Blob:
         """Write a layer, then its header, which has its digest and size."""
         start = self._at + BLOCK_SIZE
         os.lseek(self._out, start, os.SEEK_SET)
         with compressing(self._out, spec, self._name) as inner:
             sink = _HashingSink(inner)
-            write_tar(parts, layers, sink, advance)
+            write(sink)
         size = os.lseek(self._out, 0, os.SEEK_CUR) - start
         diff_id = digest = sink.digest.hexdigest()
         if spec is not None:

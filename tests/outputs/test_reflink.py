@@ -194,7 +194,7 @@ def test_sections_that_several_processes_write_share_as_well(mounted, monkeypatc
     flatten.export(mounted / "image.tar", mounted / "one.tar", reflink="always")
     before = used(mounted)
 
-    monkeypatch.setattr("flatten.outputs.tar.WORTHWHILE", 0)
+    monkeypatch.setattr("flatten.outputs.tar.MANY", 0)
     monkeypatch.setattr("flatten.plan.make.MARK", 1)
     monkeypatch.setattr("flatten.plan.pieces.MARK", 1)
     monkeypatch.setattr("flatten.host.processes.processes", lambda: 4)
