@@ -20,12 +20,15 @@ class Limits:
         members: Maximum number of members in all layers.
         ratio: Maximum ratio of a layer's inflated size to its compressed size. It is
             only checked above 1 GiB, as smaller layers do no harm.
+        processes: Maximum number of processes, including this one. None means one per
+            processor, at most four; 1 never forks.
     """
 
     memory: int | None = None
     size: int = 1 << 40
     members: int = 8_000_000
     ratio: int = 2000
+    processes: int | None = None
 
 
 def processors() -> int:

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..errors import quoted
 from ..host.compress import PlainSink, Sink, compressing, parse_spec
+from ..host.limits import Limits
 from ..host.space import reserve
 from ..image.image import Image
 from ..options import Options
@@ -38,6 +39,7 @@ class Output:
         self._posix = options.format == "pax"
         self._spec = parse_spec(options.compress, str(self.path or ""))
         self._reflink = options.reflink
+        self._limits = options.limits
 
     def shape(self, image: Image) -> Shape:
         """Ask for the requested headers, and for alignment if blocks can be shared."""
@@ -54,7 +56,7 @@ class Output:
             if self._spec is None and self.path is not None:
                 if not job.shape.share:
                     reserve(descriptor, job.plan.size, name)
-                _write_plain(job, sink, descriptor, name)
+                _write_plain(job, sink, descriptor, name, self._limits)
             else:
                 job.write_tar(sink)
             yield
@@ -70,7 +72,9 @@ class Output:
             yield descriptor, quoted(str(self._out))
 
 
-def _write_plain(job: Job, sink: Sink, descriptor: int, name: str) -> None:
+def _write_plain(
+    job: Job, sink: Sink, descriptor: int, name: str, limits: Limits
+) -> None:
     """Write the tar to a file, in several processes if it has many members.
 
     The first section is written in this process, and moves the bar for all of them.
@@ -90,7 +94,7 @@ def _write_plain(job: Job, sink: Sink, descriptor: int, name: str) -> None:
         return
     from ..host.processes import processes, together  # noqa: PLC0415 - 4 ms
 
-    parts = sections(job.plan, processes())
+    parts = sections(job.plan, limits.processes or processes())
     with ExitStack() as stack:
         try:
             outs = [stack.enter_context(_reopened(descriptor, part.offset))

@@ -39,7 +39,8 @@ def test_results_come_in_order_the_first_from_here():
 
 
 def test_each_key_is_done_once():
-    assert each([7, 65_535, 0], lambda key: key + 1) == {7: 8, 65_535: 65_536, 0: 1}
+    found = each([7, 65_535, 0], lambda key: key + 1, 2)
+    assert found == {7: 8, 65_535: 65_536, 0: 1}
 
 
 def fail(error):
@@ -117,7 +118,7 @@ FEW = """
 import os, resource
 from flatten.host.processes import each
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
-print(each([4, 2], lambda key: os.getpid()) == {4: os.getpid(), 2: os.getpid()})
+print(each([4, 2], lambda key: os.getpid(), 2) == {4: os.getpid(), 2: os.getpid()})
 """
 
 
@@ -171,6 +172,18 @@ def test_the_tar_does_not_depend_on_the_processes(image, tmp_path, options):
         patch.setattr("flatten.image.read.WORTHWHILE", 1 << 62)
         flatten.export(image, file.fileno(), **options)
     assert out.stat().st_size > 10_000_000
+    assert filecmp.cmp(out, alone, shallow=False)
+
+
+@pytest.mark.usefixtures("split")
+def test_one_process_never_forks(image, tmp_path):
+    out, alone = tmp_path / "out.tar", tmp_path / "alone.tar"
+    flatten.export(image, out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr("os.fork")
+        with pytest.raises(AttributeError):  # both steps fork here
+            flatten.export(image, alone)
+        flatten.export(image, alone, limits=Limits(processes=1))
     assert filecmp.cmp(out, alone, shallow=False)
 
 
