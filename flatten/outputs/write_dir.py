@@ -1,13 +1,13 @@
-"""A plan to a directory: every name is made below one descriptor, and never followed.
+"""Write a plan into a directory, without following any symlink.
 
-Paths of a plan lead through directories only, so nothing is opened through a symlink;
-``beneath`` makes sure of it. A name is made where nothing is (O_EXCL), its content is
-written, then its metadata: the owner first, since that clears setuid bits and
-capabilities. Directories are 0700 until all is there; their metadata comes last,
-from the deepest up, so that their mtimes stay.
+Everything is created below one descriptor. The paths of a plan lead through directories
+only, and ``beneath`` refuses symlinks in them. A name is created with O_EXCL, then its
+content is written, then its metadata is set: the owner first, because changing it
+clears setuid bits and capabilities. Directories are 0700 until everything is in them.
+Their metadata is set last, from the deepest up, so that their mtimes stay.
 
-What the file system, or the lack of privileges, refuses is counted, not fatal: owners,
-setuid bits, xattrs, times, devices.
+Owners, setuid bits, xattrs, times and devices that the kernel or the file system
+refuses are counted; they are not errors.
 """
 
 import errno
@@ -25,8 +25,8 @@ from ..tar.members import DIRECTORY, FIFO, FILE, FILE_TYPES, NO_EXTRA, SYMLINK
 from .copying import Copier
 
 MAX_PATH: Final = 4095  # bytes that the kernel takes for one path (PATH_MAX - 1)
-STEP: Final = 1 << 20
-_BY_KERNEL: Final = 1 << 16  # contents from this size on; a smaller one is one write
+STEP: Final = 1 << 20  # bytes per write
+_BY_KERNEL: Final = 1 << 16  # bytes of a content from which the kernel copies it
 
 _REFUSED: Final = frozenset(
     (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE)
@@ -49,17 +49,18 @@ def write_directory(
     own: bool = True,
     advance: Advance | None = None,
 ) -> Counter[str]:
-    """Write all members below an empty directory, whose own metadata stays as it is.
+    """Write all members below an empty directory, but not the root's own metadata.
 
     Args:
-        plan: What there is; its headers and sizes as a tar do not matter here.
+        plan: The plan; its headers and its size as a tar are not used.
         layers: The layers' bytes, by position.
         root: The directory's descriptor.
-        own: Give names their owners; else they are the caller's.
-        advance: Called with the number of bytes, each time some are written.
+        own: Set the owners; otherwise everything belongs to the calling user.
+        advance: Called with the number of bytes after each write.
 
     Returns:
-        How many owners, setuid bits, xattrs, times and devices could not be set.
+        The number of owners, setuid bits, xattrs, times and devices that could not be
+        set, by these words.
 
     Raises:
         FormatError: A layer has fewer bytes than when it was indexed.
@@ -79,16 +80,16 @@ def write_directory(
 def describe_root(
     plan: Plan, root: int, missed: Counter[str], *, own: bool = True
 ) -> None:
-    """Give the directory itself its metadata: the last step, as others may enter then.
+    """Set the root's own metadata: the last step, as other users may enter then.
 
     Args:
-        plan: What was written; without a root in it, nothing is done.
+        plan: The plan that was written; if it has no root, nothing is done.
         root: The directory's descriptor.
-        missed: Counts what could not be set.
-        own: Give it its owner; else it is the caller's.
+        missed: Receives the counts, as ``write_directory`` returns them.
+        own: Set the owner; otherwise it stays the calling user.
 
     Raises:
-        FlattenError: It cannot be set.
+        FlattenError: The metadata cannot be set.
     """
     if plan.paths[:1] == [ROOT]:
         with Beneath(f"/proc/self/fd/{root}") as tree:
@@ -98,7 +99,7 @@ def describe_root(
 
 
 class _Writer:
-    """The directory that names are being made in, and what could not be set."""
+    """Creates the members of a plan in a directory."""
 
     def __init__(
         self,
@@ -118,10 +119,10 @@ class _Writer:
         self._copier = Copier()
         self._buffer = memoryview(bytearray(STEP))
         self._folder = tree.directory(b"")
-        self._absent: set[bytes] = set()  # devices that could not be made
+        self._absent: set[bytes] = set()  # devices that could not be created
 
     def add(self, position: int) -> None:
-        """Make one name, and all but what directories are given at the end."""
+        """Create one member, without the metadata of directories."""
         path = self._plan.paths[position].rstrip(b"/")
         if path == b".":
             return
@@ -137,7 +138,7 @@ class _Writer:
             raise _failed(path, error) from error
 
     def leave(self, position: int) -> None:
-        """Give a directory its metadata, once all below it has its own."""
+        """Set a directory's metadata; everything in it must be complete."""
         path, inode = self._plan.paths[position], self._plan.inodes[position]
         if self._members.kinds[inode] != DIRECTORY:
             return
@@ -169,7 +170,7 @@ class _Writer:
             self._absent.add(path)
             return
         handle = os.open(name, _HANDLE, dir_fd=self._folder)
-        try:  # a name for what may not be opened, and is not a symlink to the kernel
+        try:  # such a path reaches a symlink itself, and a FIFO without opening it
             self._describe(f"/proc/self/fd/{handle}", inode)
         finally:
             os.close(handle)
@@ -180,7 +181,7 @@ class _Writer:
         os.mknod(name, kind | 0o600, device, dir_fd=self._folder)
 
     def _link(self, first: bytes, parent: bytes, name: bytes) -> None:
-        """Make a later name, in ``parent``, of what ``first`` names."""
+        """Create a hard link ``name`` in ``parent`` to the path ``first``."""
         if first in self._absent:
             self.missed["devices"] += 1
             return
@@ -224,7 +225,7 @@ class _Writer:
     # --- metadata
 
     def _describe(self, target: int | str, inode: int) -> None:
-        """Set owner, mode, xattrs and mtime, in the order that keeps them all."""
+        """Set owner, mode, xattrs and mtime, in the order in which none is undone."""
         members = self._members
         mode, uid, gid = members.owner_table[members.owners[inode]]
         if self._me is None:
@@ -232,7 +233,7 @@ class _Writer:
         else:
             owned = self._me == (uid, gid)
         if members.kinds[inode] != SYMLINK:
-            if mode & _SET_IDS and not owned:  # it would be somebody else's program
+            if mode & _SET_IDS and not owned:  # it would run as the calling user
                 mode &= ~_SET_IDS
                 self.missed["setuid bits"] += 1
             os.chmod(target, mode)
@@ -276,7 +277,7 @@ class _Writer:
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
-        except OverflowError:  # numbers that this system cannot hold
+        except OverflowError:  # a number that the system call cannot take
             pass
         else:
             return True
@@ -285,7 +286,7 @@ class _Writer:
 
 
 def _check_paths(plan: Plan) -> None:
-    """Refuse what a kernel cannot look up, before anything is written."""
+    """Refuse paths that the kernel cannot look up, before anything is written."""
     longest = max(plan.paths, key=len, default=b"")
     if len(longest) > MAX_PATH:
         raise FlattenError(
