@@ -1,4 +1,4 @@
-"""Work in child processes: the same results, the same errors, nobody left behind."""
+"""Work in child processes: the same results and errors, and no child outlives it."""
 
 import filecmp
 import os
@@ -31,7 +31,7 @@ def value(number):
     return number, os.getpid()
 
 
-def test_results_come_in_order_the_first_from_here():
+def test_results_come_in_order_and_the_first_runs_in_this_process():
     results = together([partial(value, number) for number in range(3)])
     assert [number for number, _ in results] == [0, 1, 2]
     assert results[0][1] == os.getpid()
@@ -56,7 +56,7 @@ def test_an_error_is_raised_as_it_was(at):
     assert (str(caught.value), caught.value.offset) == ("layer 1: bad at byte 512", 512)
 
 
-def test_one_that_ends_without_a_result_is_an_error():
+def test_a_child_that_ends_without_a_result_is_an_error():
     with pytest.raises(
         FlattenError,
         match="a worker process was killed, possibly by the out-of-memory killer",
@@ -123,7 +123,7 @@ print(each([4, 2], lambda key: os.getpid(), 2) == {4: os.getpid(), 2: os.getpid(
 
 
 @pytest.mark.parametrize("program", [ALONE, FEW], ids=["processes", "descriptors"])
-def test_where_there_can_be_no_child_all_is_done_here(program):
+def test_without_children_everything_runs_in_this_process(program):
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

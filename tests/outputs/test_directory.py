@@ -1,4 +1,4 @@
-"""Outputs that are directories: what is in them, and that nothing is outside."""
+"""Directory outputs: their contents, and that nothing is written outside them."""
 
 import os
 import re
@@ -45,7 +45,7 @@ def inodes(top):
 
 @root_only
 @pytest.mark.parametrize("format", ["gnu", "pax"])
-def test_it_is_what_gnu_tar_unpacks(image, tmp_path, format):
+def test_a_directory_equals_what_gnu_tar_unpacks(image, tmp_path, format):
     flatten.export(image, tmp_path / "o.tar", format=format)
     (tmp_path / "tar").mkdir()
     subprocess.run(
@@ -270,7 +270,7 @@ BREAKOUTS = {
     # and ours
     "a file through a symlink out": ([[f"x->{OUT}", member("x/victim", b"bad")]],
         lambda _: True),
-    "a file in a symlink's place, out of a lower layer": (
+    "a file over a lower layer's symlink out": (
         [[f"x->{OUT}"], [member("x", b"good", mode=0o4777)]], holds("x", "good")),
     "metadata for a symlink out": ([[
         member("x", type=b"2", target=OUT, mode=0o7777, uid=12, mtime=12,
@@ -279,8 +279,8 @@ BREAKOUTS = {
     "a directory over a symlink out": (
         [[f"x->{OUT}"], ["x/", member("x/victim", b"bad")]],
         holds("x/victim", "bad")),
-    "a name with a long way up": ([[member("a/../../../victim", b"bad")]], REFUSED),
-    "a path record with a way up": ([[
+    "a name that climbs with ..": ([[member("a/../../../victim", b"bad")]], REFUSED),
+    "a path record that climbs with ..": ([[
         pax({b"path": b"../victim"}) + member("x", b"bad")]], REFUSED),
 }  # fmt: skip
 
@@ -337,13 +337,13 @@ TARGETS = {
         1,
         "No such file or directory",
     ),
-    "without its slash": (["full"], 2, "full/"),
+    "without the trailing slash": (["full"], 2, "full/"),
     "a kind of output that flatten cannot write": (
         ["o.vmdk"],
         2,
         "no such kind of output",
     ),
-    "such a kind, over a file": (["file.img"], 2, "no such kind of output"),
+    "such a kind, over an existing file": (["file.img"], 2, "no such kind of output"),
     "a disk that would be compressed": (["o.ext4.gz"], 2, "no such kind of output"),
     "a cpio that Linux could not read": (["o.cpio.xz"], 2, "no such kind of output"),
 }
@@ -366,7 +366,7 @@ def test_refused_targets(image, tmp_path, args, code, why):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_empty_directory_is_filled_and_a_full_one_replaced_by_force(image, tmp_path):
+def test_an_empty_directory_is_filled_and_force_replaces_a_full_one(image, tmp_path):
     (tmp_path / "o").mkdir()
     args = [image, "--ownership", "current", "-o", f"{tmp_path}/o/"]
     assert run(*args).returncode == 0
@@ -381,7 +381,7 @@ def test_an_empty_directory_is_filled_and_a_full_one_replaced_by_force(image, tm
     assert {p.name for p in tmp_path.iterdir()} == {"image.tar", "o"}
 
 
-def test_a_symlink_to_the_place_is_followed(image, tmp_path):
+def test_a_symlink_to_the_target_is_followed(image, tmp_path):
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "real").mkdir()
 
@@ -458,7 +458,7 @@ def test_a_tree_with_a_mount_in_it_is_not_removed(mounted, tmp_path):
     assert mounted.read_text() == "data"
 
 
-def test_a_directory_that_is_called_part_is_the_users(image, tmp_path):
+def test_a_directory_called_part_is_left_alone(image, tmp_path):
     own = tmp_path / "o.part"
     own.mkdir()
     (own / "precious").write_text("data")
@@ -467,7 +467,7 @@ def test_a_directory_that_is_called_part_is_the_users(image, tmp_path):
     assert (own / "precious").read_text() == "data"
 
 
-def test_a_name_of_many_bytes_is_taken(image, tmp_path):
+def test_a_name_of_250_bytes_is_accepted(image, tmp_path):
     out = tmp_path / ("\u00e9" * 125)  # 250 bytes
 
     for force in ([], ["--force"]):
@@ -565,7 +565,7 @@ def test_a_full_disk_leaves_nothing(image, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["i.tar"]
 
 
-def test_a_path_that_no_directory_can_have(tmp_path):
+def test_a_path_that_is_too_long_for_linux_is_refused(tmp_path):
     (tmp_path / "i.tar").write_bytes(docker_archive(layers(["d/" * 2500 + "x"])))
 
     got = run("i.tar", "-o", "o/", cwd=tmp_path)
@@ -575,7 +575,7 @@ def test_a_path_that_no_directory_can_have(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["i.tar"]
 
 
-def test_the_root_is_described_also_where_no_layer_lists_it(tmp_path):
+def test_the_root_has_metadata_even_if_no_layer_lists_it(tmp_path):
     tars = layers([member("old", mtime=5), member("new", mtime=9)])
     (tmp_path / "i.tar").write_bytes(docker_archive(tars))
 
@@ -642,7 +642,7 @@ def test_an_ordinary_user_is_told_what_could_not_be_set(image, theirs):
 
 
 @needs_user
-def test_current_ownership_asks_for_none(image, theirs):
+def test_current_ownership_sets_no_owners(image, theirs):
     shutil.copy(image, theirs / "i.tar")
 
     got = run_as_user("i.tar", "-o", "o/", "--ownership", "current", cwd=theirs)
@@ -652,7 +652,7 @@ def test_current_ownership_asks_for_none(image, theirs):
 
 
 @needs_user
-def test_directories_without_permissions_are_filled_all_the_same(theirs):
+def test_directories_without_permissions_are_filled(theirs):
     words = [
         member("d/", type=b"5", mode=0), member("d/e/", type=b"5", mode=0o500),
         member("d/e/f", b"x", mode=0), "g=d/e/f",

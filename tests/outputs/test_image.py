@@ -46,7 +46,7 @@ def opened(path):
 
 @pytest.mark.parametrize("kind", ["oci", "docker"])
 @pytest.mark.parametrize("since", [None, Point(step=1), Point(layer=2), Point(step=0)])
-def test_it_has_the_same_tree(image, tmp_path, kind, since):
+def test_the_image_has_the_same_tree(image, tmp_path, kind, since):
     flatten.export(image, tmp_path / "again.tar", image_kind=kind, since=since)
 
     for name in ("i", "again"):
@@ -70,7 +70,9 @@ def test_all_kinds_of_members_survive(tmp_path, kind, compress):
 
 
 @pytest.mark.parametrize("kind", ["oci", "docker"])
-def test_the_config_stays_and_the_history_is_honest(image, tmp_path, kind):
+def test_the_config_is_kept_and_the_history_tells_what_was_squashed(
+    image, tmp_path, kind
+):
     flatten.export(image, tmp_path / "o.tar", image_kind=kind)
     got, names, diff_ids = opened(tmp_path / "o.tar")
 
@@ -95,7 +97,7 @@ def test_the_config_stays_and_the_history_is_honest(image, tmp_path, kind):
         }  # fmt: skip
 
 
-def test_layers_below_a_step_stay(image, tmp_path):
+def test_layers_below_a_step_are_kept(image, tmp_path):
     flatten.export(image, tmp_path / "o.tar", image_kind="oci", since=Point(step=2))
     got, _, diff_ids = opened(tmp_path / "o.tar")
 
@@ -268,14 +270,14 @@ def test_a_history_that_does_not_match_the_layers_is_left_out(tmp_path, history)
 REFUSED = {
     "two outputs": (["-o", "x", "--oci", "o.tar"], "either -o OUT, or an image"),
     "both kinds": (["--docker", "x", "--oci", "o.tar"], "not allowed with argument"),
-    "a base of no image": (["-o", "x", "--from", "1"], "--from and --tag are about"),
+    "--from without an image": (["-o", "x", "--from", "1"], "--from and --tag are about"),
     "a compression that layers cannot have": (["--oci", "o.tar", "--compress", "xz"], "layers of an image cannot be xz"),
     "a tag in upper case": (["--oci", "o.tar", "--tag", "App:1"], "'App:1' is not a valid image name"),
     "a tag with a digest": (["--oci", "o.tar", "--tag", f"a@sha256:{'0' * 64}"], "is not a valid image name"),
     "an image id as a tag": (["--oci", "o.tar", "--tag", "0" * 64], "is not a valid image name"),
     "a device": (["--oci", "/dev/null"], "goes to a regular file"),
     "no such step": (["--oci", "o.tar", "--from", "9"], "no step 9"),
-    "edits above a base": (["--oci", "o.tar", "--from", "1", "--exclude", "a"], "takes no selection"),
+    "edits with --from": (["--oci", "o.tar", "--from", "1", "--exclude", "a"], "takes no selection"),
 }  # fmt: skip
 
 

@@ -359,25 +359,6 @@ def test_27_all_mode_bits_are_kept_and_file_type_bits_are_not(flat, mode):
     assert got["a"]["mode"] == got["d"]["mode"] == f"{mode:04o}"
 
 
-XATTRS = {
-    b"SCHILY.xattr.user.text": b"value",
-    b"SCHILY.xattr.user.binary": bytes(range(256)),
-    b"SCHILY.xattr.user.empty=sign": b"a=b\n7 c=d\n",
-    b"SCHILY.xattr.security.capability": bytes.fromhex("010000020020" + "00" * 14),
-    b"SCHILY.xattr.security.selinux": b"system_u:object_r:etc_t:s0\0",
-    b"RHT.security.selinux": b"system_u:object_r:etc_t:s0",
-}
-
-
-def test_28_xattrs_and_capabilities_are_kept_byte_for_byte(flat):
-    tar = flat(
-        [member("f", b"x", records=XATTRS), member("d", type=b"5", records=XATTRS)]
-    )
-
-    wanted = pax(dict(sorted((k, v) for k, v in XATTRS.items())))[512:]
-    assert tar.count(wanted) == 2
-
-
 ACL = b"user::rw-,user:1000:r--,group::r--,mask::r--,other::---"
 BINARY_ACL = bytes.fromhex(
     "02000000 01000600ffffffff 02000400e8030000 04000400ffffffff 10000400ffffffff"
@@ -387,6 +368,25 @@ BOTH_FORMS = {
     b"SCHILY.acl.access": ACL,
     b"SCHILY.xattr.system.posix_acl_access": BINARY_ACL,
 }
+XATTRS = BOTH_FORMS | {
+    b"SCHILY.xattr.user.text": b"value",
+    b"SCHILY.xattr.user.binary": bytes(range(256)),
+    b"SCHILY.xattr.user.empty=sign": b"a=b\n7 c=d\n",
+    b"SCHILY.xattr.security.capability": bytes.fromhex("010000020020" + "00" * 14),
+    b"SCHILY.xattr.security.selinux": b"system_u:object_r:etc_t:s0\0",
+    b"RHT.security.selinux": b"system_u:object_r:etc_t:s0",
+}
+
+
+def test_28_xattrs_acls_and_capabilities_are_kept_byte_for_byte(flat):
+    tar = flat(
+        [member("f", b"x", records=XATTRS), member("d", type=b"5", records=XATTRS)]
+    )
+
+    wanted = pax(dict(sorted((k, v) for k, v in XATTRS.items())))[512:]
+    assert tar.count(wanted) == 2
+
+
 FORMS_OF_AN_ACL = {
     "text": {b"SCHILY.acl.access": ACL},
     "text with newlines": {b"SCHILY.acl.access": ACL.replace(b",", b"\n") + b"\n"},
