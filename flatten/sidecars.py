@@ -1,4 +1,4 @@
-"""Documents along with an output: the image's config, and a list of the entries."""
+"""Documents beside an output: the image's config, and the list of what was written."""
 
 import json
 import os
@@ -13,10 +13,10 @@ from .views.describe import plan_rows
 
 
 def write_sidecars(job: Job, options: Options) -> None:
-    """Write the requested documents; each is complete or not there at all.
+    """Write the documents that the options ask for; each appears whole or not at all.
 
     Raises:
-        FlattenError: A document cannot be written.
+        FlattenError: One cannot be written.
     """
     if options.config_out is not None:
         text = json.dumps(job.image.config, indent=2) + "\n"

@@ -1,6 +1,6 @@
-"""Select the output by its name; only the module that writes it is imported.
+"""What writes what: one module a kind of output, imported only when it is the one.
 
-Each module has a class ``Output(out, options)``, which is a ``job.Output``.
+Each has a class ``Output(out, options)``; what that does, ``job.Output`` says.
 """
 
 import os
@@ -23,20 +23,20 @@ KINDS: Final = {
     ".cpio.gz": "cpio",
     ".cpio.zst": "cpio",
 }
-"""Suffixes of names, and the module that writes each; any other name is a tar."""
+"""Ends of names, and the module for each; any other name is a tar's."""
 
 _OTHERS: Final = (
     ".7z", ".bz2", ".btrfs", ".ext2", ".ext3", ".f2fs", ".img", ".iso", ".lz4", ".raw",
     ".vdi", ".vhd", ".vhdx", ".vmdk", ".xfs", ".zip",
 )  # fmt: skip
-"""Known suffixes that flatten cannot write: nobody should get a tar by such a name."""
+"""What is not made here, and nobody means a tar by."""
 
 
 def choose(out: str | os.PathLike[str] | int, options: Options) -> Output:
-    """Return the output for a name or a descriptor.
+    """Return the output that a name, or a descriptor, means.
 
     Raises:
-        UsageError: flatten cannot write this kind of output.
+        UsageError: It means none that is made here.
     """
     if isinstance(out, int):
         return _load("tar", out, options)
@@ -56,7 +56,7 @@ def choose(out: str | os.PathLike[str] | int, options: Options) -> Output:
 
 
 def _is_another(name: str) -> bool:
-    """Return True for the name of another kind of output, compressed or not."""
+    """Say whether a name promises what is not made here, compressed or not."""
     stem, suffix = os.path.splitext(name)
     packed = suffix in SUFFIXES and stem.endswith(tuple(KINDS)) and stem[-1:] != "/"
     return packed or name.endswith(_OTHERS)
@@ -64,4 +64,4 @@ def _is_another(name: str) -> bool:
 
 def _load(module: str, out: Path | int, options: Options) -> Output:
     found = import_module(f".{module}", __package__).Output(out, options)
-    return cast("Output", found)  # every module of KINDS has one
+    return cast("Output", found)  # as every module here

@@ -272,9 +272,10 @@ class _Archive:
         blob = self._write(lambda sink: write_tar(whole, [source], sink))
         if not packed:
             return blob
-        known = (layer.diff_id or "").removeprefix("sha256:")
-        plain = layer.open()
-        diff_id = known or _hash(plain, 0, plain.size())
+        algorithm, _, diff_id = (layer.diff_id or "").partition(":")
+        if algorithm != "sha256":
+            plain = layer.open()
+            diff_id = _hash(plain, 0, plain.size())
         return replace(blob, diff_id=diff_id, media=_layer_media(kind))
 
     def write_blob(self, data: bytes, kind: str) -> _Blob:

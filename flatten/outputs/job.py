@@ -18,14 +18,14 @@ from .write_tar import Advance, write_tar
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The requirements of an output on its plan.
+    """What a plan must be like for an output.
 
     Attributes:
         posix: POSIX headers (pax) instead of GNU ones.
-        rooted: The root is a member, even if no layer lists it.
-        times: The earliest and the latest mtime that the output can hold; None is any.
-        share: Block size of the output's file system, to align contents so that their
-            blocks can be shared with the image's file; 0 does not.
+        rooted: The root is a member, also where no layer lists it.
+        times: The earliest and the latest mtime that can be held; None is any.
+        share: Block size of the output's file system, to place contents so that
+            their blocks can be shared with the image's file; 0 does not.
     """
 
     posix: bool = False

@@ -332,18 +332,10 @@ TARGETS = {
         2,
         "contains the image",
     ),
-    "in a directory that does not exist": (
-        ["no/such/"],
-        1,
-        "No such file or directory",
-    ),
-    "without the trailing slash": (["full"], 2, "full/"),
-    "a kind of output that flatten cannot write": (
-        ["o.vmdk"],
-        2,
-        "no such kind of output",
-    ),
-    "such a kind, over an existing file": (["file.img"], 2, "no such kind of output"),
+    "nowhere": (["no/such/"], 1, "No such file or directory"),
+    "without its slash": (["full"], 2, "full/"),
+    "a kind of output that there is not": (["o.vmdk"], 2, "no such kind of output"),
+    "such a kind, over a file": (["file.img"], 2, "no such kind of output"),
     "a disk that would be compressed": (["o.ext4.gz"], 2, "no such kind of output"),
     "a cpio that Linux could not read": (["o.cpio.xz"], 2, "no such kind of output"),
 }
