@@ -1,4 +1,4 @@
-"""An image again, of one layer, in one archive that every engine loads.
+"""An image of one layer, in an archive that every engine loads.
 
 The archive is an OCI image layout that also has docker's ``manifest.json``, as ``docker
 save`` writes since Docker 25. Engines differ in which of the two they read:
@@ -110,7 +110,9 @@ class Output:
                 compression, or a tag is not a valid name.
         """
         if out.exists() and not out.is_file():
-            raise UsageError(f"{quoted(str(out))}: an image goes to a regular file")
+            raise UsageError(
+                f"{quoted(str(out))} is not a regular file; an image must be"
+            )
         self.path = out
         self._since = options.since
         self._tags = tuple(map(_checked_tag, options.tags))

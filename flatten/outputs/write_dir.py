@@ -290,8 +290,8 @@ def _check_paths(plan: Plan) -> None:
     longest = max(plan.paths, key=len, default=b"")
     if len(longest) > MAX_PATH:
         raise FlattenError(
-            f"{quoted(longest)}: a path of {len(longest):,} bytes; a directory takes "
-            f"{MAX_PATH:,}, a tar any"
+            f"{quoted(longest)}: a path of {len(longest):,} bytes; Linux takes at most "
+            f"{MAX_PATH:,}, so write a tar"
         )
 
 

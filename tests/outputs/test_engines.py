@@ -128,6 +128,13 @@ def image(tmp_path, request):
     return path
 
 
+@pytest.fixture
+def nameless(tmp_path):
+    path = tmp_path / "nameless.tar"
+    path.write_bytes(docker_archive(EVERYTHING, tags=None))
+    return path
+
+
 def rows(tar):
     """List a container's tree, but for what engines put into every one."""
     return {
@@ -195,6 +202,20 @@ def test_docker_knows_the_image_by_each_name(docker, image, tmp_path, tags):
     assert sorted(listed) == sorted(tags)
     for tag in tags:
         assert f"Untagged: {tag}" in docker("rmi", tag)
+
+
+def test_docker_loads_an_image_without_a_name(docker, nameless, tmp_path):
+    said = docker("load", "-i", written(nameless, tmp_path))
+
+    image_id = said.removeprefix("Loaded image ID: ").strip()
+    assert json.loads(docker("inspect", image_id))[0]["RepoTags"] == []
+
+
+def test_podman_loads_an_image_without_a_name(podman, nameless, tmp_path):
+    said = podman("load", "-i", written(nameless, tmp_path))
+
+    image_id = said.removeprefix("Loaded image: ").strip()
+    assert json.loads(podman("inspect", image_id))[0]["RepoTags"] == []
 
 
 @pytest.mark.parametrize("compress", COMPRESSIONS)
