@@ -111,7 +111,8 @@ class Output:
         """
         if out.exists() and not out.is_file():
             raise UsageError(
-                f"{quoted(str(out))} is not a regular file; an image must be"
+                f"{quoted(str(out))} exists and is not a regular file; name another "
+                "file for the image"
             )
         self.path = out
         self._since = options.since

@@ -275,7 +275,7 @@ REFUSED = {
     "a tag in upper case": (["--oci", "o.tar", "--tag", "App:1"], "'App:1' is not a valid image name"),
     "a tag with a digest": (["--oci", "o.tar", "--tag", f"a@sha256:{'0' * 64}"], "is not a valid image name"),
     "an image id as a tag": (["--oci", "o.tar", "--tag", "0" * 64], "is not a valid image name"),
-    "a device": (["--oci", "/dev/null"], "is not a regular file"),
+    "a device": (["--oci", "/dev/null"], "exists and is not a regular file"),
     "no such step": (["--oci", "o.tar", "--from", "9"], "no step 9"),
     "edits with --from": (["--oci", "o.tar", "--from", "1", "--exclude", "a"], "takes no selection"),
 }  # fmt: skip
