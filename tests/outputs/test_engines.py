@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 from test_headers import sparse_gnu
 from test_image import SETTINGS, STEPS
-from test_tar import EVERYTHING, on_disk, root_only
+from test_tar import ACL_TEXT, EVERYTHING, on_disk, root_only
 
 import flatten
-from builders import TRUSTED, config, docker_archive
+from builders import TRUSTED, config, docker_archive, layer, member
 from flatten.image.history import Point
 from listing import listing
 
 pytestmark = [pytest.mark.engines, root_only]
 
-STEPS_OF_ALL = [STEPS[0], STEPS[1], STEPS[2]]  # of two layers
+STEPS_OF_ALL = STEPS  # of three layers
 MADE_BY_ENGINES = ("etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/mtab", "dev/",
                    "proc", "sys", "dev", ".dockerenv", "run/.containerenv", "run")  # fmt: skip
 
@@ -118,7 +118,8 @@ def containerd(tmp_path_factory):
 @pytest.fixture
 def image(tmp_path, request):
     """Return an image; one of whose layers stay has no sparse file, as docker wants."""
-    tars = EVERYTHING
+    acl = {b"SCHILY.acl.access": ACL_TEXT}
+    tars = [*EVERYTHING, layer(member("acl", b"x", mode=0o640, records=acl))]
     if "since" in request.fixturenames and request.getfixturevalue("since"):
         sparse = sparse_gnu(b"sparse", [(8192, 512), (1 << 20, 0)], 1 << 20, b"s" * 512)
         tars = [tar.replace(sparse, b"") for tar in tars]
