@@ -225,16 +225,16 @@ def _unlink(name: Path) -> None:
 def _sweep(folder: Path, start: str) -> None:
     """Remove the leftovers of runs to the same output that were killed."""
     ours = re.compile(
-        f"({re.escape(start)}[0-9a-f]{{12}})({re.escape(SUFFIX)}|{re.escape(MADE)})"
+        f"({re.escape(start)}[0-9a-f]{{12}})(?:{re.escape(SUFFIX)}|{re.escape(MADE)})"
     )
     with suppress(OSError):
-        names = os.listdir(folder)
-        for found in filter(None, map(ours.fullmatch, names)):
+        for found in filter(None, map(ours.fullmatch, os.listdir(folder))):
             with suppress(OSError):
-                if found[2] == SUFFIX:
-                    _remove_dead(folder / found[0])
-                elif found[1] + SUFFIX not in names and _is_ours(folder / found[0]):
-                    _unlink(folder / found[0])  # its program outlived the run
+                name, locked = folder / found[0], folder / (found[1] + SUFFIX)
+                if name == locked:
+                    _remove_dead(name)
+                elif not os.path.lexists(locked) and _is_ours(name):
+                    _unlink(name)  # its program outlived the run
 
 
 def _is_ours(name: Path) -> bool:

@@ -1,5 +1,6 @@
 """Directory outputs: their contents, and that nothing is written outside them."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -465,6 +466,29 @@ def test_a_name_of_250_bytes_is_accepted(image, tmp_path):
     for force in ([], ["--force"]):
         assert run(image, "-o", f"{out}/", *force).returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == {"image.tar", out.name}
+
+
+@pytest.mark.parametrize(("locked", "stays"), [(True, True), (False, False)])
+def test_a_leftover_is_removed_unless_a_run_holds_its_lock(
+    image, tmp_path, locked, stays
+):
+    part = tmp_path / f".o.{'0' * 12}.flatten-part"
+    made = part.with_suffix(".flatten-made")
+    (made / "below").mkdir(parents=True)
+    with part.open("w") as file:
+        if locked:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        assert run(image, "-o", f"{tmp_path}/o/").returncode == 0
+
+    assert (part.exists(), made.exists()) == (stays, stays)
+
+
+def test_a_leftover_without_its_locked_file_is_removed(image, tmp_path):
+    made = tmp_path / f".o.{'0' * 12}.flatten-made"
+    (made / "below").mkdir(parents=True)
+
+    assert run(image, "-o", f"{tmp_path}/o/").returncode == 0
+    assert not made.exists()
 
 
 @root_only
