@@ -28,7 +28,7 @@ containerd core/images/archive/importer.go.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,7 +116,7 @@ class Output:
             )
         self.path = out
         self._since = options.since
-        self._tags = tuple(map(_checked_tag, options.tags))
+        self._tags = _each_once(map(_checked_tag, options.tags))
         self._spec = parse_spec(options.compress or "none", "")
         if self._spec is not None and self._spec[0] not in _PACKED:
             raise UsageError(
@@ -144,14 +144,19 @@ class Output:
 
     def _names(self, job: Job) -> Sequence[str]:
         """Return the image's own names in full; note those that engines refuse."""
-        names = {name: full_name(name) for name in job.image.names}
-        refused = [quoted(name) for name, full in names.items() if full is None]
+        names = [full_name(name) for name in job.image.names]
+        refused = [quoted(name) for name in job.image.names if full_name(name) is None]
         if refused:
             job.notes.append(
                 f"{self.path}: left out names that engines refuse: "
                 f"{', '.join(refused)}; --tag gives others"
             )
-        return list(filter(None, names.values()))
+        return _each_once(filter(None, names))
+
+
+def _each_once(names: Iterable[str]) -> list[str]:
+    """Return names without repetitions, such as of ``app`` by ``app:latest``."""
+    return list(dict.fromkeys(names))
 
 
 def _checked_tag(name: str) -> str:

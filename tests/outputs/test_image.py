@@ -190,9 +190,10 @@ def documents(path):
     [
         (["a"], ["docker.io/library/a:latest"], ["a:latest"]),
         (["us/x:1", "h:5000/y"], ["docker.io/us/x:1", "h:5000/y:latest"], ["us/x:1", "h:5000/y:latest"]),
+        (["a", "a:latest", "docker.io/a"], ["docker.io/library/a:latest"], ["a:latest"]),
         ([], ["docker.io/library/app:1"], ["app:1"]),
     ],
-    ids=["one tag", "two tags", "the image's name"],
+    ids=["one tag", "two tags", "one tag in three forms", "the image's name"],
 )  # fmt: skip
 def test_the_index_and_the_manifest_have_each_name(image, tmp_path, tags, full, short):
     flatten.export(image, tmp_path / "o.tar", image_kind="oci", tags=tuple(tags))
