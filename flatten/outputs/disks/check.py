@@ -1,0 +1,197 @@
+"""Read a file system back and compare its metadata with the plan.
+
+Paths, file types, modes, owners, sizes, mtimes, hard links, devices, symlink targets
+and xattrs are compared; contents are not read. What a format cannot hold was removed
+from the plan before (``job.Shape``), so every difference is a fault, of the program
+that made the file system or of the directory that it was made from.
+"""
+
+import stat
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from lzma import LZMAError
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Final
+
+from ...errors import FlattenError, quoted
+from ...plan.plan import Plan
+from ...tar import xattrs
+from ...tar.members import BLOCK, CHAR, FILE, NO_EXTRA, SYMLINK
+from .inode import ACL_ACCESS, KINDS, FileSystem, Inode, walk
+
+LABELS: Final = "SELinux labels"
+"""The kind of difference where only a label was added."""
+
+_SELINUX: Final = b"security.selinux"
+_PERMISSIONS: Final = 0o777
+
+_BROKEN: Final = (ValueError, LookupError, struct.error, zlib.error, LZMAError)
+"""What readers raise for bytes that do not follow the format."""
+
+Difference = tuple[str, bytes, object, object]
+"""What differs (plural), the path, the expected value, the one that was found."""
+
+
+@contextmanager
+def reading(
+    name: Path, output: Path, read: Callable[[mmap], FileSystem]
+) -> Iterator[FileSystem]:
+    """Yield the file system in a file.
+
+    Args:
+        name: The file.
+        output: Its name in messages.
+        read: Opens the file system.
+
+    Raises:
+        FlattenError: The file system cannot be read, now or in the body.
+    """
+    with open(name, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        try:
+            yield read(data)
+        except _BROKEN as error:
+            raise FlattenError(
+                f"{quoted(str(output))}: cannot read it back: {error}"
+            ) from error
+
+
+def check(
+    plan: Plan,
+    name: Path,
+    output: Path,
+    read: Callable[[mmap], FileSystem],
+    excused: Callable[[str, bytes], bool],
+) -> Counter[str]:
+    """Compare a file system with a plan.
+
+    Args:
+        plan: What was written.
+        name: The file that has the file system.
+        output: Its name in messages.
+        read: Opens the file system.
+        excused: Returns True for a kind of difference, at a path, that is not an error.
+
+    Returns:
+        The number of differences of each excused kind.
+
+    Raises:
+        FlattenError: They differ otherwise, or the file system cannot be read.
+    """
+    counts: Counter[str] = Counter()
+    known: Counter[str] = Counter()
+    example = ""
+    with reading(name, output, read) as files:
+        for kind, path, expected, found in differences(plan, files):
+            if excused(kind, path):
+                known[kind] += 1
+            else:
+                counts[kind] += 1
+                example = example or (
+                    f"{kind} of {quoted(path)}: expected {expected}, found {found}"
+                )
+    if counts:
+        all_ = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+        raise FlattenError(
+            f"{quoted(str(output))}: reading it back found differences from the image: "
+            f"{all_}; the first is {example}; --no-check leaves this check out"
+        )
+    return known
+
+
+def differences(plan: Plan, files: FileSystem) -> Iterator[Difference]:
+    """Yield all differences between a plan and a file system."""
+    numbers: dict[int, int] = {}  # inode numbers of members with several names
+    names = dict.fromkeys((plan.inodes[position] for position in plan.links), 1)
+    for position in plan.links:
+        names[plan.inodes[position]] += 1
+    for path, member, inode in pairs(plan, files):
+        if inode is None:
+            yield "names", path, "this name", "none"
+        elif member is None:
+            if path in files.own_paths:
+                continue
+            yield "names", path, "no such name", "one"
+        else:
+            number = numbers.setdefault(member, inode.number) if names else inode.number
+            links = names.get(member, 1)
+            if number != inode.number:
+                yield "hard links", path, "a link", "a separate file"
+            elif inode.links != links and not stat.S_ISDIR(inode.mode):
+                yield "link counts", path, links, inode.links
+            for kind, expected, found in _differences(plan, member, inode):
+                if expected != found:
+                    yield kind, path, expected, found
+
+
+def pairs(
+    plan: Plan, files: FileSystem
+) -> Iterator[tuple[bytes, int | None, Inode | None]]:
+    """Yield each path with its member and its inode, or None where it has none.
+
+    Both sides are in walk order, so that neither is held in memory.
+    """
+    found = walk(files)
+    other = next(found, None)
+    for path, member in plan:
+        while other is not None and other[0] != path and _before(other[0], path):
+            yield other[0], None, other[1]
+            other = next(found, None)
+        if other is not None and other[0] == path:
+            yield path, member, other[1]
+            other = next(found, None)
+        else:
+            yield path, member, None
+    while other is not None:
+        yield other[0], None, other[1]
+        other = next(found, None)
+
+
+def _before(path: bytes, other: bytes) -> bool:
+    """Return True if a path comes first in walk order."""
+    return path.rstrip(b"/").split(b"/") < other.rstrip(b"/").split(b"/")
+
+
+def _differences(
+    plan: Plan, member: int, inode: Inode
+) -> Iterator[tuple[str, object, object]]:
+    """Yield the kind, the expected and the found value of each field of an inode."""
+    members = plan.members
+    kind = members.kinds[member]
+    mode, uid, gid = members.owner_table[members.owners[member]]
+    extra = members.extras.get(member, NO_EXTRA)
+    yield "types", chr(kind), chr(KINDS.get(stat.S_IFMT(inode.mode), 0x3F))
+    yield "owners", (uid, gid), (inode.uid, inode.gid)
+    time = members.mtimes[member], extra.nanoseconds
+    yield "times", time, (inode.mtime, inode.nanoseconds)
+    if kind == FILE:
+        yield "sizes", members.sizes[member], inode.size
+    elif kind == SYMLINK:
+        yield "symlink targets", members.targets[member], inode.target
+    elif kind in (CHAR, BLOCK):
+        yield "devices", extra.device, inode.device
+    expected = expected_xattrs(extra.records)
+    if ACL_ACCESS in expected:
+        mode = mode & ~_PERMISSIONS | xattrs.acl_mode(expected[ACL_ACCESS])
+        if len(expected[ACL_ACCESS]) == xattrs.MINIMAL_ACL:
+            del expected[ACL_ACCESS]  # the kernel keeps it as the mode only
+    if kind != SYMLINK:
+        yield "modes", f"{mode:04o}", f"{inode.mode & 0o7777:04o}"
+    if expected or inode.xattrs:
+        labels = inode.xattrs.keys() == {*expected, _SELINUX}
+        named = LABELS if labels and _SELINUX not in expected else "xattrs"
+        yield named, expected, inode.xattrs
+
+
+def expected_xattrs(records: tuple[tuple[bytes, bytes], ...]) -> dict[bytes, bytes]:
+    """Return the xattrs that a member gets in a file system.
+
+    An invalid ACL is not set: staging says so.
+    """
+    try:
+        return xattrs.from_records(records)
+    except ValueError:
+        return {}
