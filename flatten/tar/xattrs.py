@@ -18,10 +18,12 @@ from typing import Final
 
 _SCHILY: Final = b"SCHILY.xattr."
 ACL: Final = b"system.posix_acl_"
+ACL_ACCESS: Final = ACL + b"access"
+ACL_DEFAULT: Final = ACL + b"default"
 _RENAMED: Final = {b"RHT.security.selinux": b"security.selinux"}
 _ACLS: Final = {
-    b"SCHILY.acl.access": b"system.posix_acl_access",
-    b"SCHILY.acl.default": b"system.posix_acl_default",
+    b"SCHILY.acl.access": ACL_ACCESS,
+    b"SCHILY.acl.default": ACL_DEFAULT,
 }
 _NOBODY: Final = 0xFFFFFFFF  # the id in ACL entries that name no user or group
 _TAGS: Final = {  # ACL tags of entries without and with a qualifier

@@ -188,6 +188,8 @@ def limit_xattrs(tree: Tree, prefixes: tuple[bytes, ...]) -> None:
     """Keep the xattrs that an output can hold, with a warning for each kind of others.
 
     Those that are kept, ACLs too, become records of one form (``SCHILY.xattr.NAME``).
+    As in Linux, an access ACL sets the permission bits, and one that says no more than
+    they do is not kept.
 
     Args:
         tree: The tree.
@@ -213,12 +215,24 @@ def limit_xattrs(tree: Tree, prefixes: tuple[bytes, ...]) -> None:
             else:
                 lost["xattrs"] += 1
                 example = min(example or name, name)
+        acl = kept.get(xattrs.ACL_ACCESS)
+        if acl is not None:
+            _apply_acl(tree.members, inode, acl)
+            if len(acl) == xattrs.MINIMAL_ACL:
+                del kept[xattrs.ACL_ACCESS]
         _change(tree.members, inode, records=xattrs.to_records(kept))
     for kind, count in sorted(lost.items()):
         such = f" (such as {quoted(example)})" if kind == "xattrs" else ""
         tree.warnings.append(
             f"{count:,} {kind}{such} are left out: the output cannot hold them"
         )
+
+
+def _apply_acl(members: Members, inode: int, acl: bytes) -> None:
+    """Give a member the permission bits of its access ACL."""
+    mode, uid, gid = members.owner_table[members.owners[inode]]
+    mode = mode & ~0o777 | xattrs.acl_mode(acl)
+    members.owners[inode] = members.owner((mode, uid, gid))
 
 
 def select_xattrs(members: Members, patterns: Collection[str]) -> None:

@@ -20,14 +20,29 @@ from typing import Final
 from ...errors import FlattenError, quoted
 from ...plan.plan import Plan
 from ...tar import xattrs
-from ...tar.members import BLOCK, CHAR, FILE, NO_EXTRA, SYMLINK
-from .inode import ACL_ACCESS, KINDS, FileSystem, Inode, walk
+from ...tar.members import (
+    BLOCK,
+    CHAR,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    NO_EXTRA,
+    SYMLINK,
+)
+from .inode import KINDS, FileSystem, Inode, walk
 
 LABELS: Final = "SELinux labels"
 """The kind of difference where only a label was added."""
 
 _SELINUX: Final = b"security.selinux"
-_PERMISSIONS: Final = 0o777
+_NAMES: Final = {
+    FILE: "a file",
+    DIRECTORY: "a directory",
+    SYMLINK: "a symlink",
+    CHAR: "a character device",
+    BLOCK: "a block device",
+    FIFO: "a FIFO",
+}
 
 _BROKEN: Final = (ValueError, LookupError, struct.error, zlib.error, LZMAError)
 """What readers raise for bytes that do not follow the format."""
@@ -91,7 +106,8 @@ def check(
             else:
                 counts[kind] += 1
                 example = example or (
-                    f"{kind} of {quoted(path)}: expected {expected}, found {found}"
+                    f"{kind} of {quoted(path)}: expected {_shown(expected)}, "
+                    f"found {_shown(found)}"
                 )
     if counts:
         all_ = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
@@ -104,24 +120,21 @@ def check(
 
 def differences(plan: Plan, files: FileSystem) -> Iterator[Difference]:
     """Yield all differences between a plan and a file system."""
+    later = Counter(plan.inodes[position] for position in plan.links)
     numbers: dict[int, int] = {}  # inode numbers of members with several names
-    names = dict.fromkeys((plan.inodes[position] for position in plan.links), 1)
-    for position in plan.links:
-        names[plan.inodes[position]] += 1
     for path, member, inode in pairs(plan, files):
         if inode is None:
-            yield "names", path, "this name", "none"
+            yield "names", path, "a file", "none"
         elif member is None:
-            if path in files.own_paths:
-                continue
-            yield "names", path, "no such name", "one"
+            if path not in files.own_paths:
+                yield "names", path, "none", "a file"
         else:
-            number = numbers.setdefault(member, inode.number) if names else inode.number
-            links = names.get(member, 1)
-            if number != inode.number:
+            if member in later and numbers.setdefault(member, inode.number) != (
+                inode.number
+            ):
                 yield "hard links", path, "a link", "a separate file"
-            elif inode.links != links and not stat.S_ISDIR(inode.mode):
-                yield "link counts", path, links, inode.links
+            elif inode.links != later[member] + 1 and not stat.S_ISDIR(inode.mode):
+                yield "link counts", path, later[member] + 1, inode.links
             for kind, expected, found in _differences(plan, member, inode):
                 if expected != found:
                     yield kind, path, expected, found
@@ -163,35 +176,29 @@ def _differences(
     kind = members.kinds[member]
     mode, uid, gid = members.owner_table[members.owners[member]]
     extra = members.extras.get(member, NO_EXTRA)
-    yield "types", chr(kind), chr(KINDS.get(stat.S_IFMT(inode.mode), 0x3F))
-    yield "owners", (uid, gid), (inode.uid, inode.gid)
-    time = members.mtimes[member], extra.nanoseconds
-    yield "times", time, (inode.mtime, inode.nanoseconds)
+    yield "types", _NAMES[kind], _NAMES.get(KINDS.get(stat.S_IFMT(inode.mode), 0))
+    yield "owners", f"{uid}:{gid}", f"{inode.uid}:{inode.gid}"
+    yield (
+        "times",
+        f"{members.mtimes[member]} s, {extra.nanoseconds} ns",
+        f"{inode.mtime} s, {inode.nanoseconds} ns",
+    )
     if kind == FILE:
         yield "sizes", members.sizes[member], inode.size
     elif kind == SYMLINK:
         yield "symlink targets", members.targets[member], inode.target
     elif kind in (CHAR, BLOCK):
         yield "devices", extra.device, inode.device
-    expected = expected_xattrs(extra.records)
-    if ACL_ACCESS in expected:
-        mode = mode & ~_PERMISSIONS | xattrs.acl_mode(expected[ACL_ACCESS])
-        if len(expected[ACL_ACCESS]) == xattrs.MINIMAL_ACL:
-            del expected[ACL_ACCESS]  # the kernel keeps it as the mode only
     if kind != SYMLINK:
         yield "modes", f"{mode:04o}", f"{inode.mode & 0o7777:04o}"
-    if expected or inode.xattrs:
-        labels = inode.xattrs.keys() == {*expected, _SELINUX}
-        named = LABELS if labels and _SELINUX not in expected else "xattrs"
-        yield named, expected, inode.xattrs
+    if extra.records or inode.xattrs:
+        expected = xattrs.from_records(extra.records)
+        labels = inode.xattrs.keys() - expected.keys() == {_SELINUX}
+        yield LABELS if labels else "xattrs", expected, inode.xattrs
 
 
-def expected_xattrs(records: tuple[tuple[bytes, bytes], ...]) -> dict[bytes, bytes]:
-    """Return the xattrs that a member gets in a file system.
-
-    An invalid ACL is not set: staging says so.
-    """
-    try:
-        return xattrs.from_records(records)
-    except ValueError:
-        return {}
+def _shown(value: object) -> str:
+    """Return a value for a message, on one line and not too long."""
+    if isinstance(value, dict):
+        return quoted(b" ".join(key + b"=" + value[key] for key in sorted(value)))
+    return quoted(value) if isinstance(value, bytes) else str(value)

@@ -9,16 +9,16 @@ from ...errors import FlattenError, quoted
 from ...image.image import Image
 from ...options import Options
 from ...plan.plan import Plan
+from ...tar.xattrs import ACL
 from .. import atomic
 from ..job import Job, Shape
 from . import tools
-from .inode import ACL_ACCESS, ACL_DEFAULT
 from .read_erofs import Erofs
-from .stage import check_staged, run_on_tree
+from .stage import as_root, check_staged, run_on_tree
 from .stamps import stamp, uuid
 
 COMPRESSORS: Final = ("lz4hc", "lz4", "none")
-XATTRS: Final = (b"user.", b"trusted.", b"security.", ACL_ACCESS, ACL_DEFAULT)
+XATTRS: Final = (b"user.", b"trusted.", b"security.", ACL)
 MAX_NAME: Final = 255  # bytes
 
 
@@ -44,7 +44,10 @@ class Output:
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
         """Ask for a root, and for the times and xattrs that EROFS can hold."""
-        return Shape(rooted=True, times=(0, (1 << 62)), xattrs=XATTRS)
+        return Shape(
+            posix=not as_root(), rooted=True, xattrs=XATTRS,
+            times=(0, 1 << 62),
+        )  # fmt: skip
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
@@ -69,11 +72,11 @@ class Output:
 def _hint(plan: Plan) -> str:
     """Return what mkfs.erofs does not say when it fails at a name of 255 bytes."""
     for path in plan.paths:
-        if len(path) > MAX_NAME:
+        if len(path) >= MAX_NAME:
             longest = max(path.split(b"/"), key=len)
             if len(longest) == MAX_NAME:
                 return (
-                    f"; mkfs.erofs before 1.6 takes no name of {MAX_NAME} bytes, such "
+                    f"; mkfs.erofs 1.5 takes no name of {MAX_NAME} bytes, such "
                     f"as {quoted(longest)}"
                 )
     return ""

@@ -18,13 +18,14 @@ from ...image.image import Image
 from ...options import Options
 from ...plan.plan import Plan
 from ...tar.members import DIRECTORY, FILE, NO_EXTRA, SYMLINK
+from ...tar.xattrs import ACL
 from .. import atomic
 from ..job import Job, Shape
 from . import tools
 from .check import pairs, reading
-from .inode import ACL_ACCESS, ACL_DEFAULT, FileSystem, Inode
+from .inode import FileSystem, Inode
 from .read_ext4 import Ext4
-from .stage import check_staged, run_on_tree
+from .stage import as_root, check_staged, run_on_tree
 from .stamps import stamp, uuid
 
 BLOCK: Final = 4096
@@ -35,7 +36,7 @@ _FAST_SYMLINK: Final = 59  # bytes; longer targets take a block
 _JOURNALS: Final = ((1 << 27, 4), (1 << 30, 16), (1 << 31, 32), (1 << 34, 64))
 """Sizes of file systems in bytes, and the MiB of journal of smaller ones: mke2fs's."""
 
-XATTRS: Final = (b"user.", b"trusted.", b"security.", ACL_ACCESS, ACL_DEFAULT)
+XATTRS: Final = (b"user.", b"trusted.", b"security.", ACL)
 
 
 class Output:
@@ -65,8 +66,10 @@ class Output:
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
         """Ask for a root, and for the times and xattrs that ext4 can hold."""
-        times = (-(1 << 31), (1 << 34) - (1 << 31) - 1)
-        return Shape(rooted=True, times=times, xattrs=XATTRS)
+        return Shape(
+            posix=not as_root(), rooted=True, xattrs=XATTRS,
+            times=(-(1 << 31), (1 << 34) - (1 << 31) - 1),
+        )  # fmt: skip
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:

@@ -22,9 +22,6 @@ KINDS: Final = {
 }
 """The tar typeflag of each file type in ``st_mode``; sockets have none."""
 
-ACL_ACCESS: Final = b"system.posix_acl_access"
-ACL_DEFAULT: Final = b"system.posix_acl_default"
-
 
 @dataclass(slots=True)
 class Inode:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from mmap import mmap
 from typing import Final
 
-from .inode import ACL_ACCESS, ACL_DEFAULT, Inode, decode_device
+from ...tar.xattrs import ACL_ACCESS, ACL_DEFAULT
+from .inode import Inode, decode_device
 
 _SUPERBLOCK: Final = 1024  # bytes before it
 _MAGIC: Final = 0xE0F5E1E2

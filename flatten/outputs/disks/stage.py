@@ -30,6 +30,11 @@ _RESULTS: Final = {"devices": "names", "setuid bits": "modes"}
 """What the check calls metadata that could not be set, where the words differ."""
 
 
+def as_root() -> bool:
+    """Return True if the tree is written as root, False if fakeroot unpacks a tar."""
+    return os.geteuid() == 0
+
+
 def run_on_tree(
     job: Job, path: Path, command: Callable[[Path], Command], env: Mapping[str, str]
 ) -> Set[str]:
@@ -48,15 +53,14 @@ def run_on_tree(
         FlattenError: The tree cannot be written; the program failed; fakeroot is
             needed and missing.
     """
-    as_root = os.geteuid() == 0
-    fakeroot = "" if as_root else tools.find("fakeroot")[1]
     with atomic.scratch_directory(path) as folder:
         tree = folder / "tree"
         tree.mkdir(mode=0o700)
-        if as_root:
+        if as_root():
             missed: Mapping[str, int] = _write(job, tree)
             tools.run(command(tree), env, folder=folder)
         else:
+            _, fakeroot = tools.find("fakeroot")
             report = folder / "missed"
             unpack = (fakeroot, "--", sys.executable, "-m", f"{__package__}.unpack")
             _feed(job, folder / "tar", [*unpack, report, tree, *command(tree)], env)

@@ -13,6 +13,7 @@ import subprocess
 from mmap import ACCESS_READ, mmap
 
 import pytest
+from test_directory import needs_user, run_as_user, theirs  # noqa: F401 - a fixture
 from test_disks import TOOLS, mounted, need, only
 from test_tar import EVERYTHING, root_only
 
@@ -40,8 +41,9 @@ HARD = layers([
     member("x/default", type=b"5", records={b"SCHILY.acl.default": ACL}),
     member("x/plain acl", b"x", mode=0o640, records={
         b"SCHILY.acl.access": b"user::rw-,group::r--,other::---"}),
+    member("x/other acl", b"x", mode=0o4777, records={b"SCHILY.acl.access": ACL}),
     member("x/label", b"x", records={b"RHT.security.selinux": b"a:b:c\0"}),
-    member("x/large", b"x", records={b"SCHILY.xattr.user.large": b"v" * 3000}),
+    member("x/large", b"x", records={b"SCHILY.xattr.user.large": b"v" * 600}),
     *(member(f"x/same{n}", b"x", records={b"SCHILY.xattr.user.s": b"same" * 40})
       for n in range(5)),
     member("t/1969", b"x", mtime=-86_400),
@@ -181,6 +183,35 @@ def test_file_systems_hold_what_the_plan_says(tmp_path, kind, tars):
     assert found(disk).keys() == {
         path.rstrip(b"/") for path in plan_for(image, disk).paths
     }
+
+
+@needs_user
+@pytest.mark.parametrize("kind", READERS)
+def test_an_ordinary_user_makes_the_same_hard_tree(tmp_path, theirs, kind):  # noqa: F811
+    need(*TOOLS[kind], "fakeroot")
+    image, disk = write(tmp_path / "i.tar", HARD), tmp_path / f"o.{kind}"
+    flatten.export(image, disk)
+    shutil.copy(image, theirs / "i.tar")
+
+    done = run_as_user("i.tar", "-o", f"o.{kind}", "--quiet", cwd=theirs)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert by_reader(theirs / f"o.{kind}") == by_reader(disk)
+
+
+@needs_user
+@pytest.mark.parametrize("kind", ["erofs", "ext4"])
+def test_an_xattr_too_large_for_fakeroot_is_a_warning(theirs, kind):  # noqa: F811
+    need(*TOOLS[kind], "fakeroot")
+    record = {b"SCHILY.xattr.user.large": b"v" * 3000}
+    write(theirs / "i.tar", layers([member("a", b"a", records=record)]))
+
+    done = run_as_user("i.tar", "-o", f"o.{kind}", cwd=theirs)
+
+    why = "could not set 1 xattrs in the directory that it was made from"
+    assert done.returncode == 0
+    assert done.stderr == f"flatten: warning: o.{kind}: {why}\n"
+    assert found(theirs / f"o.{kind}")[b"a"].xattrs == {}
 
 
 @root_only
