@@ -98,22 +98,22 @@ def check(
     """
     counts: Counter[str] = Counter()
     known: Counter[str] = Counter()
-    example = ""
+    first = ""
     with reading(name, output, read) as files:
         for kind, path, expected, found in differences(plan, files):
             if excused(kind, path):
                 known[kind] += 1
             else:
                 counts[kind] += 1
-                example = example or (
-                    f"{kind} of {quoted(path)}: expected {_shown(expected)}, "
+                first = first or (
+                    f"{quoted(path)}: expected {_shown(expected)}, "
                     f"found {_shown(found)}"
                 )
     if counts:
-        all_ = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+        kinds = ", ".join(f"{kind} ({count:,})" for kind, count in counts.items())
         raise FlattenError(
-            f"{quoted(str(output))}: reading it back found differences from the image: "
-            f"{all_}; the first is {example}; --no-check leaves this check out"
+            f"{quoted(str(output))} differs from the image in {kinds}, first at "
+            f"{first}; --no-check skips this check"
         )
     return known
 
