@@ -10,6 +10,7 @@ import random
 import shutil
 import stat
 import subprocess
+import time
 from mmap import ACCESS_READ, mmap
 
 import pytest
@@ -224,6 +225,22 @@ def test_ext4_is_consistent_after_the_repairs(tmp_path):
                           capture_output=True, check=False)  # fmt: skip
 
     assert done.returncode == 0, done
+
+
+@root_only
+@pytest.mark.parametrize("kind", READERS)
+def test_hard_trees_give_the_same_bytes_at_any_time(tmp_path, kind):
+    need(*TOOLS[kind])
+    image = write(tmp_path / "i.tar", HARD)
+    flatten.export(image, tmp_path / f"a.{kind}")
+    started = int(time.time())
+    while int(time.time()) == started:
+        time.sleep(0.05)
+
+    flatten.export(image, tmp_path / f"b.{kind}")
+
+    one, other = tmp_path / f"a.{kind}", tmp_path / f"b.{kind}"
+    assert one.read_bytes() == other.read_bytes()
 
 
 SAME = member("a", b"abc")
