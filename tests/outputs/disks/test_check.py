@@ -202,17 +202,18 @@ def test_an_ordinary_user_makes_the_same_hard_tree(tmp_path, theirs, kind):  # n
 
 @needs_user
 @pytest.mark.parametrize("kind", ["erofs", "ext4"])
-def test_an_xattr_too_large_for_fakeroot_is_a_warning(theirs, kind):  # noqa: F811
+def test_an_xattr_that_fakeroot_cannot_set_is_a_warning(theirs, kind):  # noqa: F811
     need(*TOOLS[kind], "fakeroot")
     record = {b"SCHILY.xattr.user.large": b"v" * 3000}
     write(theirs / "i.tar", layers([member("a", b"a", records=record)]))
 
     done = run_as_user("i.tar", "-o", f"o.{kind}", cwd=theirs)
 
+    held = found(theirs / f"o.{kind}")[b"a"].xattrs  # fakeroot 1.31 cannot, 1.37 can
     why = "could not set 1 xattrs in the directory that it was made from"
     assert done.returncode == 0
-    assert done.stderr == f"flatten: warning: o.{kind}: {why}\n"
-    assert found(theirs / f"o.{kind}")[b"a"].xattrs == {}
+    assert done.stderr == ("" if held else f"flatten: warning: o.{kind}: {why}\n")
+    assert held in ({}, {b"user.large": b"v" * 3000})
 
 
 @root_only
