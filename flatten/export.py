@@ -160,7 +160,7 @@ def plan_image(
     if not shape.fractions:
         drop_fractions(tree)
     if shape.xattrs is not None:
-        limit_xattrs(tree, shape.xattrs)
+        limit_xattrs(tree, shape.xattrs, shape.xattr_room)
     placement = None
     if shape.share:
         layers = (*image.layers, *image.added)

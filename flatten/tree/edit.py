@@ -184,7 +184,9 @@ def drop_fractions(tree: Tree) -> None:
         )
 
 
-def limit_xattrs(tree: Tree, prefixes: tuple[bytes, ...]) -> None:
+def limit_xattrs(
+    tree: Tree, prefixes: tuple[bytes, ...], room: int | None = None
+) -> None:
     """Keep the xattrs that an output can hold, with a warning for each kind of others.
 
     Those that are kept, ACLs too, become records of one form (``SCHILY.xattr.NAME``).
@@ -194,6 +196,9 @@ def limit_xattrs(tree: Tree, prefixes: tuple[bytes, ...]) -> None:
     Args:
         tree: The tree.
         prefixes: How the names of xattrs start that the output can hold.
+        room: Bytes for the xattrs of one file, each with a header of 16 bytes, or None
+            for any number; those that do not fit, in the order of their names, are left
+            out.
     """
     extras = tree.members.extras
     lost: Counter[str] = Counter()
@@ -215,6 +220,9 @@ def limit_xattrs(tree: Tree, prefixes: tuple[bytes, ...]) -> None:
             else:
                 lost["xattrs"] += 1
                 example = min(example or name, name)
+        for name in _too_large(kept, room):
+            del kept[name]
+            lost["xattrs that are too large"] += 1
         acl = kept.get(xattrs.ACL_ACCESS)
         if acl is not None:
             _apply_acl(tree.members, inode, acl)
@@ -226,6 +234,20 @@ def limit_xattrs(tree: Tree, prefixes: tuple[bytes, ...]) -> None:
         tree.warnings.append(
             f"{count:,} {kind}{such} are left out: the output cannot hold them"
         )
+
+
+def _too_large(found: dict[bytes, bytes], room: int | None) -> list[bytes]:
+    """Return the names of the xattrs that do not fit, the others being kept."""
+    if room is None:
+        return []
+    lost, used = [], 0
+    for name in sorted(found):
+        size = 16 + (len(name) + 3 & -4) + (len(found[name]) + 3 & -4)
+        if used + size > room:
+            lost.append(name)
+        else:
+            used += size
+    return lost
 
 
 def _apply_acl(members: Members, inode: int, acl: bytes) -> None:

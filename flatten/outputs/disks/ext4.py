@@ -32,10 +32,12 @@ BLOCK: Final = 4096
 INODE: Final = 256
 MIB: Final = 1 << 20
 MAX_LINKS: Final = 65_000  # names of one file
+_LINE: Final = 980  # bytes of a path in a command; debugfs reads BUFSIZ: 1,024 in musl
 _FAST_SYMLINK: Final = 59  # bytes; longer targets take a block
 _JOURNALS: Final = ((1 << 27, 4), (1 << 30, 16), (1 << 31, 32), (1 << 34, 64))
 """Sizes of file systems in bytes, and the MiB of journal of smaller ones: mke2fs's."""
 
+XATTR_ROOM: Final = BLOCK - 36  # bytes of the one block for a file's xattrs
 XATTRS: Final = (b"user.", b"trusted.", b"security.", ACL)
 
 
@@ -67,7 +69,7 @@ class Output:
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
         """Ask for a root, and for the times and xattrs that ext4 can hold."""
         return Shape(
-            posix=not as_root(), rooted=True, xattrs=XATTRS,
+            posix=not as_root(), rooted=True, xattrs=XATTRS, xattr_room=XATTR_ROOM,
             times=(-(1 << 31), (1 << 34) - (1 << 31) - 1),
         )  # fmt: skip
 
@@ -174,7 +176,7 @@ def repairs(plan: Plan, files: FileSystem, time: int) -> Iterator[str]:
 
     They set the ctime of every inode to ``time``, so that equal images give equal
     bytes, and the mtimes and the root's metadata that differ; they replace copies by
-    hard links. A path with a line break cannot be given to debugfs.
+    hard links, except at paths that debugfs cannot be given.
     """
     members = plan.members
     firsts: dict[int, Inode] = {}  # by member, for those with several names
@@ -189,8 +191,9 @@ def repairs(plan: Plan, files: FileSystem, time: int) -> Iterator[str]:
             continue
         first = firsts.setdefault(member, inode) if member in names else inode
         if first.number != number:
-            if b"\n" not in path:
-                yield from _link(path, inode, first)
+            name = _name(path)
+            if name is not None:
+                yield from _link(name, inode, first)
                 counts[first.number] = names[member] + 1
             continue
         if first is not inode:
@@ -223,15 +226,27 @@ def _time(number: int, field: str, seconds: int, fraction: int = 0) -> Iterator[
     yield f"set_inode_field <{number}> {field}_extra {fraction << 2 | epoch}"
 
 
-def _link(path: bytes, copy: Inode, first: Inode) -> Iterator[str]:
+def _name(path: bytes) -> str | None:
+    r"""Return a path as debugfs reads it, or None if it cannot.
+
+    A command must fit in one line of the buffer that debugfs reads: it would take the
+    rest of a longer one for another command, which might write to the host.
+
+    >>> _name(b'a "b" c'), _name(b"a\nb"), _name(b"a" * 1000)
+    ('"/a ""b"" c"', None, None)
+    """
+    name = os.fsdecode(b'"/' + path.replace(b'"', b'""') + b'"')
+    return None if "\n" in name or len(os.fsencode(name)) > _LINE else name
+
+
+def _link(name: str, copy: Inode, first: Inode) -> Iterator[str]:
     """Yield the commands that replace a copy by a hard link.
 
     The inode of the copy is cleared, as it holds the time of the run.
     """
-    name = os.fsdecode(b"/" + path).replace('"', '""')
-    yield f'rm "{name}"'
+    yield f"rm {name}"
     yield f"clri <{copy.number}>"
-    yield f'ln <{first.number}> "{name}"'
+    yield f"ln <{first.number}> {name}"
 
 
 def _debugfs(name: Path, commands: bytes, env: dict[str, str]) -> None:

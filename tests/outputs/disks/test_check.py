@@ -217,6 +217,58 @@ def test_an_xattr_that_fakeroot_cannot_set_is_a_warning(theirs, kind):  # noqa: 
 
 
 @root_only
+def test_xattrs_that_do_not_fit_in_ext4_are_left_out_with_a_warning(tmp_path):
+    need(*TOOLS["ext4"])
+    key = b"SCHILY.xattr.user."
+    sizes = {b"most": {key + b"a": 4000}, b"over": {key + b"a": 4060},
+             b"two": {key + b"a": 2000, key + b"b": 3000, key + b"c": 1000}}  # fmt: skip
+    words = [
+        member(name, records={k: b"v" * n for k, n in records.items()})
+        for name, records in sizes.items()
+    ]
+    image = write(tmp_path / "i.tar", layers(words))
+
+    done = flatten.export(image, tmp_path / "o.ext4")
+
+    assert done.warnings == (
+        "2 xattrs that are too large are left out: the output cannot hold them",
+    )
+    nodes = found(tmp_path / "o.ext4")
+    held = {name: sorted(nodes[name].xattrs) for name in sizes}
+    assert held == {b"most": [b"user.a"], b"over": [], b"two": [b"user.a", b"user.c"]}
+
+
+def hostile(place):
+    """Return paths that debugfs could take for a command that writes ``place``."""
+    command = f"dump_inode /a {place}"
+    return {
+        "a line break": f"b\n{command}",
+        "quotes": f'b" {command} "',
+        "a long path": "/".join(["n" * 250] * 4) + f"/b {command}",
+        "a shell": f"b; !{command}",
+    }
+
+
+@root_only
+@pytest.mark.parametrize("what", hostile("x"))
+def test_names_are_no_commands_of_debugfs(tmp_path, what):
+    need(*TOOLS["ext4"])
+    path = hostile(str(tmp_path / "written").replace("/", "\\"))[what]
+    words = [member("!", type=b"2", target="t"), member(path, type=b"1", target="!")]
+    write(tmp_path / "i.tar", layers(words))
+
+    got = run("i.tar", "-o", "o.ext4", cwd=tmp_path)
+
+    if got.returncode:
+        assert "differs from the image in link counts (1), hard links (1)" in got.stderr
+        assert got.stderr.count("\n") == 1
+    else:
+        assert found(tmp_path / "o.ext4")[path.encode()].target == b"t"
+    assert got.returncode == (what in ("a line break", "a long path"))
+    assert {p.name for p in tmp_path.iterdir()} <= {"i.tar", "o.ext4"}
+
+
+@root_only
 def test_ext4_is_consistent_after_the_repairs(tmp_path):
     need(*TOOLS["ext4"], "e2fsck")
     image = write(tmp_path / "i.tar", HARD)
