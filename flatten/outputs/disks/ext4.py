@@ -6,6 +6,7 @@ So the file system is read back, and debugfs, run once, changes what differs.
 """
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from ...tar.members import DIRECTORY, FILE, NO_EXTRA, SYMLINK
 from ...tar.xattrs import ACL
 from .. import atomic
 from ..job import Job, Shape
+from ..write_dir import ROOT
 from . import tools
 from .check import pairs, reading
 from .inode import FileSystem, Inode
@@ -32,7 +34,7 @@ BLOCK: Final = 4096
 INODE: Final = 256
 MIB: Final = 1 << 20
 MAX_LINKS: Final = 65_000  # names of one file
-_LINE: Final = 980  # bytes of a path in a command; debugfs reads BUFSIZ: 1,024 in musl
+_BREAKS: Final = re.compile(rb"[\n\r][^/]*\Z")  # in a name; debugfs cannot be given it
 _FAST_SYMLINK: Final = 59  # bytes; longer targets take a block
 _JOURNALS: Final = ((1 << 27, 4), (1 << 30, 16), (1 << 31, 32), (1 << 34, 64))
 """Sizes of file systems in bytes, and the MiB of journal of smaller ones: mke2fs's."""
@@ -175,43 +177,55 @@ def repairs(plan: Plan, files: FileSystem, time: int) -> Iterator[str]:
     """Yield debugfs commands that make a file system what the plan says.
 
     They set the ctime of every inode to ``time``, so that equal images give equal
-    bytes, and the mtimes and the root's metadata that differ; they replace copies by
-    hard links, except at paths that debugfs cannot be given.
+    bytes, and set the mtimes and the root's metadata where they differ.
     """
+    for _, member, inode in pairs(plan, files):
+        if inode is not None:
+            yield from _time(inode.number, "ctime", time)
+            if member is not None:
+                yield from _times(plan, member, inode)
+            if inode.number == files.root:
+                yield from _root(plan, inode, time)
+    yield from _links(plan, files)
+
+
+def _links(plan: Plan, files: FileSystem) -> Iterator[str]:
+    """Yield the commands that replace copies of symlinks and the like by hard links."""
+    kinds = plan.members.kinds
+    later = Counter(m for at in plan.links if kinds[m := plan.inodes[at]] != FILE)
+    firsts: dict[int, Inode] = {}
+    folders: dict[bytes, int] = {}  # inode numbers
+    linked: set[int] = set()
+    for path, member, inode in pairs(plan, files) if later else ():
+        if inode is not None and stat.S_ISDIR(inode.mode):
+            folders[path] = inode.number
+        elif inode is not None and member is not None and member in later:
+            first = firsts.setdefault(member, inode)
+            if first.number != inode.number and not _BREAKS.search(path):
+                yield from _link(path, folders, inode, first)
+                linked.add(member)
+    for member in linked:
+        count = later[member] + 1
+        yield f"set_inode_field <{firsts[member].number}> links_count {count}"
+
+
+def _times(plan: Plan, member: int, inode: Inode) -> Iterator[str]:
+    """Yield the commands that correct an mtime; mke2fs sets the atime likewise."""
+    mtime = plan.members.mtimes[member]
+    fraction = plan.members.extras.get(member, NO_EXTRA).nanoseconds
+    if (mtime, fraction) != (inode.mtime, inode.nanoseconds):
+        yield from _time(inode.number, "mtime", mtime, fraction)
+        yield from _time(inode.number, "atime", mtime, fraction)
+
+
+def _root(plan: Plan, root: Inode, time: int) -> Iterator[str]:
+    """Yield the commands that set the root's mode, owner and atime."""
     members = plan.members
-    firsts: dict[int, Inode] = {}  # by member, for those with several names
-    names = Counter(plan.inodes[position] for position in plan.links)
-    counts: dict[int, int] = {}
-    for path, member, inode in pairs(plan, files):
-        if inode is None:
-            continue
-        number = inode.number
-        if member is None:
-            yield from _time(number, "ctime", time)
-            continue
-        first = firsts.setdefault(member, inode) if member in names else inode
-        if first.number != number:
-            name = _name(path)
-            if name is not None:
-                yield from _link(name, inode, first)
-                counts[first.number] = names[member] + 1
-            continue
-        if first is not inode:
-            continue
-        yield from _time(number, "ctime", time)
-        mtime = members.mtimes[member]
-        fraction = members.extras.get(member, NO_EXTRA).nanoseconds
-        if (mtime, fraction) != (inode.mtime, inode.nanoseconds):
-            yield from _time(number, "mtime", mtime, fraction)
-            yield from _time(number, "atime", mtime, fraction)
-        if number == files.root:
-            mode, uid, gid = members.owner_table[members.owners[member]]
-            yield f"set_inode_field <{number}> mode 0{stat.S_IFDIR | mode:o}"
-            yield f"set_inode_field <{number}> uid {uid}"
-            yield f"set_inode_field <{number}> gid {gid}"
-            yield from _time(number, "atime", time)
-    for number, count in counts.items():
-        yield f"set_inode_field <{number}> links_count {count}"
+    mode, uid, gid = members.owner_table[members.owners[plan.inodes[0]]]
+    fields = {"mode": f"0{stat.S_IFDIR | mode:o}", "uid": uid, "gid": gid}
+    for field, value in fields.items():
+        yield f"set_inode_field <{root.number}> {field} {value}"
+    yield from _time(root.number, "atime", time)
 
 
 def _time(number: int, field: str, seconds: int, fraction: int = 0) -> Iterator[str]:
@@ -226,27 +240,21 @@ def _time(number: int, field: str, seconds: int, fraction: int = 0) -> Iterator[
     yield f"set_inode_field <{number}> {field}_extra {fraction << 2 | epoch}"
 
 
-def _name(path: bytes) -> str | None:
-    r"""Return a path as debugfs reads it, or None if it cannot.
-
-    A command must fit in one line of the buffer that debugfs reads: it would take the
-    rest of a longer one for another command, which might write to the host.
-
-    >>> _name(b'a "b" c'), _name(b"a\nb"), _name(b"a" * 1000)
-    ('"/a ""b"" c"', None, None)
-    """
-    name = os.fsdecode(b'"/' + path.replace(b'"', b'""') + b'"')
-    return None if "\n" in name or len(os.fsencode(name)) > _LINE else name
-
-
-def _link(name: str, copy: Inode, first: Inode) -> Iterator[str]:
+def _link(
+    path: bytes, folders: dict[bytes, int], copy: Inode, first: Inode
+) -> Iterator[str]:
     """Yield the commands that replace a copy by a hard link.
 
-    The inode of the copy is cleared, as it holds the time of the run.
+    The inode of the copy is cleared, as it holds the time of the run. The lines are
+    short on purpose: debugfs takes what follows the first BUFSIZ bytes of a line (1,024
+    with musl) for another command.
     """
-    yield f"rm {name}"
+    parent, _, name = path.rpartition(b"/")
+    text = os.fsdecode(name).replace('"', '""')
+    yield f"cd <{folders[parent + b'/' if parent else ROOT]}>"
+    yield f'rm "./{text}"'
     yield f"clri <{copy.number}>"
-    yield f"ln <{first.number}> {name}"
+    yield f'ln <{first.number}> "./{text}"'
 
 
 def _debugfs(name: Path, commands: bytes, env: dict[str, str]) -> None:

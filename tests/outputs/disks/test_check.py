@@ -240,11 +240,14 @@ def test_xattrs_that_do_not_fit_in_ext4_are_left_out_with_a_warning(tmp_path):
 
 def hostile(place):
     """Return paths that debugfs could take for a command that writes ``place``."""
-    command = f"dump_inode /a {place}"
+    command = f"dump_inode <12> {place}"
     return {
-        "a line break": f"b\n{command}",
+        "a line feed": f"b\n{command}",
+        "a carriage return": f"b\r{command}",
+        "line breaks in a directory": f"b\n{command}\r/c",
+        "the start of an inode number": f"<2> {command}",
         "quotes": f'b" {command} "',
-        "a long path": "/".join(["n" * 250] * 4) + f"/b {command}",
+        "a long path": "/".join(['"' * 255] * 14) + f"/b {command}",
         "a shell": f"b; !{command}",
     }
 
@@ -264,7 +267,7 @@ def test_names_are_no_commands_of_debugfs(tmp_path, what):
         assert got.stderr.count("\n") == 1
     else:
         assert found(tmp_path / "o.ext4")[path.encode()].target == b"t"
-    assert got.returncode == (what in ("a line break", "a long path"))
+    assert got.returncode == (what in ("a line feed", "a carriage return"))
     assert {p.name for p in tmp_path.iterdir()} <= {"i.tar", "o.ext4"}
 
 
