@@ -14,7 +14,7 @@ from .. import atomic
 from ..job import Job, Shape
 from . import tools
 from .read_erofs import Erofs
-from .stage import as_root, check_staged, run_on_tree
+from .stage import as_root, check_staged, run_on_tree, warn_of_missed
 from .stamps import stamp, uuid
 
 COMPRESSORS: Final = ("lz4hc", "lz4", "none")
@@ -64,6 +64,7 @@ class Output:
                 )
             except FlattenError as error:
                 raise FlattenError(f"{error}{_hint(job.plan)}") from error
+            warn_of_missed(job, self.path, missed)
             if self._check:
                 check_staged(job, name, self.path, Erofs, missed)
             yield

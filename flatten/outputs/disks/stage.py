@@ -8,7 +8,7 @@ replace that module: fakeroot forgets a file's type if xattrs are set before the
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from mmap import mmap
 from pathlib import Path
 from typing import Final
@@ -37,17 +37,17 @@ def as_root() -> bool:
 
 def run_on_tree(
     job: Job, path: Path, command: Callable[[Path], Command], env: Mapping[str, str]
-) -> Set[str]:
+) -> dict[str, int]:
     """Write the tree to a private directory beside ``path``, and run a program on it.
 
     Args:
-        job: The job; the warning that something could not be set is added to it.
+        job: The job.
         path: The output. The directory is made beside it, and removed at the end.
         command: Given the directory, returns the program and its arguments.
         env: Variables to add to the program's environment.
 
     Returns:
-        What could not be set in the directory, as ``write_directory`` names it.
+        How many owners and so on could not be set, as of ``write_directory``.
 
     Raises:
         FlattenError: The tree cannot be written; the program failed; fakeroot is
@@ -57,21 +57,24 @@ def run_on_tree(
         tree = folder / "tree"
         tree.mkdir(mode=0o700)
         if as_root():
-            missed: Mapping[str, int] = _write(job, tree)
+            missed = _write(job, tree)
             tools.run(command(tree), env, folder=folder)
-        else:
-            _, fakeroot = tools.find("fakeroot")
-            report = folder / "missed"
-            unpack = (fakeroot, "--", sys.executable, "-m", f"{__package__}.unpack")
-            _feed(job, folder / "tar", [*unpack, report, tree, *command(tree)], env)
-            rows = [line.split(maxsplit=1) for line in report.read_text().splitlines()]
-            missed = {what: int(count) for count, what in rows}
+            return missed
+        _, fakeroot = tools.find("fakeroot")
+        report = folder / "missed"
+        unpack = (fakeroot, "--", sys.executable, "-m", f"{__package__}.unpack")
+        _feed(job, folder / "tar", [*unpack, report, tree, *command(tree)], env)
+        rows = [line.split(maxsplit=1) for line in report.read_text().splitlines()]
+        return {what: int(count) for count, what in rows}
+
+
+def warn_of_missed(job: Job, path: Path, missed: Mapping[str, int]) -> None:
+    """Add the warning that something could not be set, if there is anything."""
     if missed:
         counts = ", ".join(f"{n:,} {what}" for what, n in sorted(missed.items()))
         job.notes.append(
             f"{path}: could not set {counts} in the directory that it was made from"
         )
-    return missed.keys()
 
 
 def check_staged(
@@ -79,7 +82,7 @@ def check_staged(
     name: Path,
     path: Path,
     read: Callable[[mmap], FileSystem],
-    missed: Set[str],
+    missed: Mapping[str, int],
 ) -> None:
     """Check a file system that was made from a directory.
 
@@ -96,7 +99,7 @@ def check_staged(
     Raises:
         FlattenError: The file system differs otherwise.
     """
-    excused = {LABELS, *missed, *(_RESULTS[what] for what in missed & _RESULTS.keys())}
+    excused = {LABELS, *missed, *(_RESULTS[what] for what in missed.keys() & _RESULTS)}
     known = check(job.plan, name, path, read, lambda kind, _: kind in excused)
     if known[LABELS]:
         job.notes.append(
@@ -104,7 +107,7 @@ def check_staged(
         )
 
 
-def _write(job: Job, tree: Path) -> Mapping[str, int]:
+def _write(job: Job, tree: Path) -> dict[str, int]:
     root = os.open(tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         missed = write_directory(job.plan, job.layers(), root, advance=job.advance)
