@@ -432,6 +432,8 @@ def _repositories(archive: Archive) -> dict[str, list[str]]:
             )
         for tag, image_id in tags.items():
             if not isinstance(image_id, str):
-                raise FormatError(f"{quoted(name)} has a tag of no id", where=where)
+                raise FormatError(
+                    f"{quoted(name)} has a tag without an id", where=where
+                )
             names.setdefault(image_id, []).append(f"{name}:{tag}")
     return names

@@ -36,7 +36,7 @@ _DOCUMENT: Final = re.compile(
     r"text/.*|.*[/+](json|xml|yaml|protobuf|jws|jose|cose|cbor|pem|wasm)(;.*)?"
     r"|application/vnd\.(cyclonedx|spdx|in-toto)"
 )
-"""Media types of what is no layer, such as a signature beside its image's config."""
+"""Media types of documents, such as signatures, that manifests list as layers."""
 _TAR: Final = re.compile(r".*[./+]tar([.+](gzip|zstd))?|")
 """Usual media types of layers; without one, the bytes alone tell."""
 _NOT_TARS: Final = {

@@ -308,7 +308,7 @@ MALFORMED = {
         archive([("repositories", b'{"a": "1"}')]), "the tags of 'a' are not an object",
     ),
     "repositories has a tag without an id": (
-        archive([("repositories", b'{"a": {"1": null}}')]), "'a' has a tag of no id",
+        archive([("repositories", b'{"a": {"1": null}}')]), "'a' has a tag without an id",
     ),
     "repositories is empty": (archive([("repositories", b"{}")]), "holds no image"),
     "repositories has an empty id": (

@@ -160,7 +160,9 @@ def test_a_platform_that_matches_several_images(flat):
 
 def test_an_invalid_platform(flat):
     for text in ("linux", "linux/", "a/b/c/d", ""):
-        with pytest.raises(flatten.UsageError, match="is not os/architecture"):
+        with pytest.raises(
+            flatten.UsageError, match=r"expected OS/ARCH\[/VARIANT\], such as"
+        ):
             flat(BOTH, platform=text)
 
 
