@@ -71,7 +71,7 @@ def list_images(opened: Opened) -> list[ImageRow]:
     rows = []
     for entry in opened.entries:
         row: ImageRow = {
-            "id": entry.ids[0],
+            "id": entry.ids[0] if entry.ids else "",
             "names": list(entry.names),
             "created": None,
             "size": None,
