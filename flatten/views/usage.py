@@ -11,7 +11,7 @@ from ..image.image import Image
 from ..sources.engines.survey import StoredContainer, Survey
 from ..sources.open import Opened
 
-_LONG: Final = 64  # digits of an id that is a digest, or as unique as one
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")  # the cache-id of a containerd snapshot
 _TAIL: Final = 3  # components of containerd's SNAPSHOTTER/snapshots/NUMBER
 
 _Key = tuple[str, str]
@@ -34,7 +34,10 @@ class ContainerUse(TypedDict):
 
 
 class LayerUse(TypedDict):
-    """A layer, and the images and containers that use it; unknown ids are None."""
+    """A layer, and the images and containers that use it; unknown ids are None.
+
+    ``held_by`` is the build cache or a lease that needs the layer, or None.
+    """
 
     chain_id: str | None
     diff_id: str | None
@@ -43,6 +46,7 @@ class LayerUse(TypedDict):
     directory: str | None
     images: list[ImageUse]
     containers: list[ContainerUse]
+    held_by: str | None
 
 
 class Orphan(TypedDict):
@@ -81,6 +85,7 @@ class _Layer:
     directory: str | None = None
     images: list[tuple[Image, int]] = field(default_factory=list)
     containers: list[StoredContainer] = field(default_factory=list)
+    held_by: str | None = None
 
     def row(self) -> LayerUse:
         """Return the layer as plain data."""
@@ -98,6 +103,7 @@ class _Layer:
                 {"id": container.id, "names": list(container.names)}
                 for container in self.containers
             ],
+            "held_by": self.held_by,
         }
 
     def is_called(self, name: str) -> bool:
@@ -111,19 +117,19 @@ class _Layer:
             return self._is_below(name)
         wanted = name.removeprefix("sha256:")
         return wanted in ids or (
-            re.fullmatch(r"[0-9a-f]{6,63}", wanted) is not None
+            re.fullmatch(r"[0-9a-z]{6,63}", wanted) is not None
             and any(known.startswith(wanted) for known in ids)
         )
 
     def _is_below(self, path: str) -> bool:
         """Return True if a path is the layer's directory or in it.
 
-        The root may be mounted anywhere. Docker and podman name a layer's directory by
-        64 digits, which are unique. containerd numbers them, so the directories above
+        The root may be mounted anywhere. Docker, BuildKit and podman give a directory a
+        name that is unique. Containerd numbers its snapshots, so the directories above
         must have the same names too.
         """
         parts, own = path.split("/"), (self.directory or "").split("/")
-        if self.cache_id not in own or len(self.cache_id) >= _LONG:
+        if self.cache_id not in own or not _NUMBER.fullmatch(self.cache_id):
             return self.cache_id in parts
         end = len(own) - own[::-1].index(self.cache_id)
         tail = own[max(end - _TAIL, 0) : end]
@@ -137,7 +143,7 @@ def users(opened: Opened, name: str) -> list[LayerUse]:
     Args:
         opened: The source.
         name: A diff_id, chain id, cache-id or digest of a blob, at least the first six
-            digits of one, or a path to a layer's directory or into it.
+            characters of one, or a path to a layer's directory or into it.
 
     Raises:
         SourceError: No layer matches.
@@ -167,7 +173,7 @@ def orphans(opened: Opened) -> tuple[list[Orphan], list[str]]:
     ]
     for stored in survey.layers:
         layer = layers[stored.place.driver, stored.place.cache_id]
-        if not layer.images and not layer.containers:
+        if not layer.images and not layer.containers and not layer.held_by:
             why = "no image and no container uses it"
             row = _row("layer", stored.place.directory, why)
             row["chain_id"] = stored.chain_id or None
@@ -213,16 +219,14 @@ def _all_layers(
             # One image may be unpacked by several snapshotters.
             layer.images += by_chain.get(layer.chain_id, [])
     _add_containers(survey, found)
+    _add_holders(survey, found)
     return found
 
 
 def _add_containers(survey: Survey, found: dict[_Key, _Layer]) -> None:
     """Add the containers that use each layer, as their own or below it."""
     places = {(p.driver, p.cache_id): p.directory for p in survey.directories}
-    parents = {
-        (stored.place.driver, stored.place.cache_id): stored.parent
-        for stored in survey.layers
-    }
+    parents = _parents(survey)
     for container in survey.containers:
         for own in container.own:
             key = container.driver, own
@@ -234,6 +238,29 @@ def _add_containers(survey: Survey, found: dict[_Key, _Layer]) -> None:
                 break  # a circle
             found[key].containers.append(container)
             below = parents.get(key, "")
+
+
+def _add_holders(survey: Survey, found: dict[_Key, _Layer]) -> None:
+    """Note which layers the build cache or a lease needs: its own, and all below."""
+    places = {(p.driver, p.cache_id): p.directory for p in survey.directories}
+    parents = _parents(survey)
+    for key, holder in survey.held.items():
+        below = key
+        while below in found or below in places:
+            layer = _Layer(cache_id=below[1], directory=places.get(below))
+            layer = found.setdefault(below, layer)
+            if layer.held_by:
+                break  # those below have it too
+            layer.held_by = holder
+            below = below[0], parents.get(below, "")
+
+
+def _parents(survey: Survey) -> dict[_Key, str]:
+    """Return the cache-id of the layer below each layer, "" if there is none."""
+    return {
+        (stored.place.driver, stored.place.cache_id): stored.parent
+        for stored in survey.layers
+    }
 
 
 def _layers_of(image: Image) -> Iterator[tuple[int, _Key, _Layer]]:

@@ -12,8 +12,8 @@ List all images, with their names, and all containers that use a layer.
 {options.SOURCE}
 
 LAYER is a diff id, a chain id, a cache-id (podman: the layer's id), the digest
-of a blob, at least six digits of one, or a path to the layer's directory or
-into it.
+of a blob, at least the first six characters of one, or a path to the layer's
+directory or into it.
 """
 
 
@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         for container in layer["containers"]:
             names = " ".join(container["names"]) or "-"
             print(f"  container {container['id'][:12]}: {one_line(names)}")
-        if not layer["images"] and not layer["containers"]:
+        if layer["held_by"]:
+            print(f"  {one_line(layer['held_by'])}")
+        if not any(layer[key] for key in ("images", "containers", "held_by")):
             print("  nothing uses it")
     return 0
