@@ -36,7 +36,8 @@ class ContainerUse(TypedDict):
 class LayerUse(TypedDict):
     """A layer, and the images and containers that use it; unknown ids are None.
 
-    ``held_by`` is the build cache or a lease that needs the layer, or None.
+    Attributes:
+        held_by: The build cache or a lease that needs the layer, or None.
     """
 
     chain_id: str | None
@@ -124,9 +125,9 @@ class _Layer:
     def _is_below(self, path: str) -> bool:
         """Return True if a path is the layer's directory or in it.
 
-        The root may be mounted anywhere. Docker, BuildKit and podman give a directory a
-        name that is unique. Containerd numbers its snapshots, so the directories above
-        must have the same names too.
+        The root may be mounted anywhere. Docker, BuildKit and podman give a layer's
+        directory a name that nothing else has. containerd numbers them, so the
+        directories above must have the same names too.
         """
         parts, own = path.split("/"), (self.directory or "").split("/")
         if self.cache_id not in own or not _NUMBER.fullmatch(self.cache_id):
