@@ -426,6 +426,24 @@ def test_hard_links_of_a_container_of_a_full_tree(store, tmp_path, command, want
 
 
 @needs_root
+def test_hard_links_that_only_the_disk_has(store, tmp_path):
+    """The tar of a naive diff has a new link to an unchanged file as a file."""
+    tars = [LINKED, layer(member("p", b"same"))]
+    podman_image(store, tars, driver="vfs")
+    tree, base = run(store, driver="vfs"), store / "vfs/dir" / layer_ids(tars)[1]
+    (base / "p").unlink()
+    os.link(base / "m", base / "p")
+    subprocess.run(["cp", "-a", f"{base}/.", tree], check=True)
+    os.link(tree / "p", tree / "q")
+
+    flatten.export(f"{store}#container:box", tmp_path / "out.tar")
+
+    with tarfile.open(tmp_path / "out.tar") as opened:
+        links = {info.name: info.linkname for info in opened if info.name != "."}
+    assert links == {"m": "", "n": "m", "o": "", "p": "m", "q": "m"}
+
+
+@needs_root
 def test_a_container_on_a_copy_of_its_images_top_layer(flat, store):
     """As podman makes one for other ids; the driver may have moved what is in it."""
     podman_image(store, TARS)
