@@ -141,6 +141,25 @@ def test_a_container_whose_image_was_removed(tmp_path):
     assert f"its image, 'sha256:{digest(MANIFEST)}', is missing" in warnings[0]
 
 
+def test_a_damaged_image_spoils_its_own_containers_only(tmp_path):
+    root = tmp_path / "docker"
+    store = root / "containerd" / "daemon"
+    images = {"app:1": target(MANIFEST), "other:1": target(OTHER)}
+    daemon(root, store, images=images)
+    config = json.loads(OTHER)["config"]["digest"].replace(":", "/")
+    (store / "io.containerd.content.v1.content" / "blobs" / config).write_text("{}")
+
+    with flatten.open_image(f"{root}#container:web") as image:
+        assert image.config["config"]["Cmd"] == ["/bin/sh"]
+    recorded = {"digest": f"sha256:{digest(OTHER)}"}
+    (root / "containers" / WEB / "config.v2.json").write_text(
+        json.dumps(record("web", ImageManifest=recorded))
+    )
+    with pytest.raises(flatten.IntegrityError, match="its digest is"):
+        flatten.open_image(f"{root}#container:web")
+    assert run("orphans", root).returncode == 0
+
+
 def test_a_container_of_a_storage_driver_is_not_containerds(docker):
     docker_root(docker, TARS)
     mounts = docker / "image/overlay2/layerdb/mounts"
@@ -315,6 +334,15 @@ def test_images_in_a_containerd_that_is_not_beside_dockers_root(
         f"which is not at '{tmp_path}/containerd'; use containerd:ROOT" in done.stderr
     )
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_symlink_beside_dockers_root_is_not_followed(tmp_path):
+    """On another disk it could lead to this machine's containerd."""
+    daemon(tmp_path / "disk" / "docker", tmp_path / "host" / "containerd")
+    (tmp_path / "disk" / "containerd").symlink_to(tmp_path / "host" / "containerd")
+
+    with pytest.raises(flatten.SourceError, match="use containerd:ROOT"):
+        flatten.open_image(f"{tmp_path / 'disk' / 'docker'}#app:1")
 
 
 def test_a_containerd_beside_another_directory_is_not_taken(tmp_path):

@@ -18,6 +18,7 @@ from builders import digest, docker_archive, docker_root, layers, member
 from fixtures import answer_rows, fixture, right
 from flatten import FlattenError, FormatError, IntegrityError, SourceError, UsageError
 from flatten.image.chain_ids import chain_ids
+from kinds import run
 from listing import contents, listing
 
 REPOSITORY = Path(__file__).parents[3]
@@ -212,6 +213,35 @@ def test_a_container_is_what_docker_export_writes(flat, data_root, root, name, e
             row["mode"] = row["mode"][-4:]  # docker's has the type in it
     del got[""]
     assert got == want
+
+
+ODD_RECORDS = {
+    "not JSON": ("{", "is not JSON"),
+    "a list": ("[]", "not a JSON object"),
+    "a name that is a list": ('{"Name": ["web"]}', "Name is not a string"),
+    "an image that is a number": ('{"Image": 5}', "Image is not a string"),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), ODD_RECORDS.values(), ids=ODD_RECORDS)
+def test_an_odd_record_of_a_container_spoils_no_other(tmp_path, text, why):
+    root = tmp_path / "docker"
+    docker_root(root, [BASE])
+    for id_, record in (("cc" * 32, text), ("dd" * 32, '{"Name": "/web"}')):
+        mounts = root / "image/overlay2/layerdb/mounts" / id_
+        mounts.mkdir(parents=True)
+        (mounts / "mount-id").write_text("00" * 32)
+        (mounts / "parent").write_text(f"sha256:{digest(BASE)}")
+        (root / "containers" / id_).mkdir(parents=True)
+        (root / "containers" / id_ / "config.v2.json").write_text(record)
+
+    with pytest.raises(FormatError, match=why):
+        flatten.open_image(f"{root}#container:cccc")
+    with flatten.open_image(f"{root}#container:web") as image:
+        assert len(image.layers) == 2
+    done = run("orphans", root, "--json")
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert why in problem
 
 
 def test_an_archive_has_no_containers(tmp_path):
