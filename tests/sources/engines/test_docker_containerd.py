@@ -44,7 +44,7 @@ def container(docker, id_, document):
 
 
 def daemon(docker, store, *, images=None, leases=None, containers=None, space="moby"):
-    """Write docker's images, and the snapshots of a container that it made."""
+    """Write docker's image, and the snapshots of a container of it."""
     named = {"docker.io/library/app:1": target(MANIFEST)} if images is None else images
     containerd_root(store, BLOBS | OTHERS)
     tree = {
@@ -141,7 +141,7 @@ def test_a_container_whose_image_was_removed(tmp_path):
     assert f"its image, 'sha256:{digest(MANIFEST)}', is missing" in warnings[0]
 
 
-def test_a_damaged_image_spoils_its_own_containers_only(tmp_path):
+def test_a_damaged_image_affects_its_own_containers_only(tmp_path):
     root = tmp_path / "docker"
     store = root / "containerd" / "daemon"
     images = {"app:1": target(MANIFEST), "other:1": target(OTHER)}
@@ -160,7 +160,7 @@ def test_a_damaged_image_spoils_its_own_containers_only(tmp_path):
     assert run("orphans", root).returncode == 0
 
 
-def test_a_container_of_a_storage_driver_is_not_containerds(docker):
+def test_a_container_of_a_storage_driver_is_not_in_containerd(docker):
     docker_root(docker, TARS)
     mounts = docker / "image/overlay2/layerdb/mounts"
     (mounts / DB).mkdir(parents=True)
@@ -175,7 +175,7 @@ def test_a_container_of_a_storage_driver_is_not_containerds(docker):
             flatten.open_image(f"{kind}:{docker}#container:{other}")
 
 
-def test_another_namespace_says_which_there_are(docker):
+def test_an_unknown_namespace_is_an_error_with_the_known_ones(docker):
     with pytest.raises(flatten.SourceError, match="namespace 'default'; there is 'mob"):
         flatten.open_image(f"{docker}#container:web", store="default")
     shutil.rmtree(docker / "containers")
@@ -204,7 +204,7 @@ ODD_RECORDS = {
 
 
 @pytest.mark.parametrize(("document", "why"), ODD_RECORDS.values(), ids=ODD_RECORDS)
-def test_an_odd_record_spoils_one_container_only(docker, document, why):
+def test_an_invalid_record_affects_one_container_only(docker, document, why):
     container(docker, DB, record("db"))
     (docker / "containers" / WEB / "config.v2.json").write_text(
         document if isinstance(document, str) else json.dumps(document)
@@ -221,7 +221,7 @@ def test_an_odd_record_spoils_one_container_only(docker, document, why):
     assert sum(why in problem for problem in problems) == 1
 
 
-def test_a_record_without_values_is_taken(docker):
+def test_a_record_may_have_null_values(docker):
     """Docker writes null for what it does not know."""
     document = record("web", ImageManifest=None, Image=None, Driver=None)
     (docker / "containers" / WEB / "config.v2.json").write_text(json.dumps(document))
@@ -230,7 +230,7 @@ def test_a_record_without_values_is_taken(docker):
         assert len(image.layers) == 3
 
 
-def test_a_record_that_is_a_link_out_of_the_root_is_not_read(docker, tmp_path):
+def test_a_record_that_is_a_symlink_out_of_the_root_is_refused(docker, tmp_path):
     (tmp_path / "outside").write_text(json.dumps(record("outside")))
     path = docker / "containers" / WEB / "config.v2.json"
     path.unlink()
@@ -241,7 +241,7 @@ def test_a_record_that_is_a_link_out_of_the_root_is_not_read(docker, tmp_path):
     assert "config.v2.json" in str(caught.value)
 
 
-def test_a_snapshotter_that_is_not_read_is_named(docker):
+def test_an_unsupported_snapshotter_is_named(docker):
     (docker / "containers" / WEB / "config.v2.json").write_text(
         json.dumps(record("web", Driver="erofs"))
     )
@@ -268,7 +268,7 @@ def test_a_snapshotter_that_is_not_read_is_named(docker):
 
 @needs_root
 @pytest.mark.parametrize("kind", ["", "containerd:"])
-def test_images_in_the_systems_containerd_are_found_beside_dockers_root(tmp_path, kind):
+def test_the_systems_containerd_is_found_next_to_dockers_root(tmp_path, kind):
     root = tmp_path / "lib" / "docker"
     daemon(root, tmp_path / "lib" / "containerd")
 
@@ -303,7 +303,7 @@ def test_a_daemon_in_a_user_namespace_has_its_own_namespace(tmp_path, place):
         assert (owners["new"], owners["host"]) == ((7, 0), (5, 6))
 
 
-def test_several_user_namespaces_are_none(tmp_path):
+def test_several_user_namespaces_are_ambiguous(tmp_path):
     for name in ("100000.100000", "200000.200000"):
         root = tmp_path / "docker" / name
         daemon(root, root / "containerd" / "daemon")
@@ -321,9 +321,7 @@ MARKS = {
 
 @pytest.mark.parametrize("command", ["images", "orphans"])
 @pytest.mark.parametrize("mark", MARKS.values(), ids=MARKS)
-def test_images_in_a_containerd_that_is_not_beside_dockers_root(
-    tmp_path, command, mark
-):
+def test_a_containerd_that_is_not_next_to_dockers_root(tmp_path, command, mark):
     (tmp_path / "docker" / mark).mkdir(parents=True)
     (tmp_path / "docker" / "containers").mkdir()
 
@@ -336,7 +334,7 @@ def test_images_in_a_containerd_that_is_not_beside_dockers_root(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_symlink_beside_dockers_root_is_not_followed(tmp_path):
+def test_a_symlink_next_to_dockers_root_is_not_followed(tmp_path):
     """On another disk it could lead to this machine's containerd."""
     daemon(tmp_path / "disk" / "docker", tmp_path / "host" / "containerd")
     (tmp_path / "disk" / "containerd").symlink_to(tmp_path / "host" / "containerd")
@@ -345,7 +343,7 @@ def test_a_symlink_beside_dockers_root_is_not_followed(tmp_path):
         flatten.open_image(f"{tmp_path / 'disk' / 'docker'}#app:1")
 
 
-def test_a_containerd_beside_another_directory_is_not_taken(tmp_path):
+def test_a_containerd_next_to_another_directory_is_not_used(tmp_path):
     daemon(tmp_path / "docker", tmp_path / "containerd")
     for name in ("containers", "rootfs"):
         (tmp_path / "other" / name).mkdir(parents=True)
@@ -368,7 +366,7 @@ def orphans(root):
     }
 
 
-def test_what_a_lease_holds_is_no_orphan(tmp_path):
+def test_what_a_lease_holds_is_not_an_orphan(tmp_path):
     blob, lost = b"provenance", b"lost"
     leases = {
         b"build": held(b"sha256:" + b"9" * 64)
@@ -397,7 +395,7 @@ def test_what_a_lease_holds_is_no_orphan(tmp_path):
 
 
 def bolt_with_parents(leases):
-    """Write meta.db with what it says of the snapshots of the native snapshotter."""
+    """Write meta.db with records of the native snapshotter's snapshots."""
     snapshots = {
         b"sha256:" + b"9" * 64: {b"parent": b"base"},
         b"base": {},
@@ -418,8 +416,8 @@ LABELS = {
 
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
-def test_labels_lead_from_blob_to_blob_and_to_snapshots(tmp_path, labels):
-    """As the garbage collector follows them, through a circle too."""
+def test_references_in_labels_are_followed(tmp_path, labels):
+    """As the garbage collector does it, in a circle too."""
     store = containerd_root(tmp_path / "containerd", BLOBS)
     extra = [b"first", b"second"]
     ids = [f"sha256:{digest(data)}".encode() for data in extra]
