@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import stat
 from pathlib import Path
@@ -449,3 +450,29 @@ def test_references_in_labels_are_followed(tmp_path, labels):
         for data in extra
     }
     assert orphans(store) == (set() if labels else lost)
+
+
+DATABASES = {
+    "the metadata": f"containerd/daemon/{NAMES}",
+    "the snapshots": f"containerd/daemon/{OVERLAYFS}/metadata.db",
+    "a container's record": f"containers/{WEB}/config.v2.json",
+}
+
+
+@pytest.mark.parametrize("name", DATABASES.values(), ids=DATABASES)
+def test_any_changed_byte_is_read_or_a_documented_error(tmp_path, name):
+    root = tmp_path / "docker"
+    leases = {b"build": held(WEB.encode()) | {b"content": {b"sha256:0": b""}}}
+    daemon(root, root / "containerd" / "daemon", leases=leases)
+    path = root / name
+    data = path.read_bytes()
+    used = [at for at, byte in enumerate(data) if byte] or [0]
+    rng = random.Random(name)
+    for _ in range(40):
+        changed = bytearray(data)
+        changed[rng.choice(used)] = rng.randrange(256)
+        path.write_bytes(changed[: rng.choice([len(data), rng.randrange(len(data))])])
+        for command in (["orphans", root], ["layers", f"{root}#container:{WEB}"]):
+            done = run(*command, "--json")
+            assert done.returncode in (0, 3, 4, 5), done.stderr
+            assert done.stderr.count("\n") == (done.returncode != 0)
