@@ -426,6 +426,32 @@ def test_hard_links_of_a_container_of_a_full_tree(store, tmp_path, command, want
 
 
 @needs_root
+@pytest.mark.parametrize(
+    "command",
+    ["mv one two", "cp -p one two", "ln -f one two", "rm two; mv d/three two"],
+)
+def test_a_file_replaced_by_one_of_the_same_size_and_mtime(store, tmp_path, command):
+    """As in a reproducible image, where all mtimes are equal."""
+    words = [member(name, name[-3:].encode()) for name in ("one", "two", "d/three")]
+    podman_image(store, [layer("d/", *words)], driver="vfs")
+    tree, (base,) = run(store, driver="vfs"), (store / "vfs/dir").glob("*/one")
+    subprocess.run(["cp", "-a", f"{base.parent}/.", tree], check=True)
+    subprocess.run(command, shell=True, cwd=tree, check=True)
+    want = {
+        path.relative_to(tree).as_posix(): path.read_text()
+        for path in tree.rglob("*") if path.is_file()
+    }  # fmt: skip
+
+    flatten.export(f"{store}#container:box", tmp_path / "out.tar")
+
+    rows = contents(tmp_path / "out.tar")
+    for row in listing(tmp_path / "out.tar"):
+        if row["type"] == "hardlink":
+            rows[row["path"]] = rows[row["linkname"]]
+    assert {path: rows[path] for path in rows if not path.endswith("/")} == want
+
+
+@needs_root
 def test_hard_links_that_only_the_disk_has(store, tmp_path):
     """The tar of a naive diff has a new link to an unchanged file as a file."""
     tars = [LINKED, layer(member("p", b"same"))]
