@@ -14,7 +14,13 @@ from .. import atomic
 from ..job import Job, Shape
 from . import tools
 from .read_erofs import Erofs
-from .stage import as_root, check_staged, run_on_tree, warn_of_missed
+from .stage import (
+    as_root,
+    check_staged,
+    require_fakeroot,
+    run_on_tree,
+    warn_of_missed,
+)
 from .stamps import stamp, uuid
 
 COMPRESSORS: Final = ("lz4hc", "lz4", "none")
@@ -41,6 +47,7 @@ class Output:
         spec = name if level is None else f"{name},{level}"
         self._compression = [] if name == "none" else [f"-z{spec}"]
         _, self._program = tools.find("mkfs.erofs")
+        require_fakeroot()
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
         """Ask for a root, and for the times and xattrs that EROFS can hold."""

@@ -27,7 +27,13 @@ from . import tools
 from .check import pairs, reading
 from .inode import FileSystem, Inode
 from .read_ext4 import Ext4
-from .stage import as_root, check_staged, run_on_tree, warn_of_missed
+from .stage import (
+    as_root,
+    check_staged,
+    require_fakeroot,
+    run_on_tree,
+    warn_of_missed,
+)
 from .stamps import stamp, uuid
 
 BLOCK: Final = 4096
@@ -67,6 +73,7 @@ class Output:
             )
         for name in ("mke2fs", "debugfs"):
             tools.find(name)
+        require_fakeroot()
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
         """Ask for a root, and for the times and xattrs that ext4 can hold."""

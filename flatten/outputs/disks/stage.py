@@ -35,6 +35,16 @@ def as_root() -> bool:
     return os.geteuid() == 0
 
 
+def require_fakeroot() -> None:
+    """Check, before an image is read, that the tree can be written.
+
+    Raises:
+        FlattenError: fakeroot is needed and missing.
+    """
+    if not as_root():
+        tools.find("fakeroot")
+
+
 def run_on_tree(
     job: Job, path: Path, command: Callable[[Path], Command], env: Mapping[str, str]
 ) -> dict[str, int]:

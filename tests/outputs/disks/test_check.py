@@ -10,12 +10,14 @@ import random
 import shutil
 import stat
 import subprocess
+import sys
 import time
 from mmap import ACCESS_READ, mmap
+from pathlib import Path
 
 import pytest
 from test_directory import needs_user, run_as_user, theirs  # noqa: F401 - a fixture
-from test_disks import TOOLS, mounted, need, only
+from test_disks import PLACES, TOOLS, mounted, need, only
 from test_tar import EVERYTHING, root_only
 
 import flatten
@@ -198,6 +200,26 @@ def test_an_ordinary_user_makes_the_same_hard_tree(tmp_path, theirs, kind):  # n
 
     assert (done.returncode, done.stderr) == (0, "")
     assert by_reader(theirs / f"o.{kind}") == by_reader(disk)
+
+
+@needs_user
+@pytest.mark.parametrize("kind", ["erofs", "ext4"])
+def test_a_missing_fakeroot_is_named_before_the_image_is_read(theirs, kind):  # noqa: F811
+    need(*TOOLS[kind])
+    (theirs / "bin").mkdir()
+    for tool in TOOLS[kind]:
+        (theirs / "bin" / tool).symlink_to(shutil.which(tool, path=PLACES))
+
+    paths = [str(Path(flatten.__file__).parents[1]), *filter(None, sys.path)]
+    env = {"PYTHONPATH": ":".join(paths), "PATH": str(theirs / "bin")}
+    command = ["/usr/bin/python3", "-m", "flatten", "missing.tar", "-o", f"o.{kind}"]
+    done = subprocess.run(
+        command, cwd=theirs, user=65_534, group=65_534, extra_groups=[], env=env,
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.returncode == 1
+    assert "needs fakeroot (fakeroot)" in done.stderr
 
 
 @needs_user
