@@ -309,7 +309,9 @@ def test_several_user_namespaces_are_ambiguous(tmp_path):
         root = tmp_path / "docker" / name
         daemon(root, root / "containerd" / "daemon")
 
-    with pytest.raises(flatten.SourceError, match="no kind of image that is known"):
+    with pytest.raises(
+        flatten.SourceError, match="not a container image of a known kind"
+    ):
         flatten.open_image(f"{tmp_path / 'docker'}#app:1")
     assert flatten.open_image(f"{tmp_path / 'docker' / '200000.200000'}#app:1").id
 
@@ -349,7 +351,9 @@ def test_a_containerd_next_to_another_directory_is_not_used(tmp_path):
     for name in ("containers", "rootfs"):
         (tmp_path / "other" / name).mkdir(parents=True)
 
-    with pytest.raises(flatten.SourceError, match="no kind of image that is known"):
+    with pytest.raises(
+        flatten.SourceError, match="not a container image of a known kind"
+    ):
         flatten.open_image(str(tmp_path / "other"))
 
 
