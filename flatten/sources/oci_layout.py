@@ -75,7 +75,7 @@ class Manifest:
         if not isinstance(descriptors, list):
             raise FormatError("layers is not a list", where=where)
         for descriptor in descriptors:
-            _descriptor(descriptor, where)
+            parse_descriptor(descriptor, where)
         return descriptors
 
     def has_config(self) -> bool:
@@ -128,7 +128,7 @@ class Manifest:
         self, descriptor: dict[str, Any], what: str, diff_id: str | None
     ) -> BlobLayer:
         files, where = self.files, f"{self.files.name}, {what}"
-        digest, size = _descriptor(descriptor, where)
+        digest, size = parse_descriptor(descriptor, where)
         if _path(digest).encode() not in files:
             urls = descriptor.get("urls")
             missing = f"{quoted(_path(digest))} is not there"
@@ -186,21 +186,21 @@ def _manifests(  # noqa: PLR0913, PLR0917 - what is inherited on the way down
     if "layers" in index or "config" in index:
         raise FormatError("both an index and a manifest (CVE-2021-41190)", where=where)
     for descriptor in index["manifests"]:
-        digest, size = _descriptor(descriptor, where)
+        digest, size = parse_descriptor(descriptor, where)
         annotations = descriptor.get("annotations") or {}
-        platform = _platform(descriptor)
-        if _ATTESTS in annotations or (platform and platform.os == "unknown"):
+        platform = listed_platform(descriptor)
+        if is_attestation(descriptor, platform):
             continue
         read[0] += 1
         if read[0] > MAX_DOCUMENTS:
             raise FormatError(f"more than {MAX_DOCUMENTS:,} manifests", where=where)
         own = tuple(str(annotations[key]) for key in _NAMES if key in annotations)
-        found = _read_blob(files, descriptor, digest, size)
+        found = read_manifest(files, descriptor, digest, size)
         if found is None:
             continue
         known = (digest.removeprefix("sha256:"), *ids)
         if "manifests" not in found:
-            config, _ = _descriptor(found.get("config"), f"{files.name}, manifest")
+            config, _ = parse_descriptor(found.get("config"), f"{files.name}, manifest")
             known = (known[0], config.removeprefix("sha256:"), *known[1:])
             yield Manifest(files, known, own or names, platform)
         elif depth:
@@ -211,7 +211,7 @@ def _manifests(  # noqa: PLR0913, PLR0917 - what is inherited on the way down
             raise FormatError(f"indexes in indexes, over {MAX_DEPTH} deep", where=where)
 
 
-def _read_blob(
+def read_manifest(
     files: Files, descriptor: dict[str, Any], digest: str, size: int
 ) -> dict[str, Any] | None:
     """Return a manifest or index; None when it is of a platform not fetched."""
@@ -243,7 +243,7 @@ def _open_blob(files: Files, digest: str, size: int, what: str) -> LayerBytes:
     return blob
 
 
-def _descriptor(value: object, where: str) -> tuple[str, int]:
+def parse_descriptor(value: object, where: str) -> tuple[str, int]:
     """Return the digest and size of a descriptor."""
     if not isinstance(value, dict):
         raise FormatError("a descriptor that is no object", where=where)
@@ -260,7 +260,16 @@ def _descriptor(value: object, where: str) -> tuple[str, int]:
     return digest, size
 
 
-def _platform(descriptor: dict[str, Any]) -> Platform | None:
+def is_attestation(descriptor: dict[str, Any], platform: Platform | None) -> bool:
+    """Return True if a descriptor is that of what attests to another image."""
+    annotations = descriptor.get("annotations") or {}
+    return _ATTESTS in annotations or (
+        platform is not None and platform.os == "unknown"
+    )
+
+
+def listed_platform(descriptor: dict[str, Any]) -> Platform | None:
+    """Return the platform that an index says a manifest is for."""
     return config_platform(descriptor.get("platform") or {})
 
 

@@ -24,6 +24,7 @@ from .archive import Archive
 from .choice import CONTAINER, Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files
 from .folder import Folder
+from .registry.settings import Access
 
 if TYPE_CHECKING:
     from .engines.survey import Survey
@@ -87,7 +88,11 @@ class Opened:
         return Survey() if self.root is None else self.root()
 
 
+REGISTRY: Final = "docker"
+"""The kind of ``docker://`` references, as skopeo spells it."""
+
 KINDS: Final = {
+    REGISTRY: "registry.images",
     "docker-archive": "docker_archive",
     "oci-archive": "oci_archive",
     "oci": "oci_layout",
@@ -227,7 +232,10 @@ def _place(reference: str, image: Image) -> str:
 
 
 def _open(
-    reference: str, limits: Limits | None, resources: ExitStack
+    reference: str,
+    limits: Limits | None,
+    resources: ExitStack,
+    access: Access | None = None,
 ) -> tuple[Opened, str | None]:
     """Open a source, and return the name that is asked for too.
 
@@ -237,7 +245,10 @@ def _open(
     kind, path, name = parse_reference(reference)
     pool = Pool(limits or Limits())
     resources.callback(pool.close)
-    files = _open_files(path, pool, resources)
+    if kind == REGISTRY:
+        files = _open_repository(path, access or Access(), pool, resources)
+    else:
+        files = _open_files(path, pool, resources)
     empty: Opened | None = None
     for module in KINDS.values() if kind is None else [KINDS[kind]]:
         source = cast("Source", import_module(f".{module}", __package__))
@@ -286,6 +297,18 @@ def _open_files(path: str, pool: Pool, resources: ExitStack) -> Files:
     return Archive(archive, file.where, pool)
 
 
+def _open_repository(
+    name: str, access: Access, pool: Pool, resources: ExitStack
+) -> Files:
+    from .registry.repository import (  # noqa: PLC0415 - urllib3, 60 ms
+        Repository,
+    )
+
+    repository = Repository(name, pool, access)
+    resources.callback(repository.close)
+    return repository
+
+
 def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
     """Split a reference into kind, path and image name.
 
@@ -296,6 +319,8 @@ def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
     >>> parse_reference("-#app:1")
     (None, '-', 'app:1')
     """
+    if reference.startswith(f"{REGISTRY}://"):
+        return REGISTRY, reference.removeprefix(f"{REGISTRY}://"), None
     if os.path.lexists(reference):
         return None, reference, None
     kind: str | None
