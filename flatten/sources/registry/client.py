@@ -249,7 +249,7 @@ class Client:
 
     def _follow(self, path: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         """Send a request, and follow redirects; only the registry gets credentials."""
-        url = f"{self._scheme}://{self._endpoint.host}{path}"
+        url = f"{self._known_scheme()}://{self._endpoint.host}{path}"
         own = _origin(url)
         for _ in range(MAX_HOPS):
             sent = dict(headers)
@@ -273,10 +273,9 @@ class Client:
     def _send(
         self, method: str, url: str, headers: dict[str, str], **more: Any
     ) -> urllib3.BaseHTTPResponse:
-        """Send one request; fall back to plain HTTP once, where that is allowed."""
+        """Send one request."""
         if self._closed:
             raise FlattenError(f"{self._where}: cancelled")
-        own = urlsplit(url).netloc == self._endpoint.host
         try:
             return self._pool(url).request(
                 method, url, headers={"User-Agent": "flatten", **headers},
@@ -401,8 +400,8 @@ class Client:
         both_here = is_loopback(name) and is_loopback(own)
         if parts.scheme not in ("http", "https") or not (allowed or both_here):
             raise FlattenError(
-                f"{self._where}: the registry sends for tokens to {shown(realm)!r}, which "
-                "is neither https on a public host nor on its own"
+                f"{self._where}: the registry sends for tokens to {shown(realm)!r}, "
+                "which is neither https on a public host nor on its own"
             )
 
     def _body(self, response: urllib3.BaseHTTPResponse, limit: int) -> bytes:

@@ -112,13 +112,20 @@ class Repository:
         digest = self._digest(name, what)
         if digest in self._manifests:
             return self._manifests[digest]
-        place = "manifests" if what == "manifest" else "blobs"
+        where = f"{self.name}, {what}"
+        size = self._sizes.get(digest)
         try:
-            data, _ = self._client.document(f"{place}/{digest}", _ACCEPTED, limit)
+            if size is None:
+                path = f"manifests/{digest}"
+                data, _ = self._client.document(path, _ACCEPTED, limit)
+            elif size > limit:
+                raise FormatError(f"{size:,} bytes, over {limit:,}", where=where)
+            else:
+                data = b"".join(self._client.blob(f"blobs/{digest}", size))
         except Refused as refused:
             raise self._missing(what, digest, refused) from refused
-        _check(data, digest, f"{self.name}, {what}")
-        if place == "manifests":
+        _check(data, digest, where)
+        if size is None:
             self._keep(digest, data)
         return data
 
@@ -150,11 +157,12 @@ class Repository:
         return f"sha256:{found[1]}"
 
     def _keep(self, digest: str, data: bytes) -> None:
-        """Keep a manifest, and the sizes of the layers that it lists."""
+        """Keep a manifest, and the sizes of the blobs that it lists."""
         self._manifests[digest] = data
         with suppress(ValueError, AttributeError, TypeError, KeyError, RecursionError):
-            for layer in json.loads(data)["layers"]:  # it is checked when it is used
-                self._sizes[layer["digest"]] = int(layer["size"])
+            document = json.loads(data)  # it is checked when it is used
+            for blob in (document["config"], *document["layers"]):
+                self._sizes[blob["digest"]] = int(blob["size"])
 
     # --- finding the image
 
