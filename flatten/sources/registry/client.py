@@ -17,6 +17,7 @@ Reference: OCI distribution-spec 1.1; distribution's docs/spec/auth/token.md.
 
 import json
 import re
+import socket
 import ssl
 import threading
 import time
@@ -84,7 +85,7 @@ class Client:
         self._authorization = ""
         self._lock = threading.Lock()
         self._closed = False
-        self._scheme = "https"
+        self._scheme = ""  # not known yet
         self._active: set[urllib3.BaseHTTPResponse] = set()
         self._pools: dict[bool, urllib3.PoolManager] = {}
 
@@ -282,20 +283,36 @@ class Client:
                 redirect=False, retries=False, preload_content=False,
                 timeout=urllib3.Timeout(connect=TIMEOUT, read=TIMEOUT), **more,
             )  # fmt: skip
-        except (urllib3.exceptions.SSLError, urllib3.exceptions.NewConnectionError,
-                urllib3.exceptions.ProtocolError) as error:  # fmt: skip
-            first = self._scheme == "https" and not self._authorization
-            if own and first and self._endpoint.is_plain() and url.startswith("https:"):
-                self._scheme = "http"
-                return self._send(
-                    method, "http" + url.removeprefix("https"), headers, **more
-                )
-            if isinstance(error, urllib3.exceptions.SSLError):
-                raise FlattenError(
-                    f"{self._where}: TLS: {_one_line(error)}; name the registry's "
-                    "authority with --cacert, or use --insecure"
-                ) from error
-            raise
+        except urllib3.exceptions.SSLError as error:
+            raise FlattenError(
+                f"{self._where}: TLS: {_one_line(error)}; name the registry's "
+                "authority with --cacert, or use --insecure"
+            ) from error
+
+    def _known_scheme(self) -> str:
+        """Return ``https``; or ``http`` if that is allowed and all that is spoken."""
+        with self._lock:
+            if not self._scheme:
+                self._scheme = "https"
+                if self._endpoint.is_plain() and not self._speaks_tls():
+                    self._scheme = "http"
+            return self._scheme
+
+    def _speaks_tls(self) -> bool:
+        """Return True if the registry answers a TLS handshake."""
+        name = host_name(self._endpoint.host)
+        port = urlsplit(f"//{self._endpoint.host}").port or 443
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # nothing is sent here
+        try:
+            with (
+                socket.create_connection((name, port), TIMEOUT) as plain,
+                context.wrap_socket(plain, server_hostname=name),
+            ):
+                return True
+        except OSError:
+            return False
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         """Return the connections to the registry itself, or to others."""
