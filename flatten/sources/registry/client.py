@@ -222,13 +222,13 @@ class Client:
                 challenged = True
                 used = self._authorization
                 header = response.headers.get("WWW-Authenticate", "")
-                response.release_conn()
+                _discard(response)
                 self._log_in(header, used)
                 continue
             if response.status in _AGAIN and waited < TRIES:
                 waited += 1
                 wait = _retry_after(response.headers.get("Retry-After", ""))
-                response.release_conn()
+                _discard(response)
                 self._sleep(0.1 * 2**waited if wait is None else min(wait, MAX_WAIT))
                 continue
             break
@@ -260,7 +260,7 @@ class Client:
             if response.status not in _REDIRECTS:
                 return response
             target = response.headers.get("Location", "")
-            response.release_conn()
+            _discard(response)
             before, url = url, urljoin(url, target)
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -395,7 +395,7 @@ class Client:
                               f"no token: HTTP {response.status}")  # fmt: skip
             body = self._body(response, MAX_ANSWER)
         finally:
-            response.release_conn()
+            _discard(response)
         try:
             document = json.loads(body)
             token = document.get("token") or document.get("access_token")
@@ -439,6 +439,15 @@ class Client:
             f"{self._where}: {self._endpoint.host}: {_one_line(error)} "
             f"(tried {TRIES} times)"
         )
+
+
+def _discard(response: urllib3.BaseHTTPResponse) -> None:
+    """Finish with an answer; its connection is used again if little is left to read."""
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) <= _CHUNK:
+        with suppress(urllib3.exceptions.HTTPError, OSError):
+            response.drain_conn()
+    response.close() if response.length_remaining else response.release_conn()
 
 
 def _origin(url: str) -> tuple[str, str]:
