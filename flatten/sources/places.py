@@ -68,7 +68,8 @@ def _configuration() -> dict[str, Any]:
     named = os.environ.get("CONTAINERS_STORAGE_CONF")
     paths = [Path(named)] if named else [
         *([_own_file()] if os.geteuid() else []),
-        Path("/etc/containers/storage.conf"), Path("/usr/share/containers/storage.conf"),
+        Path("/etc/containers/storage.conf"),
+        Path("/usr/share/containers/storage.conf"),
     ]  # fmt: skip
     for path in paths:
         try:

@@ -12,12 +12,17 @@ ranges sends everything at once. Whatever else fsspec opens (``s3://``, ``gs://`
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import FlattenError, FormatError, SourceError, shown
+from ..host.decompress import CHUNK
+from ..host.spools import Pool, Spool
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse
 
 BLOCK: Final = 1 << 16  # bytes fetched at least
 MOST: Final = 1 << 23  # and at most, in one request
@@ -153,16 +158,25 @@ class RemoteFile:
         self._have[first:end] = b"\1" * (end - first)
 
 
-def open_url(url: str, resources: ExitStack) -> RemoteFile:
-    """Open a URL.
+def open_url(url: str, pool: Pool, resources: ExitStack) -> RemoteFile | Spool:
+    """Open a URL; what a server cannot send in parts is read to its end.
 
     Raises:
         SourceError: There is no such file, or its server cannot be used.
         FlattenError: fsspec, or what it needs for this kind of URL, is not installed.
     """
     where = without_secrets(url)
-    opener = _Http if urlsplit(url).scheme in ("http", "https") else _Fsspec
-    file = RemoteFile(opener(url, where, resources), where)
+    if urlsplit(url).scheme not in ("http", "https"):
+        file = RemoteFile(_Fsspec(url, where, resources), where)
+    else:
+        http = _Http(url, where, resources)
+        whole = http.begin()
+        if whole is not None:
+            spool = Spool(pool, where)
+            pool.fill(spool, whole)
+            spool.finish()
+            return spool
+        file = RemoteFile(http, where)
     resources.callback(file.close)
     return file
 
@@ -179,67 +193,81 @@ def without_secrets(url: str) -> str:
 
 
 class _Http:
-    """Ranges of a file on a web server."""
+    """Ranges of a file on a web server.
+
+    Attributes:
+        size: Of the file, once ``begin`` has returned None.
+    """
 
     def __init__(self, url: str, where: str, resources: ExitStack) -> None:
         import urllib3  # noqa: PLC0415 - 60 ms, for URLs only
 
+        self.size = 0
         self._where = where
         self._url = url
         self._errors = urllib3.exceptions.HTTPError
+        self._version = ""
         retries = urllib3.Retry(
             _TRIES, backoff_factor=0.2, status_forcelist=(429, 500, 502, 503, 504),
-            remove_headers_on_redirect=("Authorization", "Cookie"), raise_on_status=False,
+            raise_on_status=False,
         )  # fmt: skip
         self._pool = urllib3.PoolManager(
             retries=retries, timeout=urllib3.Timeout(_TIMEOUT)
         )
         resources.callback(self._pool.clear)
-        self._whole: bytes | None = None
-        self._version: str | None = None
-        self._version = self._begin()
 
-    def _begin(self) -> str:
-        """Learn the size, from the first range; return what tells the version."""
-        status, headers, body = self._get(0, BLOCK)
-        total = headers.get("Content-Range", "").rpartition("/")[2]
-        if status == 206 and total.isdecimal():
+    def begin(self) -> Iterator[bytes] | None:
+        """Learn the size; where the server knows no ranges, return the whole file."""
+        answer = self._get(0, 1)
+        total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        if answer.status == 200:
+            return self._chunks(answer)
+        if answer.status == 206 and total.isdecimal():
             self.size = int(total)
-        else:
-            self._whole, self.size = body, len(body)
-        return headers.get("ETag") or headers.get("Last-Modified") or ""
+        elif answer.status != 416:  # an empty file has no first byte
+            raise SourceError(f"{self._where}: HTTP {answer.status}")
+        self._version = _version(answer)
+        answer.drain_conn()
+        answer.release_conn()
+        return None
+
+    def _chunks(self, answer: "BaseHTTPResponse") -> Iterator[bytes]:
+        try:
+            yield from answer.stream(CHUNK, decode_content=False)
+        except self._errors as error:
+            raise FlattenError(f"{self._where}: {shown(str(error))}") from error
 
     def __call__(self, start: int, stop: int) -> bytes:
         """Return the bytes of a range."""
-        if self._whole is not None:
-            return self._whole[start:stop]
-        status, headers, body = self._get(start, stop)
+        answer = self._get(start, stop)
         want = f"bytes {start}-{stop - 1}/{self.size}"
-        if status != 206 or headers.get("Content-Range") != want:
-            found = headers.get("Content-Range") or f"HTTP {status}"
+        found = answer.headers.get("Content-Range") or f"HTTP {answer.status}"
+        if answer.status != 206 or found != want:
             raise FormatError(
                 f"the server sent {shown(found)}, asked for {want}", where=self._where
             )
-        version = headers.get("ETag") or headers.get("Last-Modified") or ""
-        if version != self._version:
+        if _version(answer) != self._version:
             raise FlattenError(f"{self._where}: changed while being read")
-        return body
+        data = b"".join(self._chunks(answer))
+        answer.release_conn()
+        return data
 
-    def _get(self, start: int, stop: int) -> tuple[int, dict[str, str], bytes]:
+    def _get(self, start: int, stop: int) -> "BaseHTTPResponse":
         headers = {
             "Range": f"bytes={start}-{stop - 1}", "User-Agent": "flatten",
             "Accept-Encoding": "identity",
         }  # fmt: skip
         try:
-            answer = self._pool.request("GET", self._url, headers=headers)
+            return self._pool.request(
+                "GET", self._url, headers=headers, preload_content=False
+            )
         except self._errors as error:
             reason = getattr(error, "reason", None) or error
             raise SourceError(f"{self._where}: {shown(str(reason))}") from error
-        if answer.status == 416 and not start:  # an empty file
-            return 200, {}, b""
-        if answer.status not in (200, 206):
-            raise SourceError(f"{self._where}: HTTP {answer.status}")
-        return answer.status, dict(answer.headers), answer.data
+
+
+def _version(answer: "BaseHTTPResponse") -> str:
+    return answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
 
 
 class _Fsspec:
