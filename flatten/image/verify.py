@@ -7,7 +7,6 @@ step, for up to the switch interval.
 """
 
 import hashlib
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import Final
 
 from ..errors import FlattenError, IntegrityError
 from ..host.files import LayerBytes
+from ..host.limits import processors
 from ..host.spools import Spool, taking_turns
 from .image import Layer
 
@@ -41,7 +41,7 @@ class DigestCheck:
         longer waits for inflating. The largest layers come first, so that the threads
         end at about the same time.
         """
-        self._processors = len(os.sched_getaffinity(0))
+        self._processors = processors()
         self._made: list[_Made] = []
         self.rereads = False
         self._now: deque[_Task] = deque()
@@ -51,7 +51,7 @@ class DigestCheck:
         for layer in layers:
             layer.blob()  # start fetching all of them
         for layer in layers:
-            opened = layer.open(hashed=layer.diff_id is not None)
+            opened = layer.open()
             promise = id(opened), layer.diff_id, layer.digest
             if promise in known:  # the image lists a layer again
                 continue
@@ -127,22 +127,22 @@ class DigestCheck:
         self, layer: Layer, promised: str, opener: Callable[[], LayerBytes]
     ) -> None:
         source = opener()
-        digest = hashlib.sha256()
+        algorithm = promised.partition(":")[0]
+        digest = hashlib.new(algorithm)
         offset = 0
         while not self._stopped and (data := source.read(offset, STEP)):
             digest.update(data)
             offset += len(data)
         if not self._stopped:
-            self._compare(layer, promised, digest.hexdigest())
+            self._compare(layer, promised, f"{algorithm}:{digest.hexdigest()}")
 
     def _compare_made(self) -> None:
         made, self._made = self._made, []
         for layer, promised, spool in made:
-            self._compare(layer, promised, spool.digest())
+            self._compare(layer, promised, f"sha256:{spool.digest()}")
 
     @staticmethod
-    def _compare(layer: Layer, promised: str, digest: str) -> None:
-        found = f"sha256:{digest}"
+    def _compare(layer: Layer, promised: str, found: str) -> None:
         if found != promised:
             blame = layer.blame()
             raise IntegrityError(

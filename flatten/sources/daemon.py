@@ -55,7 +55,7 @@ def open_daemon(kind: str, name: str, pool: Pool) -> Spool:
             ) from error
         if answer.status != 200:
             raise SourceError(f"{where}: {_reason(answer)}")
-        spool = Spool(pool, where)
+        spool = pool.spool(where)
         pool.fill(spool, _chunks(answer, where))
         spool.finish()
         return spool

@@ -172,7 +172,7 @@ def open_url(url: str, pool: Pool, resources: ExitStack) -> RemoteFile | Spool:
         http = _Http(url, where, resources)
         whole = http.begin()
         if whole is not None:
-            spool = Spool(pool, where)
+            spool = pool.spool(where)
             pool.fill(spool, whole)
             spool.finish()
             return spool

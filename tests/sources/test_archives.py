@@ -18,6 +18,7 @@ from builders import (
     layers,
     legacy_archive,
     member,
+    oci_files,
     podman_archive,
 )
 from listing import contents
@@ -131,23 +132,35 @@ def test_choice(flat, name, number):
     assert flat(SEVERAL, name) == {"base": "0", f"only{number}": "1"}
 
 
-NO_CHOICES = {
+NO_MATCH = {
     "no image of that name": (
         "other:1",
         flatten.SourceError,
         "no image 'other:1' in it",
     ),
-    "a tag that is not there": ("app:2", flatten.SourceError, "no image 'app:2'"),
-    "a position that is not there": ("@3", flatten.SourceError, "no image '@3' in it"),
-    "a start that is none": ("zzzz", flatten.SourceError, "no image 'zzzz' in it"),
-    "no choice": (None, flatten.UsageError, "holds several images, choose one with"),
+    "a tag that no image has": ("app:2", flatten.SourceError, "no image 'app:2'"),
+    "a position beyond the last image": (
+        "@3",
+        flatten.SourceError,
+        "no image '@3' in it",
+    ),
+    "an id prefix that no image has": (
+        "zzzz",
+        flatten.SourceError,
+        "no image 'zzzz' in it",
+    ),
+    "nothing selected": (
+        None,
+        flatten.UsageError,
+        "holds several images, choose one with",
+    ),
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "why"), NO_CHOICES.values(), ids=NO_CHOICES
+    ("name", "error", "why"), NO_MATCH.values(), ids=NO_MATCH
 )  # fmt: skip
-def test_no_choice_lists_what_is_there(flat, name, error, why):
+def test_an_error_lists_the_images_to_choose_from(flat, name, error, why):
     with pytest.raises(error) as caught:
         flat(SEVERAL, name)
 
@@ -168,13 +181,13 @@ PRETENDED = {
 
 
 @pytest.mark.parametrize(("asked", "tag"), PRETENDED.values(), ids=PRETENDED)
-def test_a_name_is_not_believed_to_be_a_digest(flat, asked, tag):
+def test_a_name_never_counts_as_a_digest(flat, asked, tag):
     with pytest.raises(flatten.SourceError, match="no image"):
         flat(docker_archive(TARS, tags=[tag]), asked)
 
 
 @pytest.mark.parametrize("asked", [f"{3:064x}", f"sha256:{3:064x}"])
-def test_a_directory_is_not_believed_to_be_a_digest(flat, asked):
+def test_a_name_of_a_directory_never_counts_as_a_digest(flat, asked):
     with pytest.raises(flatten.SourceError, match="no image"):
         flat(legacy_archive(TARS), asked)
 
@@ -237,10 +250,9 @@ def with_config(document):
 
 
 MALFORMED = {
-    "manifest is not JSON": (with_manifest(b"{"), "is not JSON"),
-    "manifest is not UTF-8": (with_manifest(b'["\xff"]'), "is not JSON"),
+    "manifest is not JSON": (with_manifest(b"["), "is not JSON"),
     "manifest is nested too deep": (with_manifest(b"[" * 99999), "nested too deep"),
-    "manifest is an object": (with_manifest({}), "not a list of images"),
+    "manifest is an object": (with_manifest({}), "manifest: a descriptor that is not"),
     "manifest is empty": (with_manifest([]), "holds no image"),
     "manifest is too large": (with_manifest(b" " * (2**23 + 1)), "over 8,388,608"),
     "image is no object": (with_manifest(["x"]), "image 0: not an object"),
@@ -275,28 +287,28 @@ MALFORMED = {
     ),
     "config is a list": (with_config([]), "is not an object"),
     "config is not JSON": (with_config(b"\x00"), "is not JSON"),
-    "rootfs is a list": (with_config({"rootfs": []}), "no list of sha256 digests"),
+    "rootfs is a list": (with_config({"rootfs": []}), "not a list of digests"),
     "diff_ids are numbers": (
-        with_config({"rootfs": {"diff_ids": [1]}}), "no list of sha256 digests",
+        with_config({"rootfs": {"diff_ids": [1]}}), "not a list of digests",
     ),
     "diff_ids are no digests": (
-        with_config({"rootfs": {"diff_ids": ["sha256:../../x"]}}), "no list of sha256",
+        with_config({"rootfs": {"diff_ids": ["sha256:../../x"]}}), "not a list of digests",
     ),
     "diff_ids for another number of layers": (
         with_config(config([b"", b""])), "2 diff_ids, but the manifest lists 1",
     ),
-    "no manifest and cut off": (legacy_archive(TARS, end=b""), "cut off"),
-    "no manifest and nobody's child": (
+    "no manifest, and truncated": (legacy_archive(TARS, end=b""), "truncated: no"),
+    "no manifest, and a tag of an unknown layer": (
         legacy_archive(TARS, tags={"a": {"1": "5" * 64}}), "is not in the archive",
     ),
     "repositories is a list": (
         archive([("repositories", b"[]")]), "repositories: not an object",
     ),
     "repositories has a name without tags": (
-        archive([("repositories", b'{"a": "1"}')]), "the tags of 'a' are no object",
+        archive([("repositories", b'{"a": "1"}')]), "the tags of 'a' are not an object",
     ),
     "repositories has a tag without an id": (
-        archive([("repositories", b'{"a": {"1": null}}')]), "'a' has a tag of no id",
+        archive([("repositories", b'{"a": {"1": null}}')]), "'a' has a tag without an id",
     ),
     "repositories is empty": (archive([("repositories", b"{}")]), "holds no image"),
     "repositories has an empty id": (
@@ -315,7 +327,7 @@ MALFORMED = {
                  ("repositories", b'{"x": {"1": "a"}}')]), "go in a circle",
     ),
     "a parent that is a number": (
-        archive([("a/json", b'{"parent": 1}'), ("a/layer.tar", b"")]), "that is no id",
+        archive([("a/json", b'{"parent": 1}'), ("a/layer.tar", b"")]), "that is not an id",
     ),
     "a json that is a list": (
         archive([("a/json", b"[]"), ("a/layer.tar", b"")]), "is not an object",
@@ -334,30 +346,91 @@ def test_malformed(flat, tmp_path, data, why):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tar"]
 
 
+FOLDER = [
+    ("app/manifest.json", b"[]"),
+    ("app/1/layer.tar", layer("a")),
+]
 UNKNOWN = {
-    "an empty file": b"",
-    "text": b"hello\n" * 500,
-    "a gzip file": gzip.compress(b"hello\n" * 500),
-    "zeros": bytes(10240),
-    "a tar of something else": archive([("hello", b"world")]),
-    "one letter": b"x",
+    "an empty file": (b"", "not a container image, but an empty file"),
+    "text": (b"hello\n" * 500, "not a container image, but text"),
+    "a gzip file": (
+        gzip.compress(b"hello\n" * 500), "not a container image, but text",
+    ),
+    "zeros": (bytes(10240), "not a container image, but a tar without files"),
+    "zeros, then something": (
+        bytes(10240) + b"x", "not a container image of a known kind",
+    ),
+    "EROFS": (
+        bytes(1024) + b"\xe2\xe1\xf5\xe0" + bytes(3068),
+        "not a container image, but an EROFS file system",
+    ),
+    "a tar of something else": (
+        archive([("hello", b"world")]), "not a container image of a known kind",
+    ),
+    "one letter": (b"x", "not a container image, but text"),
+    "spoilt by PowerShell's >": (
+        b"\xff\xfe" + docker_archive(TARS).decode("latin-1").encode("utf-16-le"),
+        "but text in UTF-16, as PowerShell's > writes it; write it with docker save -o",
+    ),
+    "a Git LFS pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "but a Git LFS pointer; fetch the file with git lfs pull",
+    ),
+    "HTML": (b"<!DOCTYPE html>\n<html>\n", "but an HTML page; the download got a page"),
+    "an image in a directory of the tar": (
+        archive(FOLDER),
+        "but a tar whose manifest.json is in its directory 'app'; pack what is in that",
+    ),
+    "an OCI layout in a directory of the tar": (
+        archive([(f"a/b/{name}", data) for name, data in oci_files(TARS).items()]),
+        "but a tar whose oci-layout is in its directory 'a/b'",
+    ),
+    "a root file system": (
+        archive([("./etc/os-release", b""), ("usr/bin/sh", b"")]),
+        "but a root file system already",
+    ),
+    "a ZIP archive": (b"PK\3\4" + bytes(99), "but a ZIP archive; unpack it first"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "why"), UNKNOWN.values(), ids=UNKNOWN)
+def test_what_is_no_image_says_what_it_is(flat, data, why):
+    with pytest.raises(flatten.SourceError) as caught:
+        flat(data)
+
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+DIRECTORIES = {
+    "an empty one": ([], "but an empty directory"),
+    "one of other files": (["x", "y"], "not a container image of a known kind"),
+    "one with an image in it": (
+        ["b/index.json", "a/x"],
+        "but a directory with an image",
+    ),
+    "a root file system": (["etc/passwd", "usr/bin/sh"], "but a root file system"),
 }
 
 
-@pytest.mark.parametrize("data", UNKNOWN.values(), ids=UNKNOWN)
-def test_no_kind_that_is_known(flat, data):
-    with pytest.raises(flatten.SourceError, match="no kind of image that is known"):
-        flat(data)
+@pytest.mark.parametrize(("names", "why"), DIRECTORIES.values(), ids=DIRECTORIES)
+def test_a_directory_that_is_no_image_says_what_it_is(tmp_path, names, why):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+
+    with pytest.raises(flatten.SourceError, match=why):
+        flatten.open_image(str(tmp_path))
 
 
-def test_no_file_at_all(tmp_path):
+def test_a_path_that_cannot_be_opened(tmp_path):
     for path in (tmp_path / "none", tmp_path, "/dev/null", "/dev/zero", "a\0b"):
         with pytest.raises(flatten.SourceError):
             flatten.open_image(str(path))
 
 
 @pytest.mark.parametrize("data", ARCHIVES.values(), ids=ARCHIVES)
-def test_a_truncated_archive_is_an_error_or_whole(flat, data):
+def test_a_truncated_archive_is_an_error_or_complete(flat, data):
     for cut in sorted({*range(0, len(data), 512), *range(100, len(data), 512)}):
         try:
             got = flat(data[:cut])
@@ -385,7 +458,7 @@ def test_a_layer_that_is_not_its_diff_id(flat, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tar"]
 
 
-def test_verifying_can_be_left_out(flat):
+def test_verification_can_be_turned_off(flat):
     data = docker_archive(layers(["a"]), config_document=config([b"other"]))
 
     with pytest.raises(flatten.IntegrityError):

@@ -9,11 +9,12 @@ from ...image.image import Image
 from ..choice import Entry, Platform
 from ..documents import Files
 from ..oci_layout import (
-    MAX_DEPTH,
-    MAX_DOCUMENTS,
+    REF_NAME,
     Manifest,
+    index_entries,
     is_attestation,
     listed_platform,
+    manifests,
     parse_descriptor,
     read_manifest,
 )
@@ -26,83 +27,50 @@ def detect(files: Files) -> bool:
 
 
 def entries(files: Files) -> Sequence[Entry]:
-    """List the images: of an index, without fetching their manifests.
+    """List the images; the manifests that an index lists are fetched on demand.
 
     Raises:
         FormatError: A document breaks its format.
         IntegrityError: A document has another digest than it should.
     """
     repository = cast("Repository", files)
-    found = list(_entries(repository, repository.descriptor(), MAX_DEPTH, ()))
-    if len(found) > MAX_DOCUMENTS:
-        raise FormatError(f"more than {MAX_DOCUMENTS:,} manifests", where=files.name)
-    return found
+    root = repository.descriptor()
+    named = {REF_NAME: str(repository.reference)}
+    document = read_manifest(files, root, *parse_descriptor(root, files.name))
+    listed = document.get("manifests")
+    if not isinstance(listed, list):
+        return index_entries(files, {"manifests": [root | {"annotations": named}]}, "")
+    return [
+        entry for each in listed for entry in _entries(repository, each, named)
+    ]  # fmt: skip
 
 
 def _entries(
-    files: Repository, descriptor: dict[str, Any], depth: int, ids: tuple[str, ...]
+    files: Repository, descriptor: object, named: dict[str, str]
 ) -> Iterator[Entry]:
-    """Yield the images of a manifest or index, those of indexes in it too."""
-    digest, size = parse_descriptor(descriptor, files.name)
-    document = read_manifest(files, descriptor, digest, size)
-    ids = (digest.removeprefix("sha256:"), *ids)
-    names = (str(files.reference),)
-    if document is None or "manifests" not in document:
-        load = partial(_load, files, descriptor, names, ids)
-        yield Entry(
-            ids,
-            names,
-            load,
-            lambda: _manifest(files, descriptor, names, ids).platform(),
-        )
+    """Yield the images of what an index lists: one, if it says its platform."""
+    digest, _ = parse_descriptor(descriptor, f"{files.name}, index")
+    found = cast("dict[str, Any]", descriptor)
+    platform = listed_platform(found)
+    if is_attestation(found, platform):
         return
-    if not depth:
-        raise FormatError(
-            f"indexes in indexes, over {MAX_DEPTH} deep", where=files.name
-        )
-    listed = document["manifests"]
-    if not isinstance(listed, list):
-        raise FormatError("not an index: manifests is not a list", where=files.name)
-    for each in listed:
-        below, _ = parse_descriptor(each, f"{files.name}, index {digest}")
-        platform = listed_platform(each)
-        if is_attestation(each, platform):
-            continue
-        if platform is None or "index" in str(each.get("mediaType")):
-            yield from _entries(files, each, depth - 1, ids)
-        else:
-            known = (below.removeprefix("sha256:"), *ids)
-            load = partial(_load, files, each, names, known, platform)
-            yield Entry(known, names, load, partial(_listed, platform))
+    found = found | {"annotations": (found.get("annotations") or {}) | named}
+    if platform is None or "manifest" not in str(found.get("mediaType")):
+        yield from index_entries(files, {"manifests": [found]}, "index")
+        return
+    ids = digest.removeprefix("sha256:"), files.root.removeprefix("sha256:")
+    names = tuple(named.values())
+    yield Entry(ids, names, partial(_load, files, found), partial(_same, platform))
 
 
-def _listed(platform: Platform) -> Platform:
+def _same(platform: Platform) -> Platform:
     return platform
 
 
-def _manifest(
-    files: Repository,
-    descriptor: dict[str, Any],
-    names: tuple[str, ...],
-    ids: tuple[str, ...],
-    platform: Platform | None = None,
-) -> Manifest:
-    """Fetch a manifest that is no index."""
-    digest, size = parse_descriptor(descriptor, files.name)
-    document = read_manifest(files, descriptor, digest, size)
-    where = f"{files.name}, manifest"
-    if document is None or "manifests" in document:
-        raise FormatError("an index where a manifest is listed", where=where)
-    config, _ = parse_descriptor(document.get("config"), where)
-    all_ids = (ids[0], config.removeprefix("sha256:"), *ids[1:])
-    return Manifest(files, all_ids, names, platform)
-
-
-def _load(
-    files: Repository,
-    descriptor: dict[str, Any],
-    names: tuple[str, ...],
-    ids: tuple[str, ...],
-    platform: Platform | None = None,
-) -> Image:
-    return _manifest(files, descriptor, names, ids, platform).load()
+def _load(files: Repository, descriptor: dict[str, Any]) -> Image:
+    """Fetch a manifest that an index lists, and find the layers."""
+    found: list[Manifest] = list(manifests(files, {"manifests": [descriptor]}, "index"))
+    if len(found) != 1 or found[0].artifact is not None:
+        where = f"{files.name}, manifest {descriptor['digest']}"
+        raise FormatError("not the manifest of one image", where=where)
+    return found[0].load()

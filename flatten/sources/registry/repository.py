@@ -9,7 +9,6 @@ held back until its digest is found right, so nobody reads a wrong blob to its e
 import difflib
 import hashlib
 import json
-import re
 import threading
 from collections import deque
 from contextlib import suppress
@@ -17,7 +16,7 @@ from typing import Any, Final
 
 from ...errors import FlattenError, FormatError, IntegrityError, SourceError, shown
 from ...host.spools import Pool, Spool
-from ..documents import MAX_DOCUMENT, Documents
+from ..documents import MAX_DOCUMENT, Documents, blob_digest
 from .client import Client, Refused
 from .credentials import find_credentials
 from .settings import Access, Endpoint, Registries
@@ -32,7 +31,6 @@ _TYPES: Final = (
 )
 _ACCEPTED: Final = ", ".join(_TYPES)
 _SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1"
-_BLOB: Final = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 
 
 class Repository:
@@ -101,7 +99,7 @@ class Repository:
 
     def __contains__(self, name: bytes) -> bool:
         """Return True for a blob: whether it is there, only fetching it tells."""
-        return _BLOB.fullmatch(name.decode("utf-8", "replace")) is not None
+        return blob_digest(name.decode("utf-8", "replace")) is not None
 
     def read(self, name: str, what: str, limit: int) -> bytes:
         """Fetch a document.
@@ -149,12 +147,12 @@ class Repository:
             return self._spools[digest]
 
     def _digest(self, name: str, what: str) -> str:
-        found = _BLOB.fullmatch(name)
+        found = blob_digest(name)
         if found is None:
             raise FormatError(
                 f"{shown(name)} is not a blob", where=f"{self.name}, {what}"
             )
-        return f"sha256:{found[1]}"
+        return found
 
     def _keep(self, digest: str, data: bytes) -> None:
         """Keep a manifest, and the sizes of the blobs that it lists."""
@@ -286,7 +284,9 @@ class _Download(Spool):
     """
 
     def __init__(self, pool: Pool, where: str, promised: str, size: int) -> None:
-        super().__init__(pool, where, hashed=True)
+        algorithm = promised.partition(":")[0]
+        super().__init__(pool.scratch, where, hashed=algorithm == "sha256")
+        self._own = hashlib.new(algorithm)
         self.promised = promised
         self._size = size
 
@@ -295,20 +295,21 @@ class _Download(Spool):
         return self._size
 
     def digest(self) -> str:
-        """Wait for the end, and return the digest in hex, which was checked."""
+        """Wait for the end, and return the SHA-256, which was checked."""
         super().size()
         return super().digest()
 
     def fill(self, client: Client) -> None:
         """Download all bytes; the last ones appear only if the digest is right."""
-        chunks = client.blob(f"blobs/{self.promised}", self._size)
         last = b""
-        for chunk in self.hashing(chunks):
+        for chunk in self.hashing(client.blob(f"blobs/{self.promised}", self._size)):
+            if self._hash is None:
+                self._own.update(chunk)
             if last:
                 self.append(last)
             last = chunk
-        assert self._hash is not None, "downloads are hashed"
-        found = f"sha256:{self._hash.hexdigest()}"
+        algorithm = self._own.name
+        found = f"{algorithm}:{(self._hash or self._own).hexdigest()}"
         if found != self.promised:
             raise IntegrityError(
                 f"{self.where}: digest mismatch: expected {self.promised}, found "
@@ -319,7 +320,8 @@ class _Download(Spool):
 
 
 def _check(data: bytes, digest: str, where: str) -> None:
-    found = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    algorithm = digest.partition(":")[0]
+    found = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
     if found != digest:
         raise IntegrityError(
             f"{where}: digest mismatch: expected {digest}, found {found}"

@@ -1,7 +1,6 @@
-"""bbolt files: what is read, and what is refused."""
+"""Reading bbolt files, and errors in damaged ones."""
 
 import struct
-from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -38,7 +37,7 @@ TREES = {
 
 
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
-def test_what_was_written_is_read(tree):
+def test_a_written_tree_is_read_back(tree):
     assert read(bolt(tree)) == tree
 
 
@@ -53,23 +52,39 @@ SPARSE_TREES = st.recursive(
 
 
 @given(SPARSE_TREES)
-def test_any_tree_that_was_written_is_read(tree):
+def test_any_written_tree_is_read_back(tree):
     assert read(bolt(tree)) == tree
 
 
+def texts(tree):
+    """Yield all keys and values."""
+    for key, value in tree.items():
+        yield key
+        if isinstance(value, dict):
+            yield from texts(value)
+        else:
+            yield value
+
+
 @given(st.data())
-def test_any_byte_may_be_wrong(data):
-    """A changed byte is an error, or changes what is read; it never ends otherwise."""
+def test_any_changed_byte_is_read_or_refused(data):
+    """A changed byte is an error, or changes what is read to other bytes of the file.
+
+    Only meta pages have checksums, so a byte of a key or a value can change unnoticed.
+    """
     file = bytearray(
         bolt({b"a": {b"b": b"c"}, b"d": {b"%d" % n: b"" for n in range(9)}})
     )
     for _ in range(data.draw(st.integers(1, 4))):
         file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
-    with suppress(FormatError):
-        read(bytes(file))
+    try:
+        got = read(bytes(file))
+    except FormatError:
+        return
+    assert all(text in file for text in texts(got))
 
 
-def test_a_bucket_that_is_not_there_is_empty():
+def test_a_missing_bucket_is_empty():
     found = read_bolt(
         lambda: Bytes(bolt({b"a": {b"b": {b"c": b"d"}}})),
         "meta.db",
@@ -90,89 +105,89 @@ def bucket(page):
 
 
 BROKEN = {
-    "empty": (b"", "no bbolt file"),
-    "something else": (b"SQLite format 3\0" * 100, "no bbolt file"),
-    "both metas without their checksum": (
+    "empty": (b"", "not a bbolt file"),
+    "another format": (b"SQLite format 3\0" * 100, "not a bbolt file"),
+    "two meta pages with wrong checksums": (
         meta(0, 3, 4, 1, checksum=1) + meta(1, 3, 4, 1, checksum=1) + bytes(PAGE),
-        "no bbolt file",
+        "not a bbolt file",
     ),
-    "another version": (meta(0, 3, 4, 1, version=3), "no bbolt file"),
-    "a page size that is none": (meta(0, 3, 4, 1, page_size=1000), "no bbolt file"),
-    "a root that is a meta": (pages(leaf(3, []), root=1), "page 1, but the file has 4"),
-    "a root beyond the end": (pages(leaf(3, []), root=9), "page 9, but the file has 4"),
-    "a root in the part never used": (
-        pages(leaf(3, []), leaf(4, []), root=4, high=4), "page 4, but the file has 4",
+    "another version": (meta(0, 3, 4, 1, version=3), "not a bbolt file"),
+    "an invalid page size": (meta(0, 3, 4, 1, page_size=1000), "not a bbolt file"),
+    "a root that is a meta page": (pages(leaf(3, []), root=1), "page 1 of a file with 4"),
+    "a root beyond the end": (pages(leaf(3, []), root=9), "page 9 of a file with 4"),
+    "a root beyond the pages in use": (
+        pages(leaf(3, []), leaf(4, []), root=4, high=4), "page 4 of a file with 4",
     ),
     "a file that is cut off": (pages(leaf(3, []), high=9, root=8), "a page of 0 bytes"),
-    "a page cut off": (pages(leaf(3, []))[:-1], "the file ends in a page at byte 1,536"),
+    "a page cut off": (pages(leaf(3, []))[:-1], "the file ends inside a page at byte 1,536"),
     "a page of the freelist": (pages(leaf(3, [], flags=16)), "flags 0x10 in a tree"),
-    "a page that says it is another": (pages(leaf(4, [])), "says it is page 4"),
+    "a page with the number of another": (pages(leaf(4, [])), "a page with the number of page 4"),
     "a branch that is its own child": (
-        pages(branch(3, [(b"a", 3)])), "a page in two places at byte 1,536",
+        pages(branch(3, [(b"a", 3)])), "a page that is used twice at byte 1,536",
     ),
-    "branches in a circle": (
-        pages(branch(3, [(b"a", 4)]), branch(4, [(b"a", 3)])), "a page in two places",
+    "a circle of branches": (
+        pages(branch(3, [(b"a", 4)]), branch(4, [(b"a", 3)])), "a page that is used twice",
     ),
     "a page below two branches": (
         pages(branch(3, [(b"a", 4), (b"b", 4)]), leaf(4, [(0, b"a", b"")])),
-        "a page in two places",
+        "a page that is used twice",
     ),
     "a bucket inside itself": (
-        pages(leaf(3, [(1, b"a", bucket(3))])), "a page in two places",
+        pages(leaf(3, [(1, b"a", bucket(3))])), "a page that is used twice",
     ),
     "two buckets of one page": (
         pages(leaf(3, [(1, b"a", bucket(4)), (1, b"b", bucket(4))]), leaf(4, [])),
-        "a page in two places",
+        "a page that is used twice",
     ),
     "more elements than fit": (
-        pages(leaf(3, [], count=40)), "an element that leaves its page",
+        pages(leaf(3, [], count=40)), "an element that extends beyond",
     ),
     "more elements than the page has bytes": (
-        pages(leaf(3, [], count=65535)), "an element that leaves its page",
+        pages(leaf(3, [], count=65535)), "an element that extends beyond",
     ),
     "more children than fit": (
         pages(branch(3, [], count=65535)), "65,535 children do not fit",
     ),
     "a value beyond its page": (
         pages(leaf(3, [])[:10] + struct.pack("<HIIIII", 1, 0, 0, 16, 1, 9999)),
-        "an element that leaves its page",
+        "an element that extends beyond",
     ),
     "a position of 4 GiB": (
         pages(struct.pack("<QHHI", 3, 2, 1, 0) + struct.pack("<IIII", 0, 2**32 - 1, 1, 1)),
-        "an element that leaves its page",
+        "an element that extends beyond",
     ),
-    "elements that are all the same 400 bytes": (
+    "elements that share the same 400 bytes": (
         pages(struct.pack("<QHHI", 3, 2, 3, 0)
               + b"".join(struct.pack("<IIII", 0, 60, 0, 400) for _ in range(3))),
-        "an element that leaves its page",
+        "an element that extends beyond",
     ),
     "keys out of order": (
-        pages(leaf(3, [(0, b"b", b""), (0, b"a", b"")])), "keys that are not in order",
+        pages(leaf(3, [(0, b"b", b""), (0, b"a", b"")])), "keys are not in order",
     ),
     "one key twice": (
-        pages(leaf(3, [(0, b"a", b"1"), (0, b"a", b"2")])), "keys that are not in order",
+        pages(leaf(3, [(0, b"a", b"1"), (0, b"a", b"2")])), "keys are not in order",
     ),
     "leaves out of order": (
         pages(branch(3, [(b"a", 4), (b"b", 5)]), leaf(4, [(0, b"b", b"")]),
               leaf(5, [(0, b"a", b"")])),
-        "keys that are not in order",
+        "keys are not in order",
     ),
     "a bucket of three bytes": (pages(leaf(3, [(1, b"a", b"abc")])), "a bucket of 3"),
-    "an inline bucket of no page": (
+    "an inline bucket without a page": (
         pages(leaf(3, [(1, b"a", INLINE + b"short")])), "a page of 5 bytes",
     ),
     "an inline branch": (
-        pages(leaf(3, [(1, b"a", INLINE + branch(0, []))])), "that is no leaf",
+        pages(leaf(3, [(1, b"a", INLINE + branch(0, []))])), "that is not a leaf page",
     ),
     "a bucket in an inline bucket": (
         pages(leaf(3, [(1, b"a", INLINE + leaf(0, [(1, b"b", INLINE)]))])),
-        "a bucket inside an inline bucket",
+        "a nested bucket in an inline bucket",
     ),
     "an overflow of 4 billion pages": (
         pages(leaf(3, [], overflow=2**32 - 1)), "bytes of pages",
     ),
     "an overflow beyond the end": (
-        pages(leaf(3, [], overflow=3)), "the file ends in a page",
+        pages(leaf(3, [], overflow=3)), "the file ends inside a page",
     ),
 }  # fmt: skip
 
@@ -186,7 +201,7 @@ def test_broken(data, why):
     assert str(caught.value).startswith("meta.db: ")
 
 
-def test_the_last_transaction_counts():
+def test_the_last_transaction_is_used():
     old, new = leaf(3, [(0, b"a", b"old")]), leaf(4, [(0, b"a", b"new")])
     body = pages(old, new)[2 * PAGE :]
 
@@ -201,14 +216,14 @@ def test_the_last_transaction_counts():
     assert read(file(meta(0, 4, 5, 10), later)) == {b"a": b"new"}
 
 
-def test_the_second_meta_is_found_where_pages_are_large():
+def test_the_second_meta_page_is_found_with_large_pages():
     body = leaf(2, [(0, b"a", b"b")]).ljust(65536, b"\0")
     data = bytes(65536) + meta(1, 2, 3, 1, page_size=65536) + body
 
     assert read(data) == {b"a": b"b"}
 
 
-def test_a_file_that_is_written_meanwhile_is_read_again():
+def test_a_file_that_changes_during_reading_is_read_again():
     states = [bolt({b"a": b"%d" % n}, transaction=n) for n in (10, 11, 11, 11)]
 
     got = read_bolt(lambda: Bytes(states.pop(0)), "meta.db", everything)
@@ -216,7 +231,7 @@ def test_a_file_that_is_written_meanwhile_is_read_again():
     assert got == {b"a": b"11"}
 
 
-def test_an_error_in_what_was_torn_is_not_one():
+def test_an_error_in_an_inconsistent_read_is_retried():
     broken = pages(leaf(9, []))  # of transaction 2
     states = [broken, *[bolt({b"a": b"b"})] * 3]
 
@@ -225,7 +240,7 @@ def test_an_error_in_what_was_torn_is_not_one():
     }
 
 
-def test_a_file_that_never_holds_still():
+def test_a_file_that_keeps_changing_is_an_error():
     counter = iter(range(2, 1000))
 
     with pytest.raises(FlattenError, match="a daemon keeps writing to it"):
@@ -234,7 +249,7 @@ def test_a_file_that_never_holds_still():
         )
 
 
-def test_pages_have_a_limit(monkeypatch):
+def test_the_bytes_of_pages_are_limited(monkeypatch):
     monkeypatch.setattr("flatten.sources.engines.bolt.MAX_READ", 4 * PAGE)
 
     with pytest.raises(FormatError, match="over 2,048 bytes of pages"):

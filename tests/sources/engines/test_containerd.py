@@ -1,4 +1,4 @@
-"""containerd's roots: names and namespaces, blobs that are not there, what is refused."""
+"""containerd's roots: names and namespaces, missing blobs, snapshots, damage."""
 
 import gzip
 import json
@@ -168,13 +168,13 @@ def test_without_names(flat, tmp_path):
 
 MISSING = {
     "a layer": (json.loads(MANIFEST)["layers"][1]["digest"], "layer 2 of 2"),
-    "the config": (json.loads(MANIFEST)["config"]["digest"], "nothing of sha256:"),
-    "the manifest": (f"sha256:{digest(MANIFEST)}", "nothing of sha256:"),
+    "the config": (json.loads(MANIFEST)["config"]["digest"], "no blob of sha256:"),
+    "the manifest": (f"sha256:{digest(MANIFEST)}", "no blob of sha256:"),
 }
 
 
 @pytest.mark.parametrize(("blob", "why"), MISSING.values(), ids=MISSING)
-def test_a_missing_blob_is_named_and_spoils_one_image_only(flat, tmp_path, blob, why):
+def test_a_missing_blob_is_named_and_affects_one_image_only(flat, tmp_path, blob, why):
     names = {"moby": {"app:1": target(MANIFEST), "other:1": target(OTHER)}}
     root = containerd_root(tmp_path / "root", BLOBS | OTHERS, names)
     (root / CONTENT / blob.replace("sha256:", "blobs/sha256/")).unlink()
@@ -192,12 +192,12 @@ def test_a_missing_blob_is_named_and_spoils_one_image_only(flat, tmp_path, blob,
 BROKEN = {
     "a digest that is a path": (
         target(MANIFEST) | {b"target": {b"digest": b"../../x", b"size": b"\2"}},
-        "no sha256 digest",
+        "sha256 or sha512 digest",
     ),
-    "no digest": ({b"target": {b"size": b"\2"}}, "no sha256 digest"),
-    "no target": ({}, "no sha256 digest"),
-    "a size without an end": (
-        {b"target": target(MANIFEST)[b"target"] | {b"size": b"\xff"}}, "'-1' is no size",
+    "no digest": ({b"target": {b"size": b"\2"}}, "sha256 or sha512 digest"),
+    "no target": ({}, "sha256 or sha512 digest"),
+    "a size that does not end": (
+        {b"target": target(MANIFEST)[b"target"] | {b"size": b"\xff"}}, "'-1' is not a size",
     ),
     "another size": (
         {b"target": target(MANIFEST)[b"target"] | {b"size": b"\2"}}, "the index says 1",
@@ -216,7 +216,7 @@ def test_broken_names(flat, tmp_path, bucket, why):
 
 
 def test_docker_that_was_switched_to_containerd(flat, tmp_path):
-    """What it had before is still there, be it nothing."""
+    """The images of the storage driver are still there, even if there are none."""
     root = tmp_path / "docker"
     names = {"moby": {"app:1": target(MANIFEST)}}
     containerd_root(root / "containerd" / "daemon", BLOBS, names)
@@ -230,21 +230,21 @@ def test_docker_that_was_switched_to_containerd(flat, tmp_path):
     assert flat(f"containerd:{root}") == WANT
 
 
-def test_names_that_are_no_bolt_file(flat, tmp_path):
+def test_metadata_that_is_not_a_bbolt_file(flat, tmp_path):
     root = containerd_root(tmp_path / "root", BLOBS, {})
     (root / NAMES).write_bytes(b"hello")
 
-    with pytest.raises(flatten.FormatError, match=r"meta\.db: no bbolt file"):
+    with pytest.raises(flatten.FormatError, match=r"meta\.db: not a bbolt file"):
         flat(root)
 
 
-def test_an_empty_store_is_none(tmp_path):
+def test_a_directory_without_blobs_is_not_a_root(tmp_path):
     """As docker 20.10 keeps one in its data-root."""
     (tmp_path / "containerd" / "daemon" / CONTENT / "blobs" / "sha256").mkdir(
         parents=True
     )
 
-    with pytest.raises(flatten.SourceError, match="no kind of image that is known"):
+    with pytest.raises(flatten.SourceError, match="not a container image"):
         flatten.open_image(str(tmp_path))
 
 
@@ -260,7 +260,7 @@ def discard(root, *positions):
 
 
 def box(key="box", driver="overlayfs", **values):
-    """Return what meta.db says of a container."""
+    """Return the record of a container in meta.db."""
     said = {b"image": b"docker.io/library/app:1", b"snapshotter": driver.encode(),
             b"snapshotKey": key.encode()}  # fmt: skip
     return said | {b"labels": {b"nerdctl/name": b"boxy"}} | values
@@ -271,9 +271,7 @@ def without_root(tree):
 
 
 @needs_root
-def test_layers_whose_blobs_were_discarded_are_read_where_they_are_unpacked(
-    tmp_path, flat
-):
+def test_layers_without_blobs_are_read_from_their_snapshots(tmp_path, flat):
     root = containerd_root(
         tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}}
     )
@@ -288,7 +286,7 @@ def test_layers_whose_blobs_were_discarded_are_read_where_they_are_unpacked(
 
     assert without_root(contents(tmp_path / "out.tar")) == WANT
     assert done.verified == 1
-    assert "its blob is not there" in done.warnings[0]
+    assert "its blob is missing" in done.warnings[0]
     assert str(top) in done.warnings[0]
     discard(root, 0)
     assert without_root(flat(root)) == WANT
@@ -313,7 +311,7 @@ def test_layers_that_are_unpacked_to_full_trees(tmp_path, flat):
     assert without_root(flat(root)) == WANT
 
 
-def test_where_layers_are_unpacked(tmp_path):
+def test_locations_of_unpacked_layers(tmp_path):
     root = containerd_root(
         tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}}
     )
@@ -329,7 +327,7 @@ def test_where_layers_are_unpacked(tmp_path):
 
 
 def contain(root, names, containers):
-    """Write meta.db with containers too."""
+    """Write meta.db with images and containers."""
     images = {name.encode(): bucket for name, bucket in names.items()}
     found = {name.encode(): bucket for name, bucket in containers.items()}
     space = {b"images": images, b"containers": found}
@@ -339,7 +337,7 @@ def contain(root, names, containers):
 
 @needs_root
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_container_is_its_image_and_what_it_changed(tmp_path, flat, whole):
+def test_a_container_is_its_image_and_its_changes(tmp_path, flat, whole):
     root = containerd_root(tmp_path / "root", BLOBS)
     names = {"docker.io/library/app:1": target(MANIFEST)} if whole else {}
     contain(root, names, {"c0ffee": box()})
@@ -371,9 +369,9 @@ def test_a_container_has_the_name_that_docker_gave_it(tmp_path):
 
 
 BROKEN_SNAPSHOTS = {
-    "a container without a snapshot": (["x"], box(), "snapshot 'box'"),
+    "a container without a snapshot": (["x"], box(), "no snapshot 'box'"),
     "of a snapshotter that is not read": (
-        ["box"], box(driver="zfs"), "of 'zfs' is not there, or of a snapshotter",
+        ["box"], box(driver="zfs"), "snapshotter 'zfs' has no snapshot 'box'",
     ),
 }  # fmt: skip
 
@@ -397,8 +395,8 @@ def test_snapshots_in_a_circle_or_without_a_parent(tmp_path, flat):
     database = root / "io.containerd.snapshotter.v1.overlayfs" / "metadata.db"
     database.parent.mkdir()
     for parent, why in (
-        (b"moby/1/box", "go in a circle"),
-        (b"moby/9/x", "is not there"),
+        (b"moby/1/box", "the chain of parents is circular"),
+        (b"moby/9/x", "is missing"),
     ):
         snapshots = {b"moby/1/box": {b"id": b"\1", b"parent": parent}}
         database.write_bytes(bolt({b"v1": {b"snapshots": snapshots}}))

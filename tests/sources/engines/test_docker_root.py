@@ -18,6 +18,7 @@ from builders import digest, docker_archive, docker_root, layers, member
 from fixtures import answer_rows, fixture, right
 from flatten import FlattenError, FormatError, IntegrityError, SourceError, UsageError
 from flatten.image.chain_ids import chain_ids
+from kinds import run
 from listing import contents, listing
 
 REPOSITORY = Path(__file__).parents[3]
@@ -33,7 +34,7 @@ IMAGES = ("hand", "tiny-child", "tiny-commit", "tiny-sib")
 
 @pytest.fixture
 def flat(tmp_path):
-    """Return what flattens an image, and gives the output and the warnings."""
+    """Return a function that flattens an image and returns the output and warnings."""
 
     def run(source, **options):
         out = tmp_path / "rootfs.tar"
@@ -62,7 +63,9 @@ def test_every_driver_gives_the_tree_of_docker_save(flat, data_root, driver, ima
 
 @pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("driver", ["overlay2", "aufs"])
-def test_a_root_and_its_save_are_equal_bytes(flat, data_root, tmp_path, driver, image):
+def test_a_root_and_its_save_give_the_same_bytes(
+    flat, data_root, tmp_path, driver, image
+):
     save = tmp_path / "save.tar"
     packed = fixture("saves", "tovl-multi.tar.xz").read_bytes()
     save.write_bytes(lzma.decompress(packed))
@@ -73,7 +76,7 @@ def test_a_root_and_its_save_are_equal_bytes(flat, data_root, tmp_path, driver, 
     assert out.read_bytes() == want
 
 
-def test_a_btrfs_file_system_of_dockers(flat, data_root, tmp_path):
+def test_a_btrfs_file_system_of_docker(flat, data_root, tmp_path):
     image = tmp_path / "btrfs.img"
     data_root("tiny-docker20-btrfs")  # skips where the next cannot be done
     packed = fixture("roots", "tiny-docker20-btrfs.img.xz")
@@ -100,7 +103,7 @@ def test_a_btrfs_file_system_of_dockers(flat, data_root, tmp_path):
 
 @pytest.fixture(scope="session")
 def unrecorded(data_root, tmp_path_factory):
-    """Return what copies a data root without tar-split's records."""
+    """Return a function that copies a data root without its tar-split records."""
     known = {}
 
     def copy(name):
@@ -120,7 +123,7 @@ def unrecorded(data_root, tmp_path_factory):
     ("driver", "image"),
     [pair for pair in product(DRIVERS, IMAGES) if pair != NO_ANSWER],
 )
-def test_without_the_record_it_is_what_the_kernel_shows(
+def test_without_the_record_an_image_is_the_tree_that_the_kernel_shows(
     flat, unrecorded, driver, image
 ):
     names = {"vfs": "tvfs", "btrfs": "tbtr", "aufs": "tiny-aufs-cas"}
@@ -131,9 +134,7 @@ def test_without_the_record_it_is_what_the_kernel_shows(
     got = listing(out)
     assert got == right(answer, got)
     assert len(warnings) == 1
-    assert re.search(
-        r"tar-split\.json\.gz' is not there .* nothing is ver", warnings[0]
-    )
+    assert re.search(r"tar-split\.json\.gz' is missing .* nothing is ver", warnings[0])
 
 
 # --- containers
@@ -164,7 +165,7 @@ def test_a_container_without_its_init_layer(flat, data_root):
 
 
 def test_a_container_of_the_first_overlay_driver(tmp_path, flat):
-    """Its image's directories are full, its own has marks and docker's layer in it."""
+    """Image layers are full trees; a container's has marks and docker's init layer."""
     if os.geteuid() != 0:
         pytest.skip("needs root, for overlay's marks")
     root, place = tmp_path / "docker", "overlay/{}/root"
@@ -216,6 +217,35 @@ def test_a_container_is_what_docker_export_writes(flat, data_root, root, name, e
     assert got == want
 
 
+ODD_RECORDS = {
+    "not JSON": ("{", "is not JSON"),
+    "a list": ("[]", "not a JSON object"),
+    "a name that is a list": ('{"Name": ["web"]}', "Name is not a string"),
+    "an image that is a number": ('{"Image": 5}', "Image is not a string"),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), ODD_RECORDS.values(), ids=ODD_RECORDS)
+def test_an_invalid_record_of_a_container_does_not_affect_others(tmp_path, text, why):
+    root = tmp_path / "docker"
+    docker_root(root, [BASE])
+    for id_, record in (("cc" * 32, text), ("dd" * 32, '{"Name": "/web"}')):
+        mounts = root / "image/overlay2/layerdb/mounts" / id_
+        mounts.mkdir(parents=True)
+        (mounts / "mount-id").write_text("00" * 32)
+        (mounts / "parent").write_text(f"sha256:{digest(BASE)}")
+        (root / "containers" / id_).mkdir(parents=True)
+        (root / "containers" / id_ / "config.v2.json").write_text(record)
+
+    with pytest.raises(FormatError, match=why):
+        flatten.open_image(f"{root}#container:cccc")
+    with flatten.open_image(f"{root}#container:web") as image:
+        assert len(image.layers) == 2
+    done = run("orphans", root, "--json")
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert why in problem
+
+
 def test_an_archive_has_no_containers(tmp_path):
     image = tmp_path / "app.tar"
     image.write_bytes(docker_archive(layers(["a"])))
@@ -234,7 +264,7 @@ DIGEST = "ab" * 32
 
 @pytest.fixture
 def root(tmp_path):
-    """Return a small root of overlay2's, with two images."""
+    """Return a small root of overlay2 with two images."""
     folder = tmp_path / "docker"
     docker_root(
         folder, [BASE], names=["host:5000/a/b:t", f"host:5000/a/b@sha256:{DIGEST}"]
@@ -301,7 +331,9 @@ def test_a_file_system_of_several_drivers(root):
 # --- roots on other disks, broken roots, hostile roots
 
 
-def test_a_root_and_an_archive_of_the_same_layers_are_equal_bytes(root, flat, tmp_path):
+def test_a_root_and_an_archive_of_the_same_layers_give_the_same_bytes(
+    root, flat, tmp_path
+):
     image = tmp_path / "app.tar"
     image.write_bytes(docker_archive([BASE, APP]))
     want = flat(image)[0].read_bytes()
@@ -335,6 +367,67 @@ def test_owners_of_a_remapped_root_are_those_in_the_image(root, flat):
     rows = {row["path"]: (row["uid"], row["gid"]) for row in listing(out)}
     assert rows["d/b"] == (0, 0)
     assert rows["s"] == (1, 0)
+
+
+ROOTLESS_USER = 61_002  # nobody on this machine, so that /etc/subuid grants nothing
+SHOWN = layers([member("f", b"x", uid=5, gid=6)], ["g"])
+
+
+def rootless(folder, tars):
+    """Write the data root of a rootless docker, with a container that changed files."""
+    docker_root(folder, tars)
+    tree = folder / "overlay2" / ("ee" * 32) / "diff"
+    tree.mkdir(parents=True)
+    mounts = folder / "image/overlay2/layerdb/mounts" / ("cc" * 32)
+    mounts.mkdir(parents=True)
+    (mounts / "mount-id").write_text("ee" * 32)
+    chain = [*chain_ids([f"sha256:{digest(tar)}" for tar in tars])]
+    (mounts / "parent").write_text(f"sha256:{chain[-1][0]}")
+    for name, (uid, gid) in {"own": (0, 0), "new": (7, 8)}.items():
+        (tree / name).write_text("")
+        os.chown(tree / name, uid, gid)
+    os.mknod(tree / "g", 0o600 | stat.S_IFCHR, 0)
+    (tree / "f").mkdir()
+    os.setxattr(tree / "f", "user.overlay.opaque", b"y")
+    for path in [folder, *folder.rglob("*")]:
+        ids = (path.lstat().st_uid, path.lstat().st_gid)
+        disk = [99_999 + id_ if id_ else ROOTLESS_USER for id_ in ids]
+        os.chown(path, *disk, follow_symlinks=False)
+    return folder
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+@pytest.mark.parametrize(
+    "record", [True, False], ids=["with all records", "without one record"]
+)
+def test_owners_of_a_rootless_container_are_those_in_it(tmp_path, record, flat):
+    root = rootless(tmp_path / "docker", SHOWN)
+    (path,) = (chain_of(root, 1) / "tar-split.json.gz",)
+    if not record:  # of the layer that does not show them
+        path.unlink()
+
+    out, warnings = flat(f"{root}#container:cccc")
+
+    rows = {
+        row["path"]: (row["uid"], row["gid"]) for row in listing(out) if row["path"]
+    }
+    assert rows == {"f": (0, 0), "new": (7, 8), "own": (0, 0)}
+    assert len(warnings) == (not record)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+def test_owners_of_a_rootless_container_that_nothing_shows_are_a_warning(
+    tmp_path, flat
+):
+    root = rootless(tmp_path / "docker", layers(["f"], ["g"]))
+
+    out, warnings = flat(f"{root}#container:cccc")
+
+    rows = {row["path"]: (row["uid"], row["gid"]) for row in listing(out)}
+    assert (rows["own"], rows["new"]) == ((0, 0), (100_006, 100_007))
+    assert [warning.partition(";")[0] for warning in warnings] == [
+        f"no layer shows which ids user {ROOTLESS_USER} was granted"
+    ]
 
 
 def tree_of(root, position):
@@ -394,38 +487,38 @@ def names_are_no_json(root):
     (root / "image/overlay2/repositories.json").write_text("{")
 
 
-def names_of_no_id(root):
+def names_without_an_id(root):
     text = json.dumps({"Repositories": {"a": {"a:1": "../../etc"}}})
     (root / "image/overlay2/repositories.json").write_text(text)
 
 
 BROKEN = {
-    "a tree that is gone": (no_tree, FormatError, r"/overlay2/0101.*/diff' is not there"),
-    "a layer that is gone": (no_layerdb, FormatError, r"layerdb/sha256/\w{64}: not there"),
-    "no cache-id": (no_cache_id, FormatError, r"/cache-id: is not there, an id was"),
+    "a missing directory": (no_tree, FormatError, r"/overlay2/0101.*/diff' is missing"),
+    "a missing layer": (no_layerdb, FormatError, r"layerdb/sha256/\w{64}: missing"),
+    "a missing cache-id": (no_cache_id, FormatError, r"/cache-id: expected an id, but the file is missing"),
     "a cache-id that leaves the root": (
-        cache_id_that_leaves, FormatError, r"/cache-id: holds '../../../../etc', an id",
+        cache_id_that_leaves, FormatError, r"/cache-id: expected an id, found '../../../../etc'",
     ),
-    "a layer of another diff_id": (
-        diff_of_another, FormatError, "diff: sha256:abab.*, the image promises",
+    "a layer with another diff_id": (
+        diff_of_another, FormatError, "diff: sha256:abab.*, but the image has",
     ),
-    "a tree behind a link out of the root": (
-        tree_behind_a_link_out, FormatError, "/diff' is not there",
+    "a directory that is a relative symlink out of the root": (
+        tree_behind_a_link_out, FormatError, "/diff' is missing",
     ),
-    "a tree behind an absolute link": (
-        tree_behind_an_absolute_link_out, FormatError, "/diff' is not there",
+    "a directory that is an absolute symlink": (
+        tree_behind_an_absolute_link_out, FormatError, "/diff' is missing",
     ),
-    "a file behind a link": (
+    "a file that is a symlink": (
         file_behind_a_link_out, FormatError, "d/b' was changed on disk: it is a symlink",
     ),
-    "a file that is gone": (no_file, FormatError, "/diff/d/b' is not there"),
-    "names that are no JSON": (names_are_no_json, FormatError, "is not JSON"),
-    "a name of no id": (names_of_no_id, FormatError, "repositories.json: 'a:1' is of no"),
+    "a missing file": (no_file, FormatError, "/diff/d/b' is not there"),
+    "names that are not JSON": (names_are_no_json, FormatError, "is not JSON"),
+    "a name without an image id": (names_without_an_id, FormatError, "'a:1': the image id is not a sha256"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("damage", "error", "why"), BROKEN.values(), ids=BROKEN)
-def test_what_is_broken_is_said_by_its_path(root, flat, damage, error, why):
+def test_damage_is_reported_with_its_path(root, flat, damage, error, why):
     damage(root)
 
     with pytest.raises(error, match=why):
@@ -453,7 +546,7 @@ def test_an_edited_file_is_named(root, flat):
     assert contents(out)["d/b"] == "evil"
 
 
-def test_names_that_are_no_ids_are_left_alone(root):
+def test_names_that_are_not_ids_are_ignored(root):
     layerdb = root / "image/overlay2/layerdb/sha256"
     (layerdb / f"{'cd' * 32}-0123-removing").mkdir()
     (root / "image/overlay2/imagedb/content/sha256/tmp").write_text("{}")
@@ -465,7 +558,7 @@ def test_names_that_are_no_ids_are_left_alone(root):
 
 AT_REST = {
     "zfs": ("zfs/graph/{}", "is empty; mount the layer's dataset there: mount -t zfs"),
-    "devicemapper": ("devicemapper/mnt/{}/rootfs", "is not there; activate the thin"),
+    "devicemapper": ("devicemapper/mnt/{}/rootfs", "is missing; activate the thin"),
 }
 
 
@@ -514,7 +607,7 @@ sys.exit(main([sys.argv[2] or sys.argv[1]]))
 
 @pytest.fixture
 def as_nobody():
-    """Return what flattens as a user without rights, and gives what was said."""
+    """Return a function that flattens as an unprivileged user and returns the output."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to give it up")
 
@@ -534,21 +627,23 @@ def as_nobody():
     return run
 
 
-def test_without_rights_tar_split_makes_it_whole(root, flat, as_nobody):
+def test_an_unprivileged_user_can_read_a_root_with_records(root, flat, as_nobody):
     want = flat(f"{root}#alpine")[0].read_bytes()
     (tree_of(root, 1) / "d" / "b").chmod(0o644)
 
     assert as_nobody(root, "#alpine") == (0, want, "")
 
 
-def test_without_rights_a_file_that_cannot_be_read_is_said(root, as_nobody):
+def test_an_unprivileged_user_gets_an_error_for_an_unreadable_file(root, as_nobody):
     code, _, said = as_nobody(root, "#alpine")
 
     assert code == 1
     assert "/d/b': Permission denied; read it as root" in said
 
 
-def test_without_rights_to_list_the_root_that_is_said(root, tmp_path, as_nobody):
+def test_an_unprivileged_user_gets_an_error_for_an_unreadable_root(
+    root, tmp_path, as_nobody
+):
     closed = tmp_path / "closed"
     shutil.copytree(root, closed / "docker", symlinks=True)
     (closed / "docker" / "image").chmod(0o700)
@@ -559,7 +654,7 @@ def test_without_rights_to_list_the_root_that_is_said(root, tmp_path, as_nobody)
         assert f"cannot read '{closed}/docker/image': Permission denied; read" in said
 
 
-def test_without_rights_overlays_marks_cannot_be_seen(root, as_nobody):
+def test_an_unprivileged_user_cannot_walk_overlay_directories(root, as_nobody):
     for path in root.rglob("tar-split.json.gz"):
         path.unlink()
 
@@ -570,15 +665,15 @@ def test_without_rights_overlays_marks_cannot_be_seen(root, as_nobody):
     assert "without them deleted files would reappear; read it as root" in said
 
 
-def test_a_root_without_any_driver_is_no_root(tmp_path):
+def test_a_directory_without_any_driver_is_not_a_root(tmp_path):
     (tmp_path / "image").mkdir()
 
-    with pytest.raises(SourceError, match="no kind of image that is known"):
+    with pytest.raises(SourceError, match="not a"):
         flatten.open_image(str(tmp_path))
 
 
-def test_every_failure_is_one_of_ours(root, flat):
-    """A root of which any one file is cut short, or empty, is an error or is read."""
+def test_every_truncated_file_is_a_documented_error(root, flat):
+    """Truncating or emptying any file gives a documented error or an output."""
     files = [
         path for path in root.rglob("*")
         if path.is_file() and os.access(path, os.R_OK | os.W_OK)

@@ -5,7 +5,7 @@ import stat
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from .errors import FormatError, UsageError, quoted
 from .host.spools import taking_turns
@@ -13,17 +13,26 @@ from .image.history import cut
 from .image.image import Image
 from .image.read import read_layers
 from .image.verify import DigestCheck, checking
-from .options import Options
+from .options import OptionChanges, Options
 from .outputs.choose import choose
 from .outputs.job import Job, Shape
-from .outputs.progress import bar
+from .outputs.progress import reporting
 from .plan.make import Placement, make_plan
 from .plan.plan import Plan
 from .plan.strict import check_strict
 from .sources.open import open_image
 from .tar.members import Members
 from .tree.delta import Snapshot, delta
-from .tree.edit import NO_EDITS, change_names, ensure_root, limit_times, map_owners
+from .tree.edit import (
+    NO_EDITS,
+    change_names,
+    drop_fractions,
+    ensure_root,
+    limit_times,
+    limit_xattrs,
+    map_owners,
+    select_xattrs,
+)
 from .tree.tree import Tree
 
 
@@ -57,7 +66,7 @@ def export(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | int,
     options: Options | None = None,
-    **changes: Any,
+    **changes: Unpack[OptionChanges],
 ) -> Exported:
     """Flatten an image into one tar, or another output that ``out`` selects.
 
@@ -90,7 +99,7 @@ def export(
             check_strict(plan, map(os.fsencode, options.allow_setuid), image.source)
         if check is not None:
             check.start_rest()
-        with bar(plan.size, options.progress) as advance:
+        with reporting(plan.size, options.progress) as advance:
             rereads = check is not None and check.rereads
             job = Job(
                 image, plan, shape, sync=options.sync, settle=options.settle,
@@ -123,6 +132,7 @@ def _open(reference: str, options: Options) -> Image:
         store=options.store,
         at=options.at,
         with_init=options.with_init,
+        verify=options.verify,
     )
 
 
@@ -148,6 +158,10 @@ def plan_image(
         ensure_root(tree)
     if shape.times is not None:
         limit_times(tree, *shape.times)
+    if not shape.fractions:
+        drop_fractions(tree)
+    if shape.xattrs is not None:
+        limit_xattrs(tree, shape.xattrs, shape.xattr_room)
     placement = None
     if shape.share:
         layers = (*image.layers, *image.added)
@@ -178,7 +192,8 @@ def _stack(image: Image, options: Options) -> tuple[Tree, Snapshot | None]:
     tree = Tree(Members(limit=options.limits.members))
     base = None if options.since is None else len(cut(image, options.since).layers)
     before = None if base is None else Snapshot(tree)
-    for count, layer in enumerate(read_layers(image, tree.members), 1):
+    layers = read_layers(image, tree.members, limits=options.limits)
+    for count, layer in enumerate(layers, 1):
         tree.apply(layer)
         if count == base:
             before = Snapshot(tree)
@@ -187,7 +202,7 @@ def _stack(image: Image, options: Options) -> tuple[Tree, Snapshot | None]:
 
 
 def _edit(tree: Tree, image: Image, options: Options) -> None:
-    """Select and move names, add host files, then change the owners."""
+    """Select and move names, add host files, change the owners, select xattrs."""
     edits = options.edits
     if options.since is not None:
         raise UsageError("a delta takes no selection and no edits: it is a layer")
@@ -196,10 +211,14 @@ def _edit(tree: Tree, image: Image, options: Options) -> None:
         from .image.added import added_layer  # noqa: PLC0415 - seldom needed
 
         image.added = (added_layer(edits.add, options.limits, image.resources),)
-        for layer in read_layers(image, tree.members, added=True):
+        for layer in read_layers(
+            image, tree.members, added=True, limits=options.limits
+        ):
             tree.apply(layer)
     if edits.owner_map is not None:
         map_owners(tree.members, edits.owner_map)
+    if edits.xattrs is not None:
+        select_xattrs(tree.members, edits.xattrs)
 
 
 def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck | None]:
