@@ -4,6 +4,7 @@
 """
 
 import fcntl
+import json
 import os
 import random
 import re
@@ -24,7 +25,7 @@ MOMENTS = int(os.environ.get("FLATTEN_MOMENTS", "6"))
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
-def heeding():
+def default_signals():
     """Return a new process to the defaults: what runs the tests may ignore signals."""
     for number in (*ENDING, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
@@ -34,7 +35,7 @@ def started(*args, **options):
     """Start the command, as from a shell."""
     return subprocess.Popen(
         [*FLATTEN, *map(str, args)], stderr=subprocess.PIPE,
-        preexec_fn=heeding, **options,  # noqa: PLW1509 - no threads here
+        preexec_fn=default_signals, **options,  # noqa: PLW1509 - no threads here
     )  # fmt: skip
 
 
@@ -81,9 +82,109 @@ def test_a_signal_while_a_class_is_made():
     """Python before 3.12 says RuntimeError then, as of modules that load."""
     done = subprocess.run(
         [sys.executable, "-c", NAMING], capture_output=True, check=False,
-        preexec_fn=heeding,
+        preexec_fn=default_signals,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, b"")
+
+
+PRESERVED = """
+import json, os, signal, sys, threading, time
+from flatten.cli import main as cli
+
+def state():
+    return [
+        sorted(os.listdir("/proc/self/fd")),
+        len(os.listdir("/proc/self/task")),
+        [str(signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+        sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        signal.set_wakeup_fd(-1),
+        sys.unraisablehook is sys.__unraisablehook__,
+    ]
+
+def stopped(arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)
+
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+signal.signal(signal.SIGTERM, lambda *_: None)
+before, codes = state(), []
+for _ in range(3):
+    for arguments in (["{image}", "-o", "/dev/null"], ["no/such"], ["--unknown"]):
+        codes.append(cli.main(arguments))
+run, cli._run = cli._run, stopped
+codes += [cli.main([]), cli.main([])]
+until = time.monotonic() + 10  # a thread's entry disappears a moment after its end
+while state() != before and time.monotonic() < until:
+    time.sleep(0.01)
+print(json.dumps([codes, before, state()]))
+"""
+
+
+def test_main_leaves_the_process_as_it_was(image):
+    done = subprocess.run(
+        [sys.executable, "-c", PRESERVED.replace("{image}", str(image))],
+        capture_output=True, text=True, check=True, preexec_fn=default_signals,
+    )  # fmt: skip
+    codes, before, after = json.loads(done.stdout)
+
+    assert codes == [0, 3, 2] * 3 + [143, 143]
+    assert after == before
+
+
+ZERO = """
+import os, signal, sys, time
+from flatten.cli import main as cli, signals
+
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)  # Python drops the exception here, so it must be repeated
+
+def run(arguments):
+    wakeup = signal.set_wakeup_fd(-1)
+    os.write(wakeup, b"\\0")
+    signal.set_wakeup_fd(wakeup)
+    held = Dropped()
+    del held
+    time.sleep(30)
+
+cli._run = run
+sys.exit(cli.main([]))
+"""
+
+
+def test_a_zero_byte_does_not_end_the_thread_that_repeats_signals():
+    done = subprocess.run(
+        [sys.executable, "-c", ZERO], capture_output=True, text=True, check=False,
+        preexec_fn=default_signals, timeout=25,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (143, "")
+
+
+DELIVERED = """
+import os, signal, time
+from flatten.cli import main as cli, signals
+
+def run(arguments):
+    signals.ignore()
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 0
+
+received = []
+signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+cli._run = run
+print(cli.main([]), received)
+"""
+
+
+def test_a_signal_that_was_too_late_reaches_the_callers_handler():
+    done = subprocess.run(
+        [sys.executable, "-c", DELIVERED], capture_output=True, text=True, check=True,
+        preexec_fn=default_signals, timeout=25,
+    )  # fmt: skip
+
+    assert done.stdout == "0 [15]\n"
 
 
 def timed(image, out, slash=""):
@@ -214,12 +315,12 @@ def test_a_second_signal_does_not_stop_the_cleaning_up(image, folder):
         assert [path.name for path in folder.iterdir()] == ["old.tar"]
 
 
-HEEDED = """
+INSTALLED = """
 import os, signal, subprocess, threading, time
 from flatten.cli import signals
 
 signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)  # as a parent may
-signals.heed()
+signals.Handlers().install()
 program = subprocess.Popen(["sleep", "60"])
 threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), 15)).start()
 try:
@@ -233,7 +334,7 @@ except signals.Stopped:
 def test_a_signal_that_came_just_before_a_long_wait_ends_it():
     """As one that another thread takes: Python knows of it, the wait goes on."""
     got = subprocess.run(
-        [sys.executable, "-c", HEEDED], capture_output=True, text=True, timeout=30,
+        [sys.executable, "-c", INSTALLED], capture_output=True, text=True, timeout=30,
         check=False,
     )  # fmt: skip
 
