@@ -104,8 +104,9 @@ fi
 def _zsh(commands: list[Described]) -> str:
     listed = [
         f"        {shlex.quote(f'{command.name}:{command.summary}')}"
-        for command in commands if command.name
-    ]  # fmt: skip
+        for command in commands
+        if command.name
+    ]
     arguments = []
     for command in commands:
         if command.name:
@@ -165,13 +166,17 @@ def _fish_option(where: str, option: Option) -> str:
         f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}"
         for name in option.names
     ]
-    value = "-x " if option.metavar and not option.takes_file else (
-        "-r " if option.metavar else ""
-    )  # fmt: skip
+    value = (
+        "-x "
+        if option.metavar and not option.takes_file
+        else ("-r " if option.metavar else "")
+    )
     if option.choices:
         value += f"-a {_fish_quote(' '.join(option.choices))} "
-    return (f"complete -c flatten -n {_fish_quote(where)} {' '.join(names)} {value}"
-            f"-d {_fish_quote(option.help)}")  # fmt: skip
+    return (
+        f"complete -c flatten -n {_fish_quote(where)} {' '.join(names)} {value}"
+        f"-d {_fish_quote(option.help)}"
+    )
 
 
 def _fish_quote(text: str) -> str:

@@ -85,8 +85,13 @@ def _described(name: str, summary: str, module: str) -> Described:
     ]
     words = [_word(action) for action in parser._get_positional_actions()]  # noqa: SLF001
     usage = " ".join(filter(None, ("flatten", name, *words, "[options]")))
-    return Described(name, summary, usage, parser.description or "",
-                     tuple(group for group in groups if group.options))  # fmt: skip
+    return Described(
+        name,
+        summary,
+        usage,
+        parser.description or "",
+        tuple(group for group in groups if group.options),
+    )
 
 
 def _word(action: argparse.Action) -> str:

@@ -36,12 +36,15 @@ def page() -> str:
         ".SH EXIT STATUS",
         *_paragraphs(EXIT_CODES.removeprefix("exit codes: ")),
         ".SH ENVIRONMENT",
-        *(line for name, text in _ENVIRONMENT.items()
-          for line in (".TP", f".B {_plain(name)}", _plain(text))),
+        *(
+            line
+            for name, text in _ENVIRONMENT.items()
+            for line in (".TP", f".B {_plain(name)}", _plain(text))
+        ),
         ".SH SEE ALSO",
         r"\fBdocker\-save\fR(1), \fBskopeo\fR(1), \fBtar\fR(1), \fBumoci\fR(1)",
         "",
-    ]  # fmt: skip
+    ]
     return "\n".join(out)
 
 
@@ -55,9 +58,12 @@ def _command(command: Described, main: Described) -> list[str]:
     """Return a command's part, without what the main job has said."""
     said = set(main.options())
     shared = [
-        name for option in command.options() if option in said and option.names
-        for name in option.names[-1:] if name != "--help"
-    ]  # fmt: skip
+        name
+        for option in command.options()
+        if option in said and option.names
+        for name in option.names[-1:]
+        if name != "--help"
+    ]
     about = command.description.removesuffix(IMAGE + "\n").strip()
     own = tuple(
         Group(group.title, tuple(o for o in group.options if o not in said))
@@ -79,9 +85,10 @@ def _groups(groups: Iterable[Group]) -> list[str]:
         if group.options and group.title not in ("options", "positional arguments"):
             out += [".PP", f"\\fI{_plain(group.title.capitalize())}\\fR"]
         out += [
-            line for option in group.options
+            line
+            for option in group.options
             for line in (".TP", _title(option), _plain(option.help))
-        ]  # fmt: skip
+        ]
     return out
 
 

@@ -55,14 +55,16 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     """Add what says how to read, and return the group."""
     group = parser.add_argument_group("input")
     group.add_argument(
-        "--platform", metavar="OS/ARCH",
+        "--platform",
+        metavar="OS/ARCH",
         help="which image of several, /VARIANT may follow [default: this machine's]",
-    )  # fmt: skip
+    )
     _add_store_options(group)
     group.add_argument(
-        "--with-init", action="store_true",
+        "--with-init",
+        action="store_true",
         help="of a container, docker's own layer too, as docker export has it",
-    )  # fmt: skip
+    )
     _add_limits(group)
     return group
 
@@ -78,40 +80,56 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 def _add_store_options(group: argparse._ActionsContainer) -> None:
     for option, what in (("--driver", "docker's"), ("--namespace", "containerd's")):
         group.add_argument(
-            option, metavar="NAME", dest="store",
+            option,
+            metavar="NAME",
+            dest="store",
             help=f"look in this one of {what} only [default: in all]",
-        )  # fmt: skip
+        )
 
 
 def _add_limits(group: argparse._ActionsContainer) -> None:
     limits = Limits()
     group.add_argument(
-        "--memory", metavar="SIZE", type=parse_size,
+        "--memory",
+        metavar="SIZE",
+        type=parse_size,
         help="keep this much inflated data in memory, the rest goes to $TMPDIR "
         "[default: a quarter of what is free]",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--max-size", metavar="SIZE", type=parse_size, default=limits.size,
+        "--max-size",
+        metavar="SIZE",
+        type=parse_size,
+        default=limits.size,
         help="refuse layers, and an output, of more [default: 1T]",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--max-members", metavar="N", type=parse_size, default=limits.members,
+        "--max-members",
+        metavar="N",
+        type=parse_size,
+        default=limits.members,
         help=f"refuse layers of more members [default: {limits.members:,}]",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--max-ratio", metavar="N", type=parse_size, default=limits.ratio,
+        "--max-ratio",
+        metavar="N",
+        type=parse_size,
+        default=limits.ratio,
         help="refuse layers that inflate to more than N times their size, if that is "
         f"over 1 GiB [default: {limits.ratio:,}]",
-    )  # fmt: skip
+    )
 
 
 def add_among_option(parser: argparse.ArgumentParser) -> None:
     """Add where to look for other images."""
     parser.add_argument(
-        "--among", metavar="SOURCE", action="append", default=[],
+        "--among",
+        metavar="SOURCE",
+        action="append",
+        default=[],
         help="look among the images of this source too; may be repeated "
         "[default: the one of IMAGE only]",
-    )  # fmt: skip
+    )
 
 
 @contextmanager
@@ -131,9 +149,11 @@ def open_among(args: argparse.Namespace) -> Iterator[list[Image]]:
 def add_verify_option(group: argparse._ActionsContainer) -> None:
     """Add the choice not to check digests."""
     group.add_argument(
-        "--no-verify", dest="verify", action="store_false",
+        "--no-verify",
+        dest="verify",
+        action="store_false",
         help="do not check layers against the image's digests",
-    )  # fmt: skip
+    )
 
 
 def add_edit_options(parser: argparse.ArgumentParser) -> None:
@@ -141,31 +161,42 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("selection and edits, in this order")
     for option, what in (("--include", "keep only"), ("--exclude", "leave out")):
         group.add_argument(
-            option, metavar="GLOB", action="append", default=[],
+            option,
+            metavar="GLOB",
+            action="append",
+            default=[],
             help=f"{what} what a pattern chooses, as in a .gitignore file; may be "
             "repeated",
-        )  # fmt: skip
+        )
     group.add_argument(
-        "--strip-components", metavar="N", type=int, default=0,
+        "--strip-components",
+        metavar="N",
+        type=int,
+        default=0,
         help="drop the first N components of every path",
-    )  # fmt: skip
+    )
     group.add_argument(
         "--prefix", metavar="PATH", default="", help="put all below PATH"
     )
     group.add_argument(
-        "--add", metavar="HOSTPATH:PATH", action="append", default=[],
+        "--add",
+        metavar="HOSTPATH:PATH",
+        action="append",
+        default=[],
         help="put a file or directory of this machine into the tree, owned by root; "
         "may be repeated",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--owner-map", metavar="FILE",
+        "--owner-map",
+        metavar="FILE",
         help="change owners: lines of [uid|gid] FROM TO [COUNT]",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--mtime", metavar="TIME",
+        "--mtime",
+        metavar="TIME",
         help="make later mtimes TIME: seconds since the epoch, or an ISO 8601 date "
         "[default: $SOURCE_DATE_EPOCH, if set]",
-    )  # fmt: skip
+    )
 
 
 def edits(args: argparse.Namespace) -> Edits:
@@ -242,14 +273,17 @@ def read_tree(args: argparse.Namespace, image: Image) -> tuple["Index", "Content
 def add_cache_options(group: argparse._ActionsContainer) -> None:
     """Add what views take: where the indexes of layers are kept."""
     group.add_argument(
-        "--cache", metavar="DIR",
+        "--cache",
+        metavar="DIR",
         help="keep the indexes of layers here, so that what has been seen once is not "
         "read again [default: $XDG_CACHE_HOME/flatten]",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--no-cache", dest="use_cache", action="store_false",
+        "--no-cache",
+        dest="use_cache",
+        action="store_false",
         help="read all layers, keep nothing",
-    )  # fmt: skip
+    )
     add_verify_option(group)
 
 
@@ -277,18 +311,23 @@ def add_point_arguments(
     """Add what chooses a moment in the image's making."""
     points = group.add_mutually_exclusive_group()
     points.add_argument(
-        "--at", metavar="STEP", type=int,
+        "--at",
+        metavar="STEP",
+        type=int,
         help=f"{what} as it stood after that step of its history, from 1",
-    )  # fmt: skip
+    )
     points.add_argument(
-        "--at-layer", metavar="N", type=int,
+        "--at-layer",
+        metavar="N",
+        type=int,
         help=f"{what} as it stood after that layer, from 1",
-    )  # fmt: skip
+    )
     points.add_argument(
-        "--until", metavar="PATTERN",
+        "--until",
+        metavar="PATTERN",
         help=f"{what} as it stood after the step that has PATTERN in its command; "
         "* in it stands for anything",
-    )  # fmt: skip
+    )
 
 
 def add_since_arguments(group: argparse._ActionsContainer, what: str) -> None:
@@ -298,9 +337,12 @@ def add_since_arguments(group: argparse._ActionsContainer, what: str) -> None:
         "--from", metavar="STEP", type=int, dest="since", help=f"{what} that step"
     )
     points.add_argument(
-        "--from-layer", metavar="N", type=int, dest="since_layer",
+        "--from-layer",
+        metavar="N",
+        type=int,
+        dest="since_layer",
         help=f"{what} that layer",
-    )  # fmt: skip
+    )
 
 
 def point(args: argparse.Namespace) -> Point | None:

@@ -38,14 +38,30 @@ def print_kin(
     with options.open_among(args) as others, options.open_image(args) as image:
         found = find(image, others)
     if args.json:
-        print_json([{"id": kin.image.id, "names": kin.image.names, "how": kin.how,
-                     "source": kin.image.source, "layers": len(kin.image.layers),
-                     "steps": len(kin.image.config.get("history") or [])}
-                    for kin in found])  # fmt: skip
+        print_json(
+            [
+                {
+                    "id": kin.image.id,
+                    "names": kin.image.names,
+                    "how": kin.how,
+                    "source": kin.image.source,
+                    "layers": len(kin.image.layers),
+                    "steps": len(kin.image.config.get("history") or []),
+                }
+                for kin in found
+            ]
+        )
         return 0
-    print_table(("ID", "HOW", ">LAYERS", "NAMES"), [
-        (kin.image.id[:12], kin.how, str(len(kin.image.layers)),
-         one_line(" ".join(kin.image.names)) or "-")
-        for kin in found
-    ])  # fmt: skip
+    print_table(
+        ("ID", "HOW", ">LAYERS", "NAMES"),
+        [
+            (
+                kin.image.id[:12],
+                kin.how,
+                str(len(kin.image.layers)),
+                one_line(" ".join(kin.image.names)) or "-",
+            )
+            for kin in found
+        ],
+    )
     return 0

@@ -30,12 +30,20 @@ def run(args: argparse.Namespace) -> int:
         same = [layer.diff_id for layer in one.layers[: found.layers]]
     by = "layers" if found.layers > found.step_layers else "history"
     if args.json:
-        print_json({"steps": found.steps, "step_layers": found.step_layers,
-                    "layers": found.layers, "diff_ids": same,
-                    "by": by if found.layers or found.steps else None})  # fmt: skip
+        print_json(
+            {
+                "steps": found.steps,
+                "step_layers": found.step_layers,
+                "layers": found.layers,
+                "diff_ids": same,
+                "by": by if found.layers or found.steps else None,
+            }
+        )
         return 0
-    print(f"by history: {_count(found.steps, 'step')} with "
-          f"{_count(found.step_layers, 'layer')}")  # fmt: skip
+    print(
+        f"by history: {_count(found.steps, 'step')} with "
+        f"{_count(found.step_layers, 'layer')}"
+    )
     print(f"by layers: {_count(found.layers, 'layer')}")
     return 0
 

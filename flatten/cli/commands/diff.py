@@ -27,30 +27,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all that this command takes."""
     parser.add_argument("image", metavar="A", help="an image, or a tar of a tree")
     parser.add_argument(
-        "other", metavar="B", nargs="?",
+        "other",
+        metavar="B",
+        nargs="?",
         help="another, rootfs:PATH for a tar that looks like an image [default: A]",
-    )  # fmt: skip
+    )
     options.add_json_option(parser)
     parser.add_argument(
         "-q", "--quiet", action="store_true", help="print nothing, only exit"
     )
     group = parser.add_argument_group("what is compared")
     group.add_argument(
-        "--only", metavar="FIELDS", type=parse_fields, default=FIELDS,
+        "--only",
+        metavar="FIELDS",
+        type=parse_fields,
+        default=FIELDS,
         help=f"only these, with commas: {', '.join(FIELDS)}",
-    )  # fmt: skip
+    )
     group.add_argument(
         "--ignore", metavar="FIELDS", type=parse_fields, default=(), help="not these"
     )
     group.add_argument(
-        "--only-content", action="store_const", dest="only",
+        "--only-content",
+        action="store_const",
+        dest="only",
         const=CONTENT,
         help=f"what is there and what is in it: {', '.join(CONTENT)}",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--path", metavar="PATTERN", action="append", default=[], dest="paths",
+        "--path",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        dest="paths",
         help="only what this fits; may be repeated",
-    )  # fmt: skip
+    )
     group = options.add_input_options(parser)
     options.add_since_arguments(group, "A as it stood after")
     options.add_point_arguments(group, "B")

@@ -27,10 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-V", "--version", action="version", version=f"flatten {__version__}"
     )
     parser.add_argument(
-        "--print-completion", metavar="SHELL", action=_Print, nargs=1,
+        "--print-completion",
+        metavar="SHELL",
+        action=_Print,
+        nargs=1,
         choices=("bash", "zsh", "fish"),
         help="print what a shell reads to complete the command line",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--print-man", action=_Print, nargs=0, help="print the manual page, in roff"
     )
@@ -41,9 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument("--docker", metavar="OUT", help="write what docker load reads")
     options.add_since_arguments(group, "keep the layers up to")
     group.add_argument(
-        "--tag", metavar="NAME", action="append", default=[],
+        "--tag",
+        metavar="NAME",
+        action="append",
+        default=[],
         help="name it so, not as it was called; may be repeated",
-    )  # fmt: skip
+    )
 
 
 class _Print(argparse.Action):
@@ -81,58 +87,76 @@ def add_output_options(parser: argparse.ArgumentParser, format: str) -> None:
     """Add what says where and how to write."""
     group = parser.add_argument_group("output")
     group.add_argument(
-        "-o", "--output", metavar="OUT", default="-",
+        "-o",
+        "--output",
+        metavar="OUT",
+        default="-",
         help="write here; - is standard output [default: -]",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--compress", metavar="HOW",
+        "--compress",
+        metavar="HOW",
         help="zstd, gzip or xz, :LEVEL may follow, or none [default: by OUT's suffix]",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--format", choices=CHOICES["format"], default=format,
+        "--format",
+        choices=CHOICES["format"],
+        default=format,
         help=f"headers: GNU's, or POSIX's throughout [default: {format}]",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--reflink", choices=CHOICES["reflink"], default="never",
+        "--reflink",
+        choices=CHOICES["reflink"],
+        default="never",
         help="share contents with the image's file, on btrfs and XFS [default: never]",
-    )  # fmt: skip
+    )
 
 
 def add_sidecar_options(parser: argparse.ArgumentParser) -> None:
     """Add what is written beside the output."""
     group = parser.add_argument_group("documents beside the output")
     group.add_argument(
-        "--config-out", metavar="FILE",
+        "--config-out",
+        metavar="FILE",
         help="write the image's config: environment, command, user, labels, as JSON",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--list-out", metavar="FILE",
+        "--list-out",
+        metavar="FILE",
         help="write what is in the output, with hashes of contents: JSON, a line a "
         "name, for flatten verify",
-    )  # fmt: skip
+    )
 
     group.add_argument(
-        "--strict", action="store_true",
+        "--strict",
+        action="store_true",
         help="refuse devices, unknown setuid files, capabilities, control characters "
         "in names, links out of the root",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--allow-setuid", metavar="PATH", action="append", default=[],
+        "--allow-setuid",
+        metavar="PATH",
+        action="append",
+        default=[],
         help="with --strict: this file may be setuid; may be given more than once",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--no-fsync", dest="sync", action="store_false",
+        "--no-fsync",
+        dest="sync",
+        action="store_false",
         help="do not wait until a file is on the disk before it gets its name",
-    )  # fmt: skip
+    )
 
 
 def add_disk_options(parser: argparse.ArgumentParser) -> None:
     """Add what is about outputs that are disks."""
     group = parser.add_argument_group("output to a disk, -o OUT.ext4 or OUT.qcow2")
     group.add_argument(
-        "--size", metavar="[+]SIZE", type=parse_disk_size,
+        "--size",
+        metavar="[+]SIZE",
+        type=parse_disk_size,
         help="make it so large, or leave so much free [default: +25%%, +32M at least]",
-    )  # fmt: skip
+    )
 
 
 def parse_disk_size(text: str) -> str:
@@ -149,10 +173,12 @@ def add_directory_options(parser: argparse.ArgumentParser) -> None:
     """Add what is about outputs that are directories."""
     group = parser.add_argument_group("output to a directory, -o DIR/")
     group.add_argument(
-        "--ownership", metavar="HOW", default="keep",
+        "--ownership",
+        metavar="HOW",
+        default="keep",
         help="keep the image's owners, current: leave all to you, or map:FILE, as "
         "--owner-map FILE [default: keep]",
-    )  # fmt: skip
+    )
     group.add_argument(
         "--force", action="store_true", help="replace a directory that is not empty"
     )
@@ -168,9 +194,10 @@ def add_message_options(parser: argparse.ArgumentParser) -> None:
         "-v", "--verbose", action="store_true", help="say what was written"
     )
     group.add_argument(
-        "--json", action="store_true",
+        "--json",
+        action="store_true",
         help="print a summary as JSON on standard output, if no data goes there",
-    )  # fmt: skip
+    )
     group.add_argument(
         "--progress",
         choices=("auto", "always", "never"),

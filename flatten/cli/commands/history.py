@@ -33,12 +33,20 @@ def run(args: argparse.Namespace) -> int:
         history, rows = list_steps(image, members, layers)
         if args.json:
             problem = history.problem or None
-            print_json({"id": image.id, "names": image.names, "problem": problem,
-                        "steps": rows})  # fmt: skip
+            print_json(
+                {
+                    "id": image.id,
+                    "names": image.names,
+                    "problem": problem,
+                    "steps": rows,
+                }
+            )
             return 0
     if history.problem:
-        say(f"warning: {image.source}: {history.problem}; which step made which layer "
-            "cannot be told")  # fmt: skip
+        say(
+            f"warning: {image.source}: {history.problem}; which step made which layer "
+            "cannot be told"
+        )
     heads = (">STEP", ">LAYER", "CREATED", ">SIZE", "DIFF ID", "COMMAND")
     print_table(heads, map(_cells, rows))
     return 0

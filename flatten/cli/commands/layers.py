@@ -29,8 +29,16 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json({"id": image.id, "names": image.names, "layers": rows})
             return 0
-    heads = (">#", "DIFF ID", "CHAIN ID", "CACHE ID", ">STORED", ">TAR", ">STEP",
-             "DIRECTORY")  # fmt: skip
+    heads = (
+        ">#",
+        "DIFF ID",
+        "CHAIN ID",
+        "CACHE ID",
+        ">STORED",
+        ">TAR",
+        ">STEP",
+        "DIRECTORY",
+    )
     print_table(heads, map(_cells, rows))
     return 0
 

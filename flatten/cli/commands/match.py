@@ -31,21 +31,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_image_argument(parser)
     step = parser.add_mutually_exclusive_group(required=True)
     step.add_argument(
-        "--cmd", metavar="TEXT",
+        "--cmd",
+        metavar="TEXT",
         help="what the step runs; or, as in a history, '#(nop) ENV A=1' and so on",
-    )  # fmt: skip
+    )
     step.add_argument(
-        "--exec", metavar="JSON", type=parse_list,
+        "--exec",
+        metavar="JSON",
+        type=parse_list,
         help='what it runs without a shell: \'["make", "all"]\'',
-    )  # fmt: skip
+    )
     step.add_argument(
-        "--settings", metavar="FILE",
+        "--settings",
+        metavar="FILE",
         help="JSON: settings of the container that differ from the image's",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--scratch", action="store_true",
+        "--scratch",
+        action="store_true",
         help="the step is the first of all; IMAGE only says where to look",
-    )  # fmt: skip
+    )
     options.add_among_option(parser)
     options.add_json_option(parser)
     options.add_input_options(parser)
@@ -127,5 +132,10 @@ def _names(image: Image) -> str:
 def _document(found: Match | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    return {"id": found.image.id, "names": found.image.names, "how": found.how,
-            "source": found.image.source, "step": found.step}  # fmt: skip
+    return {
+        "id": found.image.id,
+        "names": found.image.names,
+        "how": found.how,
+        "source": found.image.source,
+        "step": found.step,
+    }

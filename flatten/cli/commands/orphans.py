@@ -35,13 +35,16 @@ def run(args: argparse.Namespace) -> int:
     for problem in problems:
         say(f"warning: {problem}; what it needs may be listed as needed by nothing")
     if rows:
-        print_table((">SIZE", "KIND", "PATH", "WHY"), [
-            (
-                "-" if row["size"] is None else human(row["size"]),
-                row["kind"],
-                one_line(row["path"]),
-                row["why"],
-            )
-            for row in rows
-        ])  # fmt: skip
+        print_table(
+            (">SIZE", "KIND", "PATH", "WHY"),
+            [
+                (
+                    "-" if row["size"] is None else human(row["size"]),
+                    row["kind"],
+                    one_line(row["path"]),
+                    row["why"],
+                )
+                for row in rows
+            ],
+        )
     return 0

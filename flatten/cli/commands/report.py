@@ -28,13 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.add_json_option(parser)
     parser.add_argument(
-        "--top", metavar="N", type=int, default=15,
+        "--top",
+        metavar="N",
+        type=int,
+        default=15,
         help="how many items of each list [default: 15]",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--no-equal", dest="equal", action="store_false",
+        "--no-equal",
+        dest="equal",
+        action="store_false",
         help="do not look for files of equal content, which reads them",
-    )  # fmt: skip
+    )
     options.add_tree_options(parser)
 
 
@@ -83,8 +88,10 @@ def _print(report: Report, top: int) -> None:
         f"dive: efficiency {100 * dive.score:.1f} %, {human(dive.wasted)} wasted{share}"
     )
     lost = sum(item.size for item in report.hidden)
-    print(f"hidden {human(lost)} in {len(report.hidden):,} files that later layers "
-          "replaced or removed")  # fmt: skip
+    print(
+        f"hidden {human(lost)} in {len(report.hidden):,} files that later layers "
+        "replaced or removed"
+    )
     if report.equal is not None:
         spare = sum(equal.spare for equal in report.equal)
         groups = len(report.equal)
@@ -97,11 +104,20 @@ def _print(report: Report, top: int) -> None:
 def _print_layers(report: Report) -> None:
     print("\nLayers")
     most = max((row["size"] for row in report.steps), default=0)
-    print_table((">LAYER", ">SIZE", ">HIDDEN", "", "COMMAND"), [
-        (str(row["layer"]), human(row["size"]), _or_dash(row["hidden"]),
-         _bar(row["size"], most), one_line(row["created_by"] or "-"))
-        for row in report.steps if row["layer"] is not None
-    ])  # fmt: skip
+    print_table(
+        (">LAYER", ">SIZE", ">HIDDEN", "", "COMMAND"),
+        [
+            (
+                str(row["layer"]),
+                human(row["size"]),
+                _or_dash(row["hidden"]),
+                _bar(row["size"], most),
+                one_line(row["created_by"] or "-"),
+            )
+            for row in report.steps
+            if row["layer"] is not None
+        ],
+    )
 
 
 def _print_directories(report: Report) -> None:
@@ -113,8 +129,15 @@ def _print_directories(report: Report) -> None:
             "  " * parent.count(b"/") + ("  " if slash else "") + show_name(name) + "/"
         )
         share = f"{100 * item.size / report.size:.0f} %"
-        rows.append((human(item.size), share, f"{item.files:,}",
-                     _bar(item.size, report.size), shown))  # fmt: skip
+        rows.append(
+            (
+                human(item.size),
+                share,
+                f"{item.files:,}",
+                _bar(item.size, report.size),
+                shown,
+            )
+        )
     print_table((">SIZE", ">SHARE", ">FILES", "", "DIRECTORY"), rows)
 
 
@@ -129,24 +152,41 @@ def _print_lists(report: Report, top: int) -> None:
     print_table((">SIZE", ">LAYER", "FILE"), map(cells, report.largest(top)))
     if report.hidden:
         print("\nHidden files")
-        print_table((">SIZE", ">LAYER", "NOW", "FILE"), [
-            (human(item.size), str(item.layer + 1),
-             "replaced" if item.replaced else "removed", show_name(item.path))
-            for item in report.hidden[:top]
-        ])  # fmt: skip
+        print_table(
+            (">SIZE", ">LAYER", "NOW", "FILE"),
+            [
+                (
+                    human(item.size),
+                    str(item.layer + 1),
+                    "replaced" if item.replaced else "removed",
+                    show_name(item.path),
+                )
+                for item in report.hidden[:top]
+            ],
+        )
     if report.efficiency.paths:
         print("\nWasted paths (dive)")
-        print_table((">SIZE", ">TIMES", "PATH"), [
-            (human(noted.total), str(noted.count), show_name(path))
-            for path, noted in report.efficiency.paths[:top]
-        ])  # fmt: skip
+        print_table(
+            (">SIZE", ">TIMES", "PATH"),
+            [
+                (human(noted.total), str(noted.count), show_name(path))
+                for path, noted in report.efficiency.paths[:top]
+            ],
+        )
     if report.equal:
         print("\nEqual files")
-        print_table((">TO SPARE", ">EACH", ">FILES", "FIRST"), [
-            (human(item.spare), human(item.size), str(len(item.paths)),
-             show_name(item.paths[0]))
-            for item in report.equal[:top]
-        ])  # fmt: skip
+        print_table(
+            (">TO SPARE", ">EACH", ">FILES", "FIRST"),
+            [
+                (
+                    human(item.spare),
+                    human(item.size),
+                    str(len(item.paths)),
+                    show_name(item.paths[0]),
+                )
+                for item in report.equal[:top]
+            ],
+        )
 
 
 def _or_dash(size: int) -> str:

@@ -37,8 +37,10 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{key.replace('_', ' ')}: {one_line(layer[key])}")
         for image in layer["images"]:
             names = " ".join(image["names"]) or "-"
-            print(f"  image {image['id'][:12]}, layer {image['position']}: "
-                  f"{one_line(names)}")  # fmt: skip
+            print(
+                f"  image {image['id'][:12]}, layer {image['position']}: "
+                f"{one_line(names)}"
+            )
         for container in layer["containers"]:
             names = " ".join(container["names"]) or "-"
             print(f"  container {container['id'][:12]}: {one_line(names)}")

@@ -31,9 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rootfs", metavar="ROOTFS", help="a tar, or a directory")
     parser.add_argument("image", metavar="IMAGE|LIST", help="what it should be")
     parser.add_argument(
-        "--ignore", metavar="FIELD,...", default="",
+        "--ignore",
+        metavar="FIELD,...",
+        default="",
         help=f"do not compare these of {', '.join(FIELDS)}",
-    )  # fmt: skip
+    )
     options.add_json_option(parser)
     options.add_edit_options(parser)
     options.add_point_arguments(options.add_input_options(parser))
@@ -60,8 +62,9 @@ def run(args: argparse.Namespace) -> int:
             else:
                 print(_line(difference))
     if count:
-        raise IntegrityError(f"{shown(args.rootfs)}: {count:,} differences from "
-                             f"{shown(args.image)}")  # fmt: skip
+        raise IntegrityError(
+            f"{shown(args.rootfs)}: {count:,} differences from {shown(args.image)}"
+        )
     return 0
 
 
@@ -80,8 +83,9 @@ def _expected(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
     """Open what it should be: a list begins with a brace, and no image does."""
     with ExitStack() as stack:
         if os.path.isfile(args.image):
-            file = stack.enter_context(open(args.image, encoding="utf-8",
-                                            errors="surrogateescape"))  # fmt: skip
+            file = stack.enter_context(
+                open(args.image, encoding="utf-8", errors="surrogateescape")
+            )
             if file.read(1) == "{":
                 file.seek(0)
                 yield read_list(file, args.image)
