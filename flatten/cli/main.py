@@ -117,8 +117,7 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     name, rest = registry.split(arguments)
     try:
-        parser = registry.build_parser(name)
-        code = registry.find(name).run(parser.parse_intermixed_args(rest))
+        code = registry.find(name).run(registry.parse(name, rest))
     except SystemExit as ended:  # argparse has printed help, or a usage error
         code = int(ended.code or 0)
     _flush_output()

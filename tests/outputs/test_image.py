@@ -211,9 +211,9 @@ def test_a_history_that_does_not_tell_of_the_layers_is_left_out(tmp_path, histor
 
 
 REFUSED = {
-    "two outputs": (["-o", "x", "--oci", "o.tar"], "either -o OUT, or an image"),
+    "two outputs": (["-o", "x", "--oci", "o.tar"], "-o cannot be used together with --oci or --docker"),
     "both kinds": (["--docker", "x", "--oci", "o.tar"], "not allowed with argument"),
-    "a base of no image": (["-o", "x", "--from", "1"], "--from and --tag are about"),
+    "a base of no image": (["-o", "x", "--from", "1"], "--from and --tag need --oci or --docker"),
     "a compressor of no layers": (["--oci", "o.tar", "--compress", "xz"], "not for layers"),
     "compressed layers for docker": (["--docker", "o.tar", "--compress", "gzip"], "not for layers"),
     "a device": (["--oci", "/dev/null"], "goes to a regular file"),

@@ -7,21 +7,21 @@ from ...tar.members import Members
 from ...views.reading import read_layers
 from ...views.steps import list_steps
 from .. import options
-from ..messages import say
-from ..tables import human, one_line, print_json, print_table
+from ..tables import human, one_line, print_json, print_table, utc
 
 DESCRIPTION = f"""\
 List the steps that made an image, oldest first, each with the layer that it
-made and what that adds.
+made and the size of the files in that layer.
 
 {options.IMAGE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     options.add_image_argument(parser)
     options.add_json_option(parser)
+    options.add_quiet_option(parser)
     options.add_cache_options(options.add_input_options(parser))
 
 
@@ -43,10 +43,10 @@ def run(args: argparse.Namespace) -> int:
             )
             return 0
     if history.problem:
-        say(
-            f"warning: {image.source}: {history.problem}; which step made which layer "
-            "cannot be told"
-        )
+        options.warn(args, f"{image.source}: {history.problem}")
+    if not rows:
+        options.note(args, f"{image.source}: the image has no steps and no layers")
+        return 0
     heads = (">STEP", ">LAYER", "CREATED", ">SIZE", "DIFF ID", "COMMAND")
     print_table(heads, map(_cells, rows))
     return 0
@@ -56,7 +56,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         str(row["step"] or "-"),
         str(row["layer"] or "-"),
-        one_line((row["created"] or "-")[:19]),
+        utc(row["created"]),
         "-" if row["layer"] is None else human(row["size"]),
         (row["diff_id"] or "-").removeprefix("sha256:")[:12],
         one_line(row["created_by"] or row["comment"] or "-"),

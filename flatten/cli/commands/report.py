@@ -1,4 +1,4 @@
-"""``flatten report IMAGE [-o report.html]``: what is in an image, and what in vain."""
+"""``flatten report IMAGE [-o OUT]``: what takes space in an image."""
 
 import argparse
 import os
@@ -11,34 +11,38 @@ from .. import options
 from ..tables import human, one_line, print_bytes, print_json, print_table, show_name
 
 DESCRIPTION = f"""\
-Show what is in an image by layer, directory and file, and what of it is in
-vain: files that later layers replaced or removed, files of equal content, and
-dive's efficiency. With -o, as one HTML page with a treemap, which needs nothing
-else.
+Show what takes space in an image, by layer, directory and file, and how much of
+it is wasted: files that later layers replaced or removed, files of equal
+content, and dive's efficiency score. With -o, write it as one HTML page with a
+treemap, which needs no other file.
 
 {options.IMAGE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     options.add_image_argument(parser)
-    parser.add_argument(
-        "-o", "--output", metavar="OUT", help="write an HTML page here; - is stdout"
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="write an HTML page to OUT; - is standard output",
     )
-    options.add_json_option(parser)
+    shape.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--top",
         metavar="N",
         type=int,
         default=15,
-        help="how many items of each list [default: 15]",
+        help="the number of items in each list of the text and of JSON [default: 15]",
     )
     parser.add_argument(
         "--no-equal",
         dest="equal",
         action="store_false",
-        help="do not look for files of equal content, which reads them",
+        help="do not search for files of equal content, which reads files",
     )
     options.add_tree_options(parser)
 

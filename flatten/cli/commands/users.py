@@ -1,4 +1,4 @@
-"""``flatten users SOURCE LAYER``: who uses a layer."""
+"""``flatten users SOURCE LAYER``: the images and containers that use a layer."""
 
 import argparse
 
@@ -7,25 +7,25 @@ from .. import options
 from ..tables import one_line, print_json
 
 DESCRIPTION = f"""\
-List all images, with their names, and all containers that use a layer.
+List all images, with their names, and all containers that use LAYER.
 
 {options.SOURCE}
 
-LAYER is a diff id, a chain id, a cache-id (podman: the layer's id), the digest
-of a blob, at least six digits of one, or a path to the layer's directory or
-into it.
+LAYER is a diff_id, a chain id, a cache-id (podman: the layer's id) or the
+digest of a blob, at least the first six digits of one of these, or a path to
+the layer's directory or into it.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
-    parser.add_argument("source", metavar="SOURCE", help="which images")
-    parser.add_argument("layer", metavar="LAYER", help="which layer")
+    """Add the arguments and options."""
+    options.add_source_argument(parser)
+    parser.add_argument("layer", metavar="LAYER", help="the layer (see above)")
     options.add_source_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the users, and return the exit code."""
+    """Print the images and containers, and return the exit code."""
     with options.open_source(args) as opened:
         found = users(opened, args.layer)
     if args.json:

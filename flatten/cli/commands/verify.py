@@ -1,4 +1,4 @@
-"""``flatten verify ROOTFS IMAGE``: does it still hold what the image says?"""
+"""``flatten verify ROOTFS IMAGE``: compare a root file system with its image."""
 
 import argparse
 import os
@@ -17,26 +17,29 @@ from .. import options
 from ..tables import print_json_line
 
 DESCRIPTION = f"""\
-Compare a root file system, a tar or a directory, with an image, or with the
-list that --list-out wrote. Each difference is a line; none means that it holds
-what it should. Options that changed what was written are given here again, but
-not with a list.
+Compare a root file system (a tar or a directory) with an image, or with a list
+that --list-out wrote. Each difference is a line, and the exit code is 5 if
+there are any. With an image, repeat the options that were used when writing;
+with a list they are not needed.
 
 {options.IMAGE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     parser.add_argument("rootfs", metavar="ROOTFS", help="a tar, or a directory")
-    parser.add_argument("image", metavar="IMAGE|LIST", help="what it should be")
+    parser.add_argument(
+        "image", metavar="IMAGE|LIST", help="the image, or the list, to compare with"
+    )
     parser.add_argument(
         "--ignore",
         metavar="FIELD,...",
         default="",
-        help=f"do not compare these of {', '.join(FIELDS)}",
+        help=f"do not compare these fields: {', '.join(FIELDS)}",
     )
     options.add_json_option(parser)
+    options.add_quiet_option(parser)
     options.add_edit_options(parser)
     options.add_point_arguments(options.add_input_options(parser))
 
@@ -45,13 +48,14 @@ def run(args: argparse.Namespace) -> int:
     """Print the differences, and return the exit code.
 
     Raises:
-        IntegrityError: There are some.
+        IntegrityError: There are differences.
     """
     ignored = tuple(filter(None, args.ignore.split(",")))
     for field in ignored:
         if field not in FIELDS:
             raise UsageError(
-                f"--ignore: {quoted(field)} is none of {', '.join(FIELDS)}"
+                f"--ignore: unknown field {quoted(field)}; choose from "
+                f"{', '.join(FIELDS)}"
             )
     count = 0
     with _rootfs(args) as found, _expected(args) as expected:
@@ -70,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _rootfs(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
-    """Open what is to be verified."""
+    """Open the root file system to compare."""
     if os.path.isdir(args.rootfs):
         yield directory_rows(args.rootfs)
         return
@@ -80,7 +84,7 @@ def _rootfs(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
 
 @contextmanager
 def _expected(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
-    """Open what it should be: a list begins with a brace, and no image does."""
+    """Open the image, or the list: it begins with a brace, and no image does."""
     with ExitStack() as stack:
         if os.path.isfile(args.image):
             file = stack.enter_context(

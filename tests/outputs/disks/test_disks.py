@@ -351,7 +351,7 @@ REFUSED = {
     "a compressor that there is not": (["o.squashfs", "--compress", "lzma"], "none of zstd, gzip"),
     "a level that there is not": (["o.squashfs", "--compress", "xz:9"], "has no levels here"),
     "a directory": (["dir.squashfs"], "is not a regular file"),
-    "no size": (["o.ext4", "--size", "large"], "is no size"),
+    "no size": (["o.ext4", "--size", "large"], "is not a valid size"),
 }  # fmt: skip
 
 
