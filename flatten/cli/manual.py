@@ -11,9 +11,11 @@ from .options import IMAGE
 from .registry import EXIT_CODES
 
 _ENVIRONMENT = {
+    "COLUMNS": "the width at which tables are cut on a terminal",
+    "NO_COLOR": "if it is not empty, messages on a terminal are not coloured",
     "SOURCE_DATE_EPOCH": "later mtimes become this time, as with --mtime",
-    "TMPDIR": "where what does not fit into memory goes",
-    "XDG_CACHE_HOME": "where views keep the indexes of layers, in flatten/",
+    "TMPDIR": "the directory for decompressed data that does not fit into memory",
+    "XDG_CACHE_HOME": "the directory whose subdirectory flatten has the layer indexes",
 }
 
 
@@ -55,7 +57,7 @@ def _usage(command: Described) -> str:
 
 
 def _command(command: Described, main: Described) -> list[str]:
-    """Return a command's part, without what the main job has said."""
+    """Return the section of a command, without the options of the main command."""
     said = set(main.options())
     shared = [
         name
@@ -83,7 +85,10 @@ def _groups(groups: Iterable[Group]) -> list[str]:
     out = []
     for group in groups:
         if group.options and group.title not in ("options", "positional arguments"):
-            out += [".PP", f"\\fI{_plain(group.title.capitalize())}\\fR"]
+            out += [
+                ".PP",
+                f"\\fI{_plain(group.title[:1].upper() + group.title[1:])}\\fR",
+            ]
         out += [
             line
             for option in group.options
