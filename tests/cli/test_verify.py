@@ -81,6 +81,8 @@ def test_added_files_are_from_no_layer(made, run):
     assert run("verify", "o2.tar", "l").returncode == 0
     assert run("verify", "o2.tar", "i.tar").stdout == "extra: x\n"
     assert run("verify", "o2.tar", "i.tar", "--add", "config:x").returncode == 0
+    again = run("verify", "o2.tar", "l", "--add", "config:x")
+    assert (again.returncode, "no effect with a list" in again.stderr) == (2, True)
 
 
 def touch(path):

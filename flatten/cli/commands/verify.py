@@ -11,6 +11,7 @@ from ...export import plan_image
 from ...image.image import Image
 from ...image.rootfs import open_rootfs
 from ...options import Options
+from ...tree.edit import NO_EDITS
 from ...views.describe import Row, directory_rows, plan_rows
 from ...views.differences import FIELDS, Difference, differences, read_list
 from .. import options
@@ -92,6 +93,7 @@ def _expected(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
             )
             if file.read(1) == "{":
                 file.seek(0)
+                _refuse_edits(args)
                 yield read_list(file, args.image)
                 return
         how = Options(
@@ -101,6 +103,18 @@ def _expected(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
         )
         image = stack.enter_context(options.open_image(args, at=options.point(args)))
         yield _rows(image, how)
+
+
+def _refuse_edits(args: argparse.Namespace) -> None:
+    """Refuse edits along with a list, which already reflects them.
+
+    Raises:
+        UsageError: An edit is requested.
+    """
+    if options.edits(args) != NO_EDITS or args.mtime is not None:
+        raise UsageError(
+            "selection and edits have no effect with a list, which reflects them"
+        )
 
 
 def _rows(image: Image, how: Options) -> Iterator[Row]:
