@@ -21,7 +21,7 @@ def script() -> NoReturn:
     Signals that arrive while Python exits are ignored: the output is complete then.
     """
     try:
-        from . import signals  # noqa: PLC0415 - a signal may arrive while it loads
+        from . import signals  # a signal may arrive while it loads
 
         code = _stoppable(sys.argv[1:], signals.Handlers())
         signals.finish()
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Signal handlers, threads and descriptors are the same afterwards as before.
     """
-    from . import signals  # noqa: PLC0415 - as above
+    from . import signals  # as above
 
     with signals.Handlers() as handlers:
         return _stoppable(sys.argv[1:] if argv is None else argv, handlers)
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _stoppable(arguments: Sequence[str], handlers: "Handlers") -> int:
     """Run a command that a signal can stop; on return, signals are ignored."""
-    from . import signals  # noqa: PLC0415 - as above
+    from . import signals  # as above
 
     try:
         handlers.install()
@@ -105,13 +105,13 @@ def _occupy_descriptors() -> None:
 
 
 def _fail(text: str) -> None:
-    from .messages import fail  # noqa: PLC0415 - only when it is needed
+    from .messages import fail  # only when it is needed
 
     fail(text)
 
 
 def _run(arguments: list[str]) -> int:
-    from . import registry  # noqa: PLC0415 - signals are handled while it loads
+    from . import registry  # signals are handled while it loads
 
     if isinstance(sys.stdout, TextIOWrapper):  # names may contain any bytes
         sys.stdout.reconfigure(errors="backslashreplace")

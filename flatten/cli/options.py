@@ -307,7 +307,7 @@ def parse_prefix(text: str) -> bytes:
 
 
 def _addition(text: str) -> Addition:
-    from ..image.added import parse_addition  # noqa: PLC0415 - seldom needed
+    from ..image.added import parse_addition  # seldom needed
 
     return parse_addition(text)
 
@@ -338,8 +338,8 @@ def open_tree(args: argparse.Namespace) -> Iterator[tuple["Index", "Contents"]]:
 
 def read_tree(args: argparse.Namespace, image: Image) -> tuple["Index", "Contents"]:
     """Read an open image's tree; contents can be read as long as the image is open."""
-    from ..views.contents import Contents  # noqa: PLC0415 - for views only
-    from ..views.reading import read_index  # noqa: PLC0415 - likewise
+    from ..views.contents import Contents  # for views only
+    from ..views.reading import read_index  # likewise
 
     allowed = limits(args)
     index = read_index(image, allowed, cache(args))
@@ -365,7 +365,7 @@ def add_cache_options(group: argparse._ActionsContainer) -> None:
 
 def cache(args: argparse.Namespace) -> "IndexCache | None":
     """Return the cache of layer indexes, or None with ``--no-cache``."""
-    from ..views.index_cache import (  # noqa: PLC0415 - 2 ms, for views only
+    from ..views.index_cache import (  # 2 ms, for views only
         IndexCache,
         default_folder,
     )
@@ -476,7 +476,7 @@ def parse_mtime(text: str | None) -> int | None:
     try:
         if name == "SOURCE_DATE_EPOCH":
             raise ValueError
-        from datetime import UTC, datetime  # noqa: PLC0415 - 5 ms, for a date only
+        from datetime import UTC, datetime  # 5 ms, for a date only
 
         time = datetime.fromisoformat(text)
     except ValueError as error:

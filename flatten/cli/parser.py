@@ -94,7 +94,7 @@ _ELSEWHERE = {
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question that names the closest known word, or "" if none is close."""
-    from difflib import get_close_matches  # noqa: PLC0415 - for an error only
+    from difflib import get_close_matches  # for an error only
 
     close = get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -94,7 +94,7 @@ def utc(time: str | None) -> str:
         return "-"
     if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(\.[0-9]+)?Z", time):
         return f"{time[:19]}Z"
-    from datetime import UTC, datetime  # noqa: PLC0415 - 5 ms, for other zones only
+    from datetime import UTC, datetime  # 5 ms, for other zones only
 
     try:
         moment = datetime.fromisoformat(time).astimezone(UTC)

@@ -69,7 +69,7 @@ class _Print(argparse.Action):
         option_string: str | None = None,  # noqa: ARG002 - of argparse.Action
     ) -> NoReturn:
         """Print it."""
-        from .. import completion, manual  # noqa: PLC0415 - they import all commands
+        from .. import completion, manual  # they import all commands
 
         print(completion.script(values[0]) if values else manual.page(), end="")
         parser.exit()
@@ -289,7 +289,7 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
             f"{done.members:,} members, {done.size:,} bytes"
         )
     if args.json:
-        from ..summary import print_summary, summary  # noqa: PLC0415 - json, hashlib
+        from ..summary import print_summary, summary  # json, hashlib
 
         seconds = time.monotonic() - started
         document = summary(done, None if to_stdout else output, seconds)

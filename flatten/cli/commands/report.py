@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_page(report: Report, output: str) -> None:
-    from pathlib import Path  # noqa: PLC0415 - for a page only
+    from pathlib import Path  # for a page only
 
-    from ...views.page import make_page  # noqa: PLC0415 - 5 ms, for a page only
+    from ...views.page import make_page  # 5 ms, for a page only
 
     page = make_page(report).encode("utf-8", "replace")
     if output == "-":
