@@ -3,8 +3,11 @@
 import json
 import os
 import pty
+import re
+import shlex
 import subprocess
 import termios
+from pathlib import Path
 
 import pytest
 
@@ -129,6 +132,23 @@ def test_a_suffix_of_a_format_that_is_not_written_is_refused(image, tmp_path, su
     assert (got.returncode, got.stderr.count("\n")) == (2, 1)
     assert ".ext4" in got.stderr
     assert list(tmp_path.iterdir()) == [image]
+
+
+PAGES = ("cli.md", "outputs.md", "selecting.md")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_in_the_documents_are_understood(page):
+    text = (Path(__file__).parents[2] / "docs" / page).read_text()
+    shown = re.findall(
+        r"^    (?:.* \| )?flatten (.*?)(?:\s+# .*)?$", text, re.MULTILINE
+    )
+    known = [line for line in shown if "[options]" not in line]
+
+    assert len(known) >= 2
+    for line in known:
+        name, arguments = registry.split(shlex.split(line))
+        registry.parse(name, arguments)
 
 
 # --- documents on standard output
