@@ -154,7 +154,7 @@ def choose(entries: Sequence[Entry], wanted: Wanted, where: str) -> Entry:
     if not found:
         asked = quoted(wanted.name or "")
         raise SourceError(
-            f"{where}: no image {asked} in it; it has {_listed(entries)}"
+            f"{where}: no image {asked} in it; it has{_listed(entries)}"
         )  # fmt: skip
     by_platform = wanted != Wanted(store=wanted.store) or _is_one_image(found)
     fits = _on_platform(found, wanted.platform) if by_platform else found
@@ -162,7 +162,7 @@ def choose(entries: Sequence[Entry], wanted: Wanted, where: str) -> Entry:
         fits = [entry for entry in fits if entry.store == USUAL_DRIVER] or fits
     if not fits and wanted.platform is not None:
         raise SourceError(
-            f"{where}: no image for {wanted.platform}; it has {_listed(entries)}"
+            f"{where}: no image for {wanted.platform}; it has{_listed(entries)}"
         )
     if len(fits) == 1:
         return fits[0]
@@ -170,8 +170,8 @@ def choose(entries: Sequence[Entry], wanted: Wanted, where: str) -> Entry:
         f"{quoted(wanted.name)} fits several"
     )  # fmt: skip
     raise UsageError(
-        f"{where}: {asked}, choose one with {where}#NAME or --platform"
-        f"{_store_options(fits or found)}: {_listed(fits or found)}"
+        f"{where}: {asked}, choose one with #NAME, --image NAME or --platform"
+        f"{_store_options(fits or found)}:{_listed(entries, fits or found)}"
     )
 
 
@@ -287,11 +287,21 @@ def _repository(name: str) -> str:
     return head + slash + tail.partition(":")[0]
 
 
-def _listed(entries: Sequence[Entry]) -> str:
-    """List entries for a message."""
+def _listed(entries: Sequence[Entry], some: Sequence[Entry] | None = None) -> str:
+    """List entries for a message, one per line if there are several.
+
+    Entries without a name come last: in docker's data directory they are build steps.
+
+    Args:
+        entries: All entries, in the order that ``@N`` counts.
+        some: The entries to list; None lists all.
+    """
     listed = []
     several = _store_options(entries) != ""
-    for position, entry in enumerate(entries[:_SHOWN]):
+    chosen = set(map(id, entries if some is None else some))
+    found = [(at, entry) for at, entry in enumerate(entries) if id(entry) in chosen]
+    found.sort(key=lambda item: not item[1].names)
+    for position, entry in found[:_SHOWN]:
         names = " ".join(map(shown, entry.names[:_NAMES_SHOWN])) or "(no name)"
         names += " ..." if len(entry.names) > _NAMES_SHOWN else ""
         platform = entry.platform()
@@ -304,7 +314,10 @@ def _listed(entries: Sequence[Entry]) -> str:
         if several:
             parts.append(f"in {entry.store}")
         listed.append(" ".join(filter(None, parts)))
-    return "; ".join(listed) + ("; ..." if len(entries) > _SHOWN else "")
+    if len(found) > _SHOWN:
+        listed.append(f"and {len(found) - _SHOWN:,} more: flatten images lists them")
+    between = " " if len(listed) == 1 else "\n  "
+    return "".join(between + line for line in listed)
 
 
 def config_platform(config: dict[str, object]) -> Platform | None:

@@ -146,7 +146,7 @@ def test_attestations_are_no_images(flat):
 
 def test_a_platform_that_is_not_there(flat):
     with pytest.raises(
-        flatten.SourceError, match="no image for linux/s390x; it has @0"
+        flatten.SourceError, match=r"no image for linux/s390x; it has\s+@0"
     ):
         flat(BOTH, platform="linux/s390x")
     with pytest.raises(flatten.SourceError, match="no image for windows/amd64"):

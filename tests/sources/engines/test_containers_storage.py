@@ -63,7 +63,9 @@ def test_two_drivers_in_one_root(flat, store):
 
     assert flat(store, store="overlay") == WANT
     assert flat(store, store="vfs") == {"x": "0"}
-    with pytest.raises(flatten.UsageError, match=r"--driver .* in overlay; .* in vfs$"):
+    with pytest.raises(
+        flatten.UsageError, match=r"(?s)--driver .* in overlay\n.* in vfs$"
+    ):
         flat(store)
 
 
