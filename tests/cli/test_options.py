@@ -58,7 +58,7 @@ def test_an_unknown_argument_is_named(tmp_path, args, why):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_file_with_a_name_like_a_commands_is_an_image(image, tmp_path):
+def test_a_file_is_an_image_even_if_its_name_is_like_a_command(image, tmp_path):
     image.rename(tmp_path / "laers")
 
     assert run("laers", "-o", "o.tar", cwd=tmp_path).returncode == 0

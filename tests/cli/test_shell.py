@@ -1,4 +1,4 @@
-"""Completion and the manual page: made from the parsers, read by the real programs."""
+"""Completion scripts and the manual page, in the programs that read them."""
 
 import json
 import os
@@ -93,7 +93,7 @@ def test_fish_completes(place, tmp_path):
 
 
 def talk(terminal, said, until):
-    """Type into a terminal and return what it says until some text; "" if it does not."""
+    """Type into a terminal; return its output up to a text, or "" if that is missing."""
     os.write(terminal, said.encode())
     heard = ""
     while until not in heard and select.select([terminal], [], [], 10)[0]:
@@ -197,7 +197,7 @@ def test_the_manual_keeps_the_case_of_words():
 
 
 @pytest.mark.skipif(not shutil.which("groff"), reason="needs groff")
-def test_groff_has_nothing_to_say_about_the_manual():
+def test_groff_reads_the_manual_without_warnings():
     done = subprocess.run(
         ["groff", "-man", "-Tutf8", "-ww", "-z"], input=run("--print-man").stdout,
         capture_output=True, text=True, check=True,
@@ -205,7 +205,7 @@ def test_groff_has_nothing_to_say_about_the_manual():
     assert done.stderr == ""
 
 
-def test_what_is_a_file_is_known():
+def test_the_metavars_of_files_are_in_use():
     taken = {option.metavar for command in describe() for option in command.options()}
 
     assert {"IMAGE", "A", "B", "SOURCE", "OUT", "DIR"} <= taken

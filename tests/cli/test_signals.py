@@ -1,6 +1,6 @@
-"""Signals at any moment: nothing half written, nothing left, no program that goes on.
+"""Signals at any moment: no incomplete output, no leftovers, no tool still running.
 
-``FLATTEN_MOMENTS`` says how many moments, for each signal (``make fuzz``: 200).
+``FLATTEN_MOMENTS`` is the number of moments for each signal (``make fuzz``: 200).
 """
 
 import fcntl
@@ -26,7 +26,7 @@ ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def default_signals():
-    """Return a new process to the defaults: what runs the tests may ignore signals."""
+    """Reset signals in a new process: the test runner may ignore some."""
     for number in (*ENDING, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
 
@@ -41,9 +41,9 @@ def started(*args, **options):
 
 @pytest.mark.parametrize("number", [*ENDING, signal.SIGPIPE])
 def test_a_signal_at_any_moment(image, folder, number):
-    """Before our own code runs, Python itself answers, with a traceback of its own.
+    """Before flatten's code runs, Python prints a traceback of its own.
 
-    SIGPIPE is ignored, from the moment on that Python ignores it.
+    SIGPIPE is ignored from the moment when Python ignores it.
     """
     chance = random.Random(int(number))
     took = timed(image, folder / "new.tar")
@@ -78,8 +78,8 @@ sys.exit(cli.main([]))
 """
 
 
-def test_a_signal_while_a_class_is_made():
-    """Python before 3.12 says RuntimeError then, as of modules that load."""
+def test_a_signal_while_a_class_is_created():
+    """Python before 3.12 raises RuntimeError then, also while it loads modules."""
     done = subprocess.run(
         [sys.executable, "-c", NAMING], capture_output=True, check=False,
         preexec_fn=default_signals,
@@ -209,7 +209,7 @@ OUTPUTS = {
     "new.ext4": ["mke2fs"],
     "new.qcow2": ["qemu-img"],
 }
-"""Names of outputs, and the programs of which one is needed."""
+"""Outputs, and the tools of which each needs one."""
 
 
 DROPPED = """
@@ -267,7 +267,7 @@ def test_a_signal_at_any_moment_whatever_the_output(image, folder, name, program
 
 
 def running(folder):
-    """Return the command lines that name a directory, of what runs now."""
+    """Return the command lines of running processes that name a directory."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -283,7 +283,7 @@ def running(folder):
     ("name", "programs"),
     [("new.squashfs", ["tar2sqfs", "sqfstar"]), ("new.erofs", ["mkfs.erofs"])],
 )
-def test_a_signal_as_a_program_is_started_ends_it_too(image, folder, name, programs):
+def test_a_signal_while_a_tool_starts_ends_the_tool_too(image, folder, name, programs):
     need(programs)
     for _ in range(max(MOMENTS // 4, 2)):
         with started(image, "-o", folder / name) as process:
@@ -298,7 +298,7 @@ def test_a_signal_as_a_program_is_started_ends_it_too(image, folder, name, progr
         assert [path.name for path in folder.iterdir()] == ["old.tar"]
 
 
-def test_a_second_signal_does_not_stop_the_cleaning_up(image, folder):
+def test_a_second_signal_does_not_interrupt_the_cleanup(image, folder):
     for _ in range(MOMENTS):
         with started(image, "-o", folder / "new.tar.xz") as process:
             while len(list(folder.iterdir())) < 2:
@@ -331,8 +331,8 @@ except signals.Stopped:
 """
 
 
-def test_a_signal_that_came_just_before_a_long_wait_ends_it():
-    """As one that another thread takes: Python knows of it, the wait goes on."""
+def test_a_signal_just_before_a_long_wait_ends_the_wait():
+    """As if another thread received it: Python has noted it, but the wait continues."""
     got = subprocess.run(
         [sys.executable, "-c", INSTALLED], capture_output=True, text=True, timeout=30,
         check=False,
@@ -341,7 +341,7 @@ def test_a_signal_that_came_just_before_a_long_wait_ends_it():
     assert (got.stdout, got.stderr) == ("stopped\n", "")
 
 
-def test_a_reader_that_leaves_at_any_moment(image):
+def test_a_reader_that_closes_the_pipe_at_any_moment(image):
     chance = random.Random(13)
     for _ in range(MOMENTS):
         with subprocess.Popen(
@@ -354,7 +354,7 @@ def test_a_reader_that_leaves_at_any_moment(image):
 
 
 def killed(image, out):
-    """Run until the temporary file is there, and kill it."""
+    """Run until the temporary file exists, then kill the process."""
     with subprocess.Popen([*FLATTEN, image, "-o", out]) as process:
         while not leftovers(out.parent):
             time.sleep(0.001)
@@ -367,7 +367,7 @@ def leftovers(folder):
 
 @pytest.mark.parametrize("name", ["new.tar", "new.tar.zst"])
 def test_killed_at_any_moment(image, folder, name):
-    """Nothing has the output's name but what is whole; the next run cleans up."""
+    """Only a complete file has the output's name; the next run cleans up."""
     chance = random.Random(name)
     out = folder / name
     run(image, "-o", out)
@@ -387,9 +387,7 @@ def test_killed_at_any_moment(image, folder, name):
     assert sorted(path.name for path in folder.iterdir()) == [name, "old.tar"]
 
 
-def test_what_a_killed_run_leaves_the_next_one_to_the_same_output_removes(
-    image, tmp_path
-):
+def test_leftovers_of_a_killed_run_are_removed_by_the_next_run(image, tmp_path):
     (tmp_path / "slow").mkdir()
     out = tmp_path / "slow" / "out.tar.xz"
     for _ in range(3):
@@ -407,7 +405,7 @@ def test_what_a_killed_run_leaves_the_next_one_to_the_same_output_removes(
     assert leftovers(out.parent) == []
 
 
-def test_what_a_living_run_writes_is_not_removed(image, tmp_path):
+def test_files_of_a_running_process_are_not_removed(image, tmp_path):
     out = tmp_path / "out.tar"
     name = out.with_name(f".out.tar.{'0' * 12}{SUFFIX}")
     made = name.with_suffix(MADE)
@@ -421,7 +419,7 @@ def test_what_a_living_run_writes_is_not_removed(image, tmp_path):
     assert sorted(tmp_path.iterdir()) == [out]
 
 
-def test_what_programs_made_for_a_killed_run_is_removed(image, tmp_path):
+def test_files_that_tools_made_for_a_killed_run_are_removed(image, tmp_path):
     out = tmp_path / "out.tar"
     for digit in "01":
         out.with_name(f".out.tar.{digit * 12}{MADE}").mkdir()
@@ -433,7 +431,7 @@ def test_what_programs_made_for_a_killed_run_is_removed(image, tmp_path):
     assert sorted(tmp_path.iterdir()) == [out]
 
 
-def test_what_looks_like_a_leftover_and_is_none_stays(image, tmp_path):
+def test_files_that_only_look_like_leftovers_stay(image, tmp_path):
     out = tmp_path / "out.tar"
     for name in (
         f".out.tar.{SUFFIX}",
