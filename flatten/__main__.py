@@ -2,7 +2,7 @@
 
 try:
     from .cli.main import script
-except KeyboardInterrupt:  # no handler is installed yet
+except KeyboardInterrupt:  # nothing heeds signals yet
     raise SystemExit(130) from None
 
 script()
