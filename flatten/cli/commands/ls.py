@@ -42,7 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments and options."""
     options.add_image_argument(parser)
     parser.add_argument(
-        "paths", metavar="PATH", nargs="*", help="the paths to list [default: all]"
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        default=[],  # or the parser calls PATH required
+        help="the paths to list [default: all]",
     )
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument(
