@@ -350,7 +350,7 @@ def read_options(args: argparse.Namespace) -> Options:
     Raises:
         UsageError: An option is not valid.
     """
-    ownership = args.ownership or "keep"
+    keep = args.ownership is None or args.ownership.startswith("map:")
     return Options(
         platform=args.platform,
         store=args.store,
@@ -363,7 +363,7 @@ def read_options(args: argparse.Namespace) -> Options:
         format=args.format or args.default_format,
         compress=args.compress,
         reflink=args.reflink or "never",
-        ownership="keep" if ownership.startswith("map:") else ownership,
+        ownership="keep" if keep else args.ownership,
         size=args.size,
         force=args.force,
         strict=args.strict,
