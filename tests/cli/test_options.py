@@ -312,6 +312,13 @@ def test_every_command_takes_quiet_and_the_limits(name):
     } <= set(options)
 
 
+def test_quiet_suppresses_the_warnings_of_a_view(image):
+    assert "warning: " in run("history", image).stderr
+
+    quiet = run("history", image, "-q")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [
