@@ -11,7 +11,7 @@ from ..image.image import Image
 from ..sources.engines.survey import StoredContainer, Survey
 from ..sources.open import Opened
 
-_LONG: Final = 64  # digits of an id that is a digest, or as good as one
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")  # the cache-id of a containerd snapshot
 _IN: Final = 3  # SNAPSHOTTER/snapshots/NUMBER
 
 _Key = tuple[str, str]
@@ -33,6 +33,7 @@ class _Layer:
     directory: str | None = None
     images: list[tuple[Image, int]] = field(default_factory=list)
     containers: list[StoredContainer] = field(default_factory=list)
+    held_by: str | None = None
 
     def row(self) -> dict[str, Any]:
         """Return it for printing."""
@@ -50,6 +51,7 @@ class _Layer:
                 {"id": container.id, "names": list(container.names)}
                 for container in self.containers
             ],
+            "held_by": self.held_by,
         }
 
     def is_called(self, name: str) -> bool:
@@ -63,18 +65,18 @@ class _Layer:
             return self._is_below(name)
         wanted = name.removeprefix("sha256:")
         return wanted in ids or (
-            re.fullmatch(r"[0-9a-f]{6,63}", wanted) is not None
+            re.fullmatch(r"[0-9a-z]{6,63}", wanted) is not None
             and any(known.startswith(wanted) for known in ids)
         )
 
     def _is_below(self, path: str) -> bool:
         """Say whether a path is the layer's directory, or in it, wherever the root is.
 
-        Docker and podman name it by 64 digits, which nothing else is called; containerd
-        counts, so that what that directory is in must be the same.
+        Docker, BuildKit and podman give it a name that nothing else has. Containerd
+        numbers its snapshots, so the directories above it must have the same names too.
         """
         parts, own = path.split("/"), (self.directory or "").split("/")
-        if self.cache_id not in own or len(self.cache_id) >= _LONG:
+        if self.cache_id not in own or not _NUMBER.fullmatch(self.cache_id):
             return self.cache_id in parts
         end = len(own) - own[::-1].index(self.cache_id)
         tail = own[max(end - _IN, 0) : end]
@@ -87,12 +89,12 @@ def users(opened: Opened, name: str) -> list[dict[str, Any]]:
 
     Args:
         opened: The source.
-        name: A diff_id, chain id, cache-id, the digest of a blob, at least six digits
-            of one, or a path to a layer's directory or into it.
+        name: A diff_id, chain id, cache-id, the digest of a blob, at least the first
+            six characters of one, or a path to a layer's directory or into it.
 
     Keys: ``chain_id``, ``diff_id``, ``digest``, ``cache_id``, ``directory``;
     ``images``: ``id``, ``names``, ``position`` (from 1); ``containers``: ``id``,
-    ``names``.
+    ``names``; ``held_by``: the build cache or a lease that needs the layer, or None.
 
     Raises:
         SourceError: No layer has that name.
@@ -127,7 +129,7 @@ def orphans(opened: Opened) -> tuple[list[dict[str, Any]], list[str]]:
     ]
     for stored in survey.layers:
         layer = layers[stored.place.driver, stored.place.cache_id]
-        if not layer.images and not layer.containers:
+        if not layer.images and not layer.containers and not layer.held_by:
             why = "no image and no container has it"
             rows.append(_row("layer", stored.place.directory, why) | {
                 "chain_id": stored.chain_id or None,
@@ -166,16 +168,14 @@ def _all_layers(
         if opened.by_namespace and layer.chain_id and not layer.images:
             layer.images += by_chain.get(layer.chain_id, [])  # unpacked twice
     _add_containers(survey, found)
+    _add_holders(survey, found)
     return found
 
 
 def _add_containers(survey: Survey, found: dict[_Key, _Layer]) -> None:
     """Note which containers use a layer: their own, and all below."""
     places = {(p.driver, p.cache_id): p.directory for p in survey.directories}
-    parents = {
-        (stored.place.driver, stored.place.cache_id): stored.parent
-        for stored in survey.layers
-    }
+    parents = _parents(survey)
     for container in survey.containers:
         for own in container.own:
             key = container.driver, own
@@ -187,6 +187,29 @@ def _add_containers(survey: Survey, found: dict[_Key, _Layer]) -> None:
                 break  # a circle
             found[key].containers.append(container)
             below = parents.get(key, "")
+
+
+def _add_holders(survey: Survey, found: dict[_Key, _Layer]) -> None:
+    """Note which layers the build cache or a lease needs: its own, and all below."""
+    places = {(p.driver, p.cache_id): p.directory for p in survey.directories}
+    parents = _parents(survey)
+    for key, holder in survey.held.items():
+        below = key
+        while below in found or below in places:
+            layer = _Layer(cache_id=below[1], directory=places.get(below))
+            layer = found.setdefault(below, layer)
+            if layer.held_by:
+                break  # those below have it too
+            layer.held_by = holder
+            below = below[0], parents.get(below, "")
+
+
+def _parents(survey: Survey) -> dict[_Key, str]:
+    """Return the cache-id of the layer below each layer, "" if there is none."""
+    return {
+        (stored.place.driver, stored.place.cache_id): stored.parent
+        for stored in survey.layers
+    }
 
 
 def _layers_of(image: Image) -> Iterator[tuple[int, _Key, _Layer]]:

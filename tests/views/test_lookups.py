@@ -99,7 +99,7 @@ def test_a_broken_image_is_a_line_and_a_warning(tmp_path):
     done = run("images", tmp_path)
 
     assert whole["error"] is None
-    assert "is not there" in row["error"]
+    assert "is missing" in row["error"]
     assert (row["id"], row["names"], row["layers"]) == (broken, ["broken:1"], None)
     assert "warning: " in done.stderr
     assert "broken:1" in done.stdout

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _cells(row: dict[str, Any], name: str, heads: list[str]) -> list[str]:
     cells = {
-        "ID": row["id"][:12],
+        "ID": row["id"][:12] or "-",
         "CREATED": utc(row["created"]),
         ">SIZE": "-" if row["size"] is None else human(row["size"]),
         ">LAYERS": "-" if row["layers"] is None else str(row["layers"]),

@@ -12,8 +12,8 @@ List all images, with their names, and all containers that use LAYER.
 {options.SOURCE}
 
 LAYER is a diff_id, a chain id, a cache-id (podman: the layer's id) or the
-digest of a blob, at least the first six digits of one of these, or a path to
-the layer's directory or into it.
+digest of a blob, at least the first six characters of one of these, or a path
+to the layer's directory or into it.
 """
 
 
@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
         for container in layer["containers"]:
             names = " ".join(container["names"]) or "-"
             print(f"  container {container['id'][:12]}: {one_line(names)}")
-        if not layer["images"] and not layer["containers"]:
+        if layer["held_by"]:
+            print(f"  {one_line(layer['held_by'])}")
+        if not any(layer[key] for key in ("images", "containers", "held_by")):
             print("  nothing uses it")
     return 0

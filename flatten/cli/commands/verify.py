@@ -85,13 +85,13 @@ def _rootfs(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
 
 @contextmanager
 def _expected(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
-    """Open the image, or the list: it begins with a brace, and no image does."""
+    """Open the image, or the list: it is empty or begins with a brace."""
     with ExitStack() as stack:
         if os.path.isfile(args.image):
             file = stack.enter_context(
                 open(args.image, encoding="utf-8", errors="surrogateescape")
             )
-            if file.read(1) == "{":
+            if file.read(1) in ("{", ""):
                 file.seek(0)
                 _refuse_edits(args)
                 yield read_list(file, args.image)
