@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ..views.trees import FIELDS
+from ..views.differences import FIELDS
 from . import registry
 
 FILES: Final = frozenset((

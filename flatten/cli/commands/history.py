@@ -1,11 +1,10 @@
 """``flatten history IMAGE``: the steps that made an image, and their layers."""
 
 import argparse
-from typing import Any
 
 from ...tar.members import Members
-from ...views.reading import read_layers
-from ...views.steps import list_steps
+from ...views.reading import LayerReader
+from ...views.steps import StepRow, list_steps
 from .. import options
 from ..tables import human, one_line, print_json, print_table, utc
 
@@ -29,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
     """Print the steps, and return the exit code."""
     with options.open_image(args) as image:
         members = Members(limit=options.limits(args).members)
-        layers = list(read_layers(image, members, options.cache(args)))
+        reader = LayerReader(options.cache(args), options.verify(args))
+        layers = list(reader.read(image, members))
         history, rows = list_steps(image, members, layers)
         if args.json:
             problem = history.problem or None
@@ -38,10 +38,12 @@ def run(args: argparse.Namespace) -> int:
                     "id": image.id,
                     "names": image.names,
                     "problem": problem,
+                    "verified": all(reader.checked),
                     "steps": rows,
                 }
             )
             return 0
+        options.say_unverified(args, image, reader.checked)
     if history.problem:
         options.warn(args, f"{image.source}: {history.problem}")
     if not rows:
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: StepRow) -> tuple[str, ...]:
     return (
         str(row["step"] or "-"),
         str(row["layer"] or "-"),

@@ -1,9 +1,8 @@
 """``flatten images SOURCE``: the images of an engine's root or an archive."""
 
 import argparse
-from typing import Any
 
-from ...views.stored import list_images
+from ...views.stored import ImageRow, list_images
 from .. import options
 from ..tables import human, one_line, print_json, print_table, utc
 
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cells(row: dict[str, Any], name: str, heads: list[str]) -> list[str]:
+def _cells(row: ImageRow, name: str, heads: list[str]) -> list[str]:
     cells = {
         "ID": row["id"][:12] or "-",
         "CREATED": utc(row["created"]),

@@ -32,9 +32,15 @@ def run(args: argparse.Namespace) -> int:
         print_json(found)
         return 0
     for layer in found:
-        for key in ("chain_id", "diff_id", "digest", "cache_id", "directory"):
-            if layer[key] is not None:
-                print(f"{key.replace('_', ' ')}: {one_line(layer[key])}")
+        for what, name in (
+            ("chain id", layer["chain_id"]),
+            ("diff id", layer["diff_id"]),
+            ("digest", layer["digest"]),
+            ("cache id", layer["cache_id"]),
+            ("directory", layer["directory"]),
+        ):
+            if name is not None:
+                print(f"{what}: {one_line(name)}")
         for image in layer["images"]:
             names = " ".join(image["names"]) or "-"
             print(

@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-from ...views.which import which
+from ...views.which import EventRow, ImageUse, which
 from .. import options
 from ..tables import human, one_line, print_json, print_table
 from .layers import short
@@ -25,12 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_source_argument(parser)
     parser.add_argument("path", metavar="PATH", help="a path in the images")
     options.add_source_options(parser)
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="check the layers against the digests that the images record",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the layers, and return the exit code."""
     with options.open_source(args) as opened:
-        found = which(opened, args.path, options.limits(args))
+        limits = options.limits(args)
+        found = which(opened, args.path, limits, verify=args.verify)
     if args.json:
         print_json(found)
         return 0
@@ -41,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(row: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def _lines(row: EventRow) -> Iterator[tuple[str, ...]]:
     """Yield a line for the images that show the layer's entry, and one for the rest."""
     for visible in (True, False):
         images = [image for image in row["images"] if image["visible"] is visible]
@@ -49,7 +55,7 @@ def _lines(row: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             yield _cells(row, images)
 
 
-def _cells(row: dict[str, Any], images: list[dict[str, Any]]) -> tuple[str, ...]:
+def _cells(row: EventRow, images: list[ImageUse]) -> tuple[str, ...]:
     """Return the cells of a line; a star marks content that the images show."""
     where = row["directory"] or row["layer"]
     if row["directory"] and row["entry"] and not row["implied"]:
@@ -65,7 +71,7 @@ def _cells(row: dict[str, Any], images: list[dict[str, Any]]) -> tuple[str, ...]
     )
 
 
-def _some(images: list[dict[str, Any]]) -> str:
+def _some(images: list[ImageUse]) -> str:
     """Return the names of some images, and the number of the others."""
     named = sorted(images, key=lambda image: not image["names"])
     some = [" ".join(image["names"]) or image["id"][:12] for image in named[:SHOWN]]
