@@ -22,14 +22,12 @@ from ..host.beneath import Beneath
 from ..host.spools import Pool
 from ..tar import whiteout, write_header
 from ..tar.members import (
-    BLOCK,
-    CHAR,
     DIRECTORY,
-    FIFO,
     FILE,
     LINK,
     NO_EXTRA,
     SYMLINK,
+    TYPEFLAGS,
     Extra,
     SparseMap,
 )
@@ -38,14 +36,6 @@ from ..tar.write_header import RECORD_SIZE
 from .assembly import Assembly
 from .union import OWN_XATTRS, PLAIN, Node, Style, Union, join, sees_trusted
 
-_KINDS: Final = {
-    stat.S_IFREG: FILE,
-    stat.S_IFLNK: SYMLINK,
-    stat.S_IFCHR: CHAR,
-    stat.S_IFBLK: BLOCK,
-    stat.S_IFDIR: DIRECTORY,
-    stat.S_IFIFO: FIFO,
-}
 _LARGE_HOLE: Final = 1 << 20  # bytes; smaller holes are written as zeros
 _CAPABILITY: Final = b"security.capability"
 _KEPT: Final = (b"user.", b"trusted.", _CAPABILITY)
@@ -311,7 +301,7 @@ class _Writer:
     def _member(self, path: bytes, node: Node, content: Node | None = None) -> None:
         """Write a member, with the content of another node if one is given."""
         status = node.status
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        kind = TYPEFLAGS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             self._lose("sockets are left out, as a tar cannot contain them")
             return

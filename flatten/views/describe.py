@@ -32,7 +32,17 @@ from ..host.beneath import Beneath
 from ..host.files import LayerBytes
 from ..plan.plan import Plan
 from ..tar import xattrs
-from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK, Members
+from ..tar.members import (
+    BLOCK,
+    CHAR,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    FILE_TYPES,
+    NO_EXTRA,
+    SYMLINK,
+    Members,
+)
 
 STEP: Final = 1 << 20  # bytes per read
 _ZEROS: Final = bytes(STEP)
@@ -44,14 +54,8 @@ _KINDS: Final = {
     CHAR: "chr",
     BLOCK: "blk",
 }
-_FORMATS: Final = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "dir",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFCHR: "chr",
-    stat.S_IFBLK: "blk",
-    stat.S_IFSOCK: "socket",
+_FORMATS: Final = {FILE_TYPES[kind]: word for kind, word in _KINDS.items()} | {
+    stat.S_IFSOCK: "socket"
 }
 
 

@@ -121,11 +121,11 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output to an image of one layer (squash)")
     kinds = group.add_mutually_exclusive_group()
     kinds.add_argument(
-        "--oci", metavar="OUT", help="write an OCI archive, instead of -o"
+        "--oci",
+        metavar="OUT",
+        help="write an OCI archive that docker load reads too, instead of -o",
     )
-    kinds.add_argument(
-        "--docker", metavar="OUT", help="write an archive for docker load, likewise"
-    )
+    kinds.add_argument("--docker", metavar="OUT", help="the same archive")
     options.add_since_arguments(group, "keep the layers up to")
     group.add_argument(
         "--tag",
