@@ -180,14 +180,22 @@ def add_safety_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_disk_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for outputs that are disks."""
-    group = parser.add_argument_group("output to a disk, -o OUT.ext4 or OUT.qcow2")
+    """Add the options for outputs that are file systems."""
+    group = parser.add_argument_group(
+        "output to a file system, -o OUT.squashfs, OUT.erofs, OUT.ext4 or OUT.qcow2"
+    )
     group.add_argument(
         "--size",
         metavar="[+]SIZE",
         type=parse_disk_size,
-        help="total size or, with +, the free space to leave "
+        help="size of an ext4 or qcow2 disk or, with +, its free space "
         "[default: +25%%, at least +32M]",
+    )
+    group.add_argument(
+        "--no-check",
+        dest="check",
+        action="store_false",
+        help="do not read the file system back to compare it with the image",
     )
 
 
@@ -364,6 +372,7 @@ def read_options(args: argparse.Namespace) -> Options:
         compress=args.compress,
         reflink=args.reflink or "never",
         ownership="keep" if keep else args.ownership,
+        check=args.check,
         size=args.size,
         force=args.force,
         strict=args.strict,
