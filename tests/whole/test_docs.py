@@ -1,4 +1,4 @@
-"""What the documents say is so: examples run, options and rules are all there."""
+"""The documents are right: examples run, and options, rules and pages are listed."""
 
 import argparse
 import re
@@ -106,6 +106,22 @@ def test_every_rule_has_a_test_that_exists():
     for function, case in named:
         assert f"def {function}(" in sources, function
         assert not case or f'"{case}"' in sources, case
+
+
+def test_every_rule_names_its_source():
+    text = (ROOT / "docs" / "semantics.md").read_text()
+    rows = re.findall(r"^\| \d+ \|.*$", text, re.MULTILINE)
+
+    for row in rows:
+        assert re.search(r" \| (spec|tar|silent) \| [^|]+ \|$", row), row
+
+
+@pytest.mark.parametrize("folder", ["docs", "docs/decisions"])
+def test_every_page_is_in_its_index(folder):
+    pages = {path.name for path in (ROOT / folder).glob("*.md")} - {"README.md"}
+    index = (ROOT / folder / "README.md").read_text()
+
+    assert pages <= set(re.findall(r"\]\((.+?)\)", index))
 
 
 def test_every_module_is_in_the_architecture():
