@@ -34,12 +34,21 @@ def test_the_readmes_python_runs(image, monkeypatch, capsys):
     assert "10 members" in capsys.readouterr().out
 
 
-def test_the_readmes_commands_are_understood():
-    shown = re.findall(r"^    flatten (.*?)(?:\s+#.*|\s*\|.*)?$", README, re.MULTILINE)
+PAGES = ["README.md", "docs/faq.md", "docs/sources.md"]
 
-    assert len(shown) >= 5
-    for command in shown:
-        name, arguments = registry.split(shlex.split(command))
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_are_understood(page):
+    """A command is a line of a code block, or a code span with arguments."""
+    text = (ROOT / page).read_text()
+    lines = re.findall(
+        r"^    (?:\$ )?flatten (.*?)(?:\s+#.*|\s*\|.*)?$", text, re.MULTILINE
+    )
+    spans = re.findall(r"`flatten ([^`]+)`", text)
+
+    assert lines
+    for command in lines + spans:
+        name, arguments = registry.split(shlex.split(command.replace("...", "")))
         registry.build_parser(name).parse_args(arguments)
 
 
