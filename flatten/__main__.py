@@ -1,8 +1,16 @@
-"""``python -m flatten``."""
+"""``python -m flatten``, and the ``flatten`` command."""
 
-try:
-    from .cli.main import script
-except KeyboardInterrupt:  # nothing heeds signals yet
-    raise SystemExit(130) from None
+from typing import NoReturn
 
-script()
+
+def script() -> NoReturn:
+    """Run the command, which can be interrupted while its modules are imported."""
+    try:
+        from .cli import main  # noqa: PLC0415 - an interrupt here is handled
+    except KeyboardInterrupt:  # ``main`` does not handle signals yet
+        raise SystemExit(130) from None
+    main.script()
+
+
+if __name__ == "__main__":
+    script()

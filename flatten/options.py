@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, TypedDict, get_args
 
 from .errors import UsageError, quoted
 from .host.limits import Limits
@@ -15,13 +15,21 @@ def nothing() -> None:
     """Do nothing."""
 
 
+Format = Literal["gnu", "pax"]
+Reflink = Literal["auto", "always", "never"]
+Ownership = Literal["keep", "current"]
+ImageKind = Literal["oci", "docker"]
+ProgressBar = Literal["auto", "always", "never"]
+Progress = Callable[[int, int], object]
+
 CHOICES: Final = {
-    "format": ("gnu", "pax"),
-    "reflink": ("auto", "always", "never"),
-    "ownership": ("keep", "current"),
-    "image_kind": (None, "oci", "docker"),
+    "format": get_args(Format),
+    "reflink": get_args(Reflink),
+    "ownership": get_args(Ownership),
+    "image_kind": (None, *get_args(ImageKind)),
+    "progress": get_args(ProgressBar),
 }
-"""Fields with a fixed set of values."""
+"""Fields with a fixed set of values; ``progress`` can also be a callable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +69,11 @@ class Options:
             either the complete new file or the old one is there.
         settle: Called when all checks have passed, before an output gets its name; an
             exception prevents that.
-        progress: When to show a progress bar on standard error: ``auto``, ``always`` or
-            ``never``.
+        progress: When to show a progress bar on standard error: ``auto`` (on a
+            terminal), ``always`` or ``never``. Or a function to call instead, in the
+            calling thread, with the number of bytes written so far and in total. The
+            first call has 0. The last one has the total, once the output is complete;
+            an exception from any call before that cancels the export.
     """
 
     platform: str | None = None
@@ -74,12 +85,12 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     edits: Edits = NO_EDITS
     mtime: int | None = None
-    format: str = "gnu"
+    format: Format = "gnu"
     compress: str | None = None
-    reflink: str = "never"
-    image_kind: str | None = None
+    reflink: Reflink = "never"
+    image_kind: ImageKind | None = None
     tags: tuple[str, ...] = ()
-    ownership: str = "keep"
+    ownership: Ownership = "keep"
     size: str | None = None
     force: bool = False
     config_out: str | os.PathLike[str] | None = None
@@ -88,12 +99,43 @@ class Options:
     allow_setuid: tuple[str, ...] = ()
     sync: bool = True
     settle: Callable[[], object] = nothing
-    progress: str = "never"
+    progress: ProgressBar | Progress = "never"
 
     def __post_init__(self) -> None:
         """Check the fields with a fixed set of values."""
         for name, words in CHOICES.items():
             word = getattr(self, name)
-            if word not in words:
-                raise UsageError(f"{quoted(word)} is not a valid {name}; choose from "
-                                 f"{', '.join(filter(None, words))}")  # fmt: skip
+            if word not in words and not (name == "progress" and callable(word)):
+                choices = ", ".join(filter(None, words))
+                raise UsageError(
+                    f"{quoted(str(word))} is not a valid {name}; choose from {choices}"
+                )
+
+
+class OptionChanges(TypedDict, total=False):
+    """The fields of ``Options`` as keyword arguments, for type checkers."""
+
+    platform: str | None
+    store: str | None
+    at: Point | None
+    since: Point | None
+    with_init: bool
+    verify: bool
+    limits: Limits
+    edits: Edits
+    mtime: int | None
+    format: Format
+    compress: str | None
+    reflink: Reflink
+    image_kind: ImageKind | None
+    tags: tuple[str, ...]
+    ownership: Ownership
+    size: str | None
+    force: bool
+    config_out: str | os.PathLike[str] | None
+    list_out: str | os.PathLike[str] | None
+    strict: bool
+    allow_setuid: tuple[str, ...]
+    sync: bool
+    settle: Callable[[], object]
+    progress: ProgressBar | Progress

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from ..export import Exported
+from ..pipeline import Exported
 
 
 def summary(done: Exported, output: str | None, seconds: float) -> dict[str, Any]:

@@ -1,22 +1,33 @@
-"""A bar on a terminal, nothing elsewhere. The only module that imports tqdm."""
+"""Report progress to a function or with a bar. The only module that imports tqdm."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ..options import Progress, ProgressBar
+
 
 @contextmanager
-def bar(total: int, mode: str = "auto") -> Iterator[Callable[[int], object] | None]:
-    """Show a bar of bytes, their rate and the time left; yield what moves it on.
+def reporting(
+    total: int, progress: ProgressBar | Progress
+) -> Iterator[Callable[[int], object] | None]:
+    """Report progress while the body runs.
 
-    It is on standard error.
+    Yield the function to call after each write with the number of bytes written, or
+    None if progress is not reported.
 
     Args:
-        total: All bytes that there will be.
-        mode: ``auto`` (on a terminal), ``always`` or ``never``.
+        total: Number of bytes to write, approximately.
+        progress: As in ``Options``.
     """
+    if callable(progress):
+        progress(0, total)
+        yield _counting(total, progress)
+        progress(total, total)
+        return
     closed = sys.stderr is None
-    if closed or mode == "never" or (mode == "auto" and not sys.stderr.isatty()):
+    terminal = not closed and sys.stderr.isatty()
+    if closed or progress == "never" or (progress == "auto" and not terminal):
         yield None
         return
     from tqdm import tqdm  # noqa: PLC0415 - 30 to 70 ms
@@ -26,3 +37,20 @@ def bar(total: int, mode: str = "auto") -> Iterator[Callable[[int], object] | No
         unit="B", unit_scale=True, unit_divisor=1024,
     ) as shown:  # fmt: skip
         yield shown.update
+
+
+def _counting(total: int, progress: Progress) -> Callable[[int], object]:
+    """Return a function that counts bytes and calls ``progress`` below the total.
+
+    Outputs count differently: padding and headers may be missing, and with several
+    processes the bytes of the others are estimated.
+    """
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if done < total:
+            progress(done, total)
+
+    return advance

@@ -5,7 +5,8 @@ devices             character and block devices
 privileges          setuid and setgid files, and files with capabilities, unless
                     their path is in ``SETUID`` or is allowed
 control characters  bytes below 0x20, and 0x7f, in names and symlink targets
-links               symlinks whose ``..`` components lead above the root
+links               symlinks that lead above the root, by ``..`` components of their
+                    own or of symlinks on their way
 ==================  ===============================================================
 """
 
@@ -14,6 +15,7 @@ from typing import Final
 
 from ..errors import FormatError, quoted
 from ..tar.members import BLOCK, CHAR, FILE, NO_EXTRA, SYMLINK, Members
+from ..tree.tree import FOLLOWED, MAX_FOLLOWED, MAX_LINKS
 from .plan import Plan
 
 SETUID: Final = frozenset(
@@ -43,7 +45,10 @@ def check_strict(plan: Plan, allowed: Iterable[bytes], where: str) -> None:
     Raises:
         FormatError: There are such entries. The message shows one, and their number.
     """
-    found = list(_offences(plan, SETUID.union(allowed)))
+    try:
+        found = list(_offences(plan, SETUID.union(allowed)))
+    except ValueError as error:
+        raise FormatError(str(error), where=where) from error
     if found:
         more = f", and {len(found) - 1:,} more" if len(found) > 1 else ""
         path, what = found[0]
@@ -52,6 +57,7 @@ def check_strict(plan: Plan, allowed: Iterable[bytes], where: str) -> None:
 
 def _offences(plan: Plan, allowed: frozenset[bytes]) -> Iterator[tuple[bytes, str]]:
     members = plan.members
+    links = _Links(plan)
     for path, inode in plan:
         kind = members.kinds[inode]
         text = members.targets.get(inode, b"") if kind == SYMLINK else b""
@@ -61,7 +67,7 @@ def _offences(plan: Plan, allowed: frozenset[bytes]) -> Iterator[tuple[bytes, st
             yield path, "is setuid or setgid, or has capabilities"
         if any(byte in _CONTROL for byte in path + text):
             yield path, "has control characters in its name or target"
-        if kind == SYMLINK and _leaves(path, text):
+        if kind == SYMLINK and links.leaves(path):
             yield path, f"is a symlink that leaves the root, to {quoted(text)}"
 
 
@@ -71,14 +77,42 @@ def _is_privileged(members: Members, inode: int) -> bool:
     return bool(mode & 0o6000) or any(key == _CAPABILITY for key, _ in records)
 
 
-def _leaves(path: bytes, text: bytes) -> bool:
-    """Return True if a symlink's text has ``..`` components that leave the root."""
-    depth = 0 if text.startswith(b"/") else path.count(b"/")
-    for part in text.split(b"/"):
-        if part == b"..":
-            depth -= 1
-            if depth < 0:
-                return True
-        elif part not in (b"", b"."):
-            depth += 1
-    return False
+class _Links:
+    """The symlinks of a plan, followed as the kernel would from outside a chroot."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._texts = {
+            path: plan.members.targets[inode]
+            for path, inode in plan
+            if plan.members.kinds[inode] == SYMLINK
+        }
+        self._budget = MAX_FOLLOWED + FOLLOWED * len(plan)
+
+    def leaves(self, path: bytes) -> bool:
+        """Return True if a ``..`` component on the way of a symlink leaves the root.
+
+        Raises:
+            ValueError: The texts of all symlinks followed so far are over the limit.
+        """
+        trail = path.split(b"/")
+        todo: list[bytes] = []
+        for _ in range(MAX_LINKS):
+            text = self._texts[b"/".join(trail)]
+            self._budget -= len(text)
+            if self._budget < 0:
+                raise ValueError("symlinks too long to follow")
+            trail = [] if text.startswith(b"/") else trail[:-1]
+            todo.extend(reversed(text.split(b"/")))
+            while todo:
+                name = todo.pop()
+                if name == b"..":
+                    if not trail:
+                        return True
+                    trail.pop()
+                elif name not in (b"", b"."):
+                    trail.append(name)
+                    if b"/".join(trail) in self._texts:
+                        break
+            else:
+                return False
+        return False  # a loop, or more symlinks than the kernel follows

@@ -84,6 +84,10 @@ def read_header(
     name = _text(b"path", wire.parse_name(block), ahead.name, records)
     target = _text(b"linkpath", wire.text_field(block, 157, 257), ahead.target, records)
     kind = _kind(block[156], name)
+    if kind not in (LINK, SYMLINK) and (ahead.target or records.get(b"linkpath")):
+        # A hard link for libarchive 3.8; all others ignore the target.
+        raise ValueError("an extended header with a link target on a member that is no "
+                         "link")  # fmt: skip
     owner = parse_owner(block, records)
     mtime, nanoseconds = parse_number(block[136:148]), 0
     if b"mtime" in records:
@@ -138,12 +142,14 @@ def _merged(defaults: Records, records: list[tuple[bytes, bytes]]) -> Records:
     return meant(merged)
 
 
+NO_DATA: Final = "a size of {:,} bytes on a member that cannot have data"
+"""GNU tar skips such data, other readers do not."""
+
+
 def _check_plain(kind: int, size: int, records: Records) -> None:
     """Refuse fields of a non-sparse member that only some readers use."""
-    if (
-        kind not in (FILE, LINK, DIRECTORY) and size
-    ):  # GNU tar skips the data, others do not
-        raise ValueError(f"a size of {size:,} bytes on a member that cannot have data")
+    if size and kind not in (FILE, LINK, DIRECTORY):
+        raise ValueError(NO_DATA.format(size))
     if kind != FILE and records.get(b"size", b"0").strip(b"0"):  # bsdtar skips data
         raise ValueError("a PAX size record on a member that is not a file")
     for key in records:

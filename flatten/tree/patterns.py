@@ -7,6 +7,7 @@ r"""Patterns that match paths, as in a .gitignore file.
 ``name/``       directories only
 ``*`` ``?``     any characters of one name; any single character
 ``[a-z]``       one character of a set; ``[!a-z]`` one outside the set
+``[[:upper:]]`` a POSIX character class in a set, in ASCII
 ``**``          as a whole component: any number of directories
 ``!pattern``    cancels earlier matches; the last matching pattern decides
 ``\``           makes the next character literal
@@ -22,10 +23,26 @@ from typing import Final
 from ..errors import UsageError, quoted
 
 _WHOLE: Final = re.compile(
-    rb"\\(?P<literal>.)|\[(?P<negated>[!^]?)(?P<set>\]?[^\]/]*)\]"
+    rb"\\(?P<literal>.)"
+    rb"|\[(?P<negated>[!^]?)(?P<set>\]?(?:\[:[a-z]*:\]|[^\]/])*)\]"
     rb"|(?P<star>\*+)|(?P<one>\?)|(?P<plain>.)",
     re.DOTALL,
 )
+_CLASS: Final = re.compile(rb"\[:([a-z]*):\]")
+_CLASSES: Final = {
+    b"alnum": rb"0-9A-Za-z",
+    b"alpha": rb"A-Za-z",
+    b"blank": rb" \t",
+    b"cntrl": rb"\x00-\x1f\x7f",
+    b"digit": rb"0-9",
+    b"graph": rb"!-~",
+    b"lower": rb"a-z",
+    b"print": rb" -~",
+    b"punct": rb"!-/:-@\[-`{-~",
+    b"space": rb"\t-\r ",
+    b"upper": rb"A-Z",
+    b"xdigit": rb"0-9A-Fa-f",
+}
 
 
 class Patterns:
@@ -70,11 +87,12 @@ def _compile(text: str) -> tuple[re.Pattern[bytes], bool, bool]:
         parts.insert(0, b"**")
     if not parts[0]:  # before a leading slash
         parts.pop(0)
-    expression = b"".join(_component(part, at + 1 == len(parts))
-                          for at, part in enumerate(parts))  # fmt: skip
     try:
+        expression = b"".join(
+            _component(part, at + 1 == len(parts)) for at, part in enumerate(parts)
+        )
         return re.compile(expression, re.DOTALL), taken, directories
-    except re.error as error:
+    except (re.error, ValueError) as error:
         raise UsageError(f"{quoted(text)} is not a valid pattern: {error}") from error
 
 
@@ -89,8 +107,22 @@ def _component(part: bytes, last: bool) -> bytes:
         elif found["one"]:
             out += b"[^/]"
         elif found["set"]:
-            members = found["set"].replace(b"\\", b"\\\\").replace(b"[", b"\\[")
-            out += b"[" + (b"^/" if found["negated"] else b"") + members + b"]"
+            out += (
+                b"[" + (b"^/" if found["negated"] else b"") + _set(found["set"]) + b"]"
+            )
         else:
             out += re.escape(found["literal"] or found["plain"])
     return out if last else out + b"/"
+
+
+def _set(text: bytes) -> bytes:
+    """Translate the inside of a set; ValueError if a class in it does not exist."""
+    out = b""
+    for at, part in enumerate(_CLASS.split(text)):
+        if at % 2 == 0:
+            out += part.replace(b"\\", b"\\\\").replace(b"[", b"\\[")
+        elif part in _CLASSES:
+            out += _CLASSES[part]
+        else:
+            raise ValueError(f"no character class [:{part.decode()}:]")
+    return out

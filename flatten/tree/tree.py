@@ -12,6 +12,7 @@ Reference: OCI image-spec layer.md. Where the spec says nothing, this follows do
 vfs driver, podman's vfs driver and umoci, provided they agree.
 """
 
+from collections.abc import Container, Iterator
 from itertools import count
 from typing import Final, NoReturn
 
@@ -19,6 +20,7 @@ from ..errors import FormatError, quoted
 from ..tar import whiteout
 from ..tar.layer import LayerIndex
 from ..tar.members import DIRECTORY, LINK, SYMLINK, Members
+from ..tar.wire import BLOCK_SIZE
 
 MAX_LINKS: Final = 40  # symlinks followed per path, as in Linux (MAXSYMLINKS)
 MAX_FOLLOWED: Final = 1 << 24  # bytes of symlink texts followed in total: two seconds
@@ -54,6 +56,7 @@ class Tree:
         self.linked: set[int] = set()
         self.warnings: list[str] = []
         self._followed = 0  # bytes of symlink texts
+        self._offset = 0  # of the header that is being applied, for messages
         self._aside: Names = {}  # AUFS bookkeeping of the layer that is being applied
 
     def apply(self, index: LayerIndex) -> None:
@@ -63,8 +66,13 @@ class Tree:
             FormatError: The target of a hard link is missing or a directory, or an
                 entry is below a non-directory or too many symlinks.
         """
-        self._remove(index)
-        self._add(index)
+        try:
+            self._remove(index)
+            self._add(index)
+        except ValueError as error:
+            raise FormatError(
+                str(error), where=index.where, offset=self._offset
+            ) from error
         repeated = len(index.paths) - len(set(index.paths))
         if repeated:
             self.warnings.append(
@@ -79,7 +87,10 @@ class Tree:
     def find(self, path: bytes) -> int | None:
         """Return the inode at a path, following symlinks to its directory, or None."""
         parent, _, name = path.rpartition(b"/")
-        names = self._walk(parent, None, LayerIndex("", 0), 0)
+        try:
+            names = self._find(parent)
+        except ValueError as error:
+            raise FormatError(str(error), where=quoted(path)) from error
         return None if names is None else names.get(name)
 
     # --- what a layer removes
@@ -98,7 +109,8 @@ class Tree:
             parent = removal.path if removal.opaque else parent
             if replaced is None and self._crosses_symlink(parent):
                 replaced = self._replaced_symlinks(index)
-            names = self._walk(parent, None, index, removal.offset, replaced or ())
+            self._offset = removal.offset
+            names = self._find(parent, replaced or frozenset())
             if names is not None:
                 found.append((names, victim))
         for names, victim in found:
@@ -120,7 +132,8 @@ class Tree:
         for path, member in listed.items():
             if kinds[member] == DIRECTORY and path:
                 parent, _, name = path.rpartition(b"/")
-                names = self._walk(parent, None, index, self.members.data[member] - 512)
+                self._offset = self.members.data[member] - BLOCK_SIZE
+                names = self._find(parent)
                 inode = None if names is None else names.get(name)
                 if inode is not None and kinds[inode] == SYMLINK:
                     places.add((id(names), name))
@@ -157,15 +170,13 @@ class Tree:
         aside, self._aside = index.aside, {}
         for member, path in enumerate(index.paths, index.first):
             if aside and member in aside:
-                self._aside[path] = self._link(
-                    member, self._aside, path, waiting, index
-                )
+                self._aside[path] = self._link(member, self._aside, path, waiting)
                 continue
             head, _, name = path.rpartition(b"/")
             if head != parent:
                 found = known.get(head)
                 if found is None:
-                    found = known[head] = self._make(head, member, index)
+                    found = known[head] = self._make(head, member)
                 parent, names = head, found
             kind = kinds[member]
             old = names.get(name)
@@ -178,7 +189,7 @@ class Tree:
                 kept = None if old is None else children.pop(old, None)
                 children[member] = known[path] = {} if kept is None else kept
             elif kind == LINK:
-                inode = self._link(member, names, name, waiting, index)
+                inode = self._link(member, names, name, waiting)
             names[name] = inode
             if old is None or old == inode or kinds[old] not in _WAYS:
                 continue
@@ -187,86 +198,92 @@ class Tree:
                 self._forget(old)
                 known = {b"": self.root}
                 parent, names = b"", self.root
-        self._link_waiting(waiting, index)
+        self._link_waiting(waiting, aside)
 
-    def _make(self, path: bytes, member: int, index: LayerIndex) -> Names:
-        """Return the directory at ``path``, created for ``member`` if it is missing."""
-        offset = self.members.data[member] - 512
-        names = self._walk(path, member, index, offset)
-        assert names is not None, "a walk that creates directories ends in one"
-        return names
-
-    def _walk(  # noqa: C901, PLR0912 - one case a kind of path component
-        self,
-        path: bytes,
-        cause: int | None,
-        index: LayerIndex,
-        offset: int,
-        barred: Places | tuple[()] = (),
+    def _find(
+        self, path: bytes, barred: Places | frozenset[tuple[int, bytes]] = frozenset()
     ) -> Names | None:
-        """Return the directory at ``path``, following symlinks within the root.
+        """Return the directory at a path, or None if there is none.
 
         Args:
-            path: A normalised path.
-            cause: The member to create missing directories for (0755 0:0, with its
-                mtime). If None, nothing is created and a non-directory gives None.
-            index: The layer, for messages.
-            offset: Offset of the header that needs the directory, for messages.
-            barred: Symlinks that are not followed: the walk ends there with None.
+            path: A normalised path; its symlinks are followed within the root.
+            barred: Symlinks that are not followed: a path through one has no directory.
 
         Raises:
-            FormatError: The path has more than 40 symlinks or, with ``cause``, a
-                component that is neither a directory nor a symlink.
+            ValueError: The texts of all symlinks followed so far are over the limit.
         """
+        if (plain := self._find_plain(path)) is not None:
+            return plain
+        kinds, children = self.members.kinds, self.children
+        way = _Way(self.root, path)
+        for name in way:
+            inode = way.names.get(name)
+            below = children.get(inode) if inode is not None else None
+            if below is not None:
+                way.enter(below)
+                continue
+            if inode is None or kinds[inode] != SYMLINK:
+                return None
+            if (id(way.names), name) in barred or not self._follow_symlink(way, inode):
+                return None
+        return way.names
+
+    def _make(self, path: bytes, member: int) -> Names:
+        """Return the directory at a path, made with its parents if it is missing.
+
+        Directories that are made are 0755, 0:0, with the mtime of ``member``.
+
+        Raises:
+            ValueError: The path has a component that is neither a directory nor a
+                symlink, or more than 40 symlinks.
+        """
+        if (plain := self._find_plain(path)) is not None:
+            return plain
         members, children = self.members, self.children
-        trail = [self.root]
-        todo = path.split(b"/")[::-1]
-        followed = 0
-        while todo:
-            name = todo.pop()
-            if name == b"..":
-                if len(trail) > 1:  # the root's parent is the root, as in a chroot
-                    trail.pop()
-                continue
-            if name in (b"", b"."):
-                continue
-            inode = trail[-1].get(name)
+        self._offset = members.data[member] - BLOCK_SIZE
+        way = _Way(self.root, path)
+        for name in way:
+            inode = way.names.get(name)
             if inode is None:
-                if cause is None:
-                    return None
                 if whiteout.is_mark(name):  # reached through a symlink
-                    self._fail(
-                        f"an entry below the whiteout {quoted(name)}", index, offset
-                    )
-                inode = members.imply(members.layers[cause], members.mtimes[cause])
-                trail[-1][name] = inode
+                    raise ValueError(f"an entry below the whiteout {quoted(name)}")
+                inode = members.imply(members.layers[member], members.mtimes[member])
+                way.names[name] = inode
                 children[inode] = {}
             below = children.get(inode)
             if below is not None:
-                trail.append(below)
-            elif barred and (id(trail[-1]), name) in barred:
+                way.enter(below)
+            elif members.kinds[inode] != SYMLINK:
+                raise ValueError(
+                    f"an entry below {quoted(path)}, where {quoted(name)} is not a "
+                    "directory"
+                )
+            elif not self._follow_symlink(way, inode):
+                raise ValueError(
+                    f"more than {MAX_LINKS} symlinks in the path {quoted(path)}"
+                )
+        return way.names
+
+    def _find_plain(self, path: bytes) -> Names | None:
+        """Return the directory at a path without symlinks, as nearly all paths are."""
+        children, names = self.children, self.root
+        for name in path.split(b"/"):
+            below = children.get(names.get(name, -1))
+            if below is None:
                 return None
-            elif members.kinds[inode] == SYMLINK:
-                followed += 1
-                if followed > MAX_LINKS and cause is None:
-                    return None
-                if followed > MAX_LINKS:
-                    self._fail(f"more than {MAX_LINKS} symlinks in the path "
-                               f"{quoted(path)}", index, offset)  # fmt: skip
-                target = members.targets[inode]
-                self._followed += len(target)
-                if self._followed > MAX_FOLLOWED + FOLLOWED * len(members):
-                    self._fail("symlinks too long to follow for each entry below "
-                               "them", index, offset)  # fmt: skip
-                if target.startswith(b"/"):
-                    trail = [self.root]
-                todo.extend(reversed(target.split(b"/")))
-            elif cause is None:
-                return None
-            else:
-                self._fail(f"an entry below {quoted(path)}, where {quoted(name)} "
-                           "is not a directory", index, offset)  # fmt: skip
-        return trail[-1]
+            names = below
+        return names
+
+    def _follow_symlink(self, way: "_Way", inode: int) -> bool:
+        """Follow a symlink; False if the path has had 40 already."""
+        if way.links == MAX_LINKS:
+            return False
+        target = self.members.targets[inode]
+        self._followed += len(target)
+        if self._followed > MAX_FOLLOWED + FOLLOWED * len(self.members):
+            raise ValueError("symlinks too long to follow for each entry below them")
+        way.follow(target)
+        return True
 
     # --- hard links
 
@@ -276,34 +293,33 @@ class Tree:
         names: Names,
         name: bytes,
         waiting: dict[int, tuple[Names, bytes]],
-        index: LayerIndex,
     ) -> int:
         """Return a member's inode: a hard link's target if it exists, else its own."""
         if self.members.kinds[member] != LINK:
             return member
-        target = self._target(member, index)
+        target = self._target(member)
         if target is None or self.members.kinds[target] == LINK:
             waiting[member] = names, name
             return member
         self.linked.add(target)
         return target
 
-    def _target(self, member: int, index: LayerIndex) -> int | None:
+    def _target(self, member: int) -> int | None:
         """Return a hard link's target: an inode, a pending link, or None."""
         path = self.members.targets[member]
-        offset = self.members.data[member] - 512
+        self._offset = self.members.data[member] - BLOCK_SIZE
         inode = self._aside.get(path)
         if inode is None:
             parent, _, name = path.rpartition(b"/")
-            names = self._walk(parent, None, index, offset)
+            names = self._find(parent)
             inode = None if names is None else names.get(name)
         found_directory = inode is not None and self.members.kinds[inode] == DIRECTORY
         if not path or found_directory:
-            self._fail(f"a hard link to the directory {quoted(path)}", index, offset)
+            raise ValueError(f"a hard link to the directory {quoted(path)}")
         return inode
 
     def _link_waiting(
-        self, waiting: dict[int, tuple[Names, bytes]], index: LayerIndex
+        self, waiting: dict[int, tuple[Names, bytes]], aside: Container[int]
     ) -> None:
         """Resolve the hard links that came before their targets.
 
@@ -317,7 +333,7 @@ class Tree:
         todo = list(waiting)
         for _ in range(MAX_LINKS):
             for member in todo:
-                inode = self._follow(member, found, ahead, index)
+                inode = self._follow(member, found, ahead)
                 names, name = waiting[member]
                 if inode is not None and names.get(name) == member:
                     names[name] = inode
@@ -329,15 +345,11 @@ class Tree:
                 break
             todo = left
         for member in left:
-            if member not in index.aside:
-                self._fail_link(member, "which does not exist", index)
+            if member not in aside:
+                self._fail_link(member, "which does not exist")
 
     def _follow(
-        self,
-        member: int,
-        found: dict[int, int],
-        ahead: dict[int, int],
-        index: LayerIndex,
+        self, member: int, found: dict[int, int], ahead: dict[int, int]
     ) -> int | None:
         """Return the inode at the end of a chain of links, and store it for each link.
 
@@ -350,21 +362,65 @@ class Tree:
             chain[inode] = None
             target = found.get(inode, ahead.get(inode))
             if target is None:
-                target = self._target(inode, index)
+                target = self._target(inode)
             if target is None:
                 del chain[inode]
                 ahead |= dict.fromkeys(chain, inode)
                 return None
             if target in chain:
-                self._fail_link(inode, "which leads back to itself", index)
+                self._fail_link(inode, "which leads back to itself")
             inode = target
         found |= dict.fromkeys(chain, inode)
         return inode
 
-    def _fail_link(self, member: int, why: str, index: LayerIndex) -> NoReturn:
-        path = quoted(self.members.targets[member])
-        offset = self.members.data[member] - 512
-        self._fail(f"a hard link to {path}, {why}", index, offset)
+    def _fail_link(self, member: int, why: str) -> NoReturn:
+        self._offset = self.members.data[member] - BLOCK_SIZE
+        raise ValueError(
+            f"a hard link to {quoted(self.members.targets[member])}, {why}"
+        )
 
-    def _fail(self, what: str, index: LayerIndex, offset: int) -> NoReturn:
-        raise FormatError(what, where=index.where, offset=offset)
+
+class _Way:
+    """A path that is followed within the root, a component at a time.
+
+    Iterating yields the names to look up in ``names``, one after another. After each,
+    the caller enters a directory or follows a symlink; ``..`` at the root stays there,
+    as in a chroot.
+
+    Attributes:
+        names: The directory reached so far.
+        links: The number of symlinks followed.
+    """
+
+    __slots__ = ("_todo", "_trail", "links", "names")
+
+    def __init__(self, root: Names, path: bytes) -> None:
+        """Start at the root."""
+        self._trail = [root]
+        self._todo = path.split(b"/")[::-1]
+        self.names = root
+        self.links = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        trail, todo = self._trail, self._todo
+        while todo:
+            name = todo.pop()
+            if name == b"..":
+                if len(trail) > 1:
+                    trail.pop()
+                self.names = trail[-1]
+            elif name not in (b"", b"."):
+                yield name
+
+    def enter(self, names: Names) -> None:
+        """Go into a directory."""
+        self._trail.append(names)
+        self.names = names
+
+    def follow(self, target: bytes) -> None:
+        """Go where a symlink leads: the components of its text come next."""
+        self.links += 1
+        if target.startswith(b"/"):
+            del self._trail[1:]
+            self.names = self._trail[0]
+        self._todo.extend(reversed(target.split(b"/")))

@@ -108,11 +108,11 @@ def describe(members: Members, path: bytes, inode: int, first: bytes | None) -> 
     elif kind in (CHAR, BLOCK):
         row["rdev"] = "{}:{}".format(*extra.device)
     if first is None and extra.records:
-        row |= _xattrs_field(_readable(extra.records))
+        row |= _xattrs_field(readable_xattrs(extra.records))
     return row
 
 
-def _readable(records: tuple[tuple[bytes, bytes], ...]) -> dict[bytes, bytes]:
+def readable_xattrs(records: tuple[tuple[bytes, bytes], ...]) -> dict[bytes, bytes]:
     """Return the attributes that records say, but for ACLs that say nothing here."""
     with suppress(ValueError):
         return xattrs.from_records(records)

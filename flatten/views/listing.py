@@ -3,15 +3,13 @@
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ..errors import FlattenError, quoted
 from ..image.read import Index
-from ..tar.members import SYMLINK
 from ..tree.patterns import Patterns
 from ..tree.walk import later_names, walk
-
-MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
+from .paths import MAX_LINKS, find
 
 
 class Row(NamedTuple):
@@ -107,37 +105,16 @@ def lookup(index: Index, path: str) -> int:
     Raises:
         FlattenError: It names nothing, or a directory, or is behind too many symlinks.
     """
-    members, tree = index.members, index.tree
-    trail = [tree.root]
-    todo = path.encode("utf-8", "surrogateescape").split(b"/")[::-1]
-    found: int | None = None
-    followed = 0
-    while todo:
-        name = todo.pop()
-        if name in (b"", b"."):
-            continue
-        if found is not None:
-            raise FlattenError(f"{quoted(path)}: what is before {quoted(name)} is no "
-                               "directory")  # fmt: skip
-        if name == b"..":
-            del trail[max(len(trail) - 1, 1) :]  # above the root is the root
-            continue
-        inode = trail[-1].get(name)
-        if inode is None:
-            raise FlattenError(f"{quoted(path)} is not in the tree")
-        if members.kinds[inode] == SYMLINK:
-            followed += 1
-            if followed > MAX_LINKS:
-                raise FlattenError(
-                    f"{quoted(path)} is behind over {MAX_LINKS} symlinks"
-                )
-            target = members.targets[inode]
-            trail = [tree.root] if target.startswith(b"/") else trail
-            todo.extend(reversed(target.split(b"/")))
-        elif inode in tree.children:
-            trail.append(tree.children[inode])
-        else:
-            found = inode
-    if found is None:
+    try:
+        entry = find(index, path.encode("utf-8", "surrogateescape"))
+    except FileNotFoundError as error:
+        raise FlattenError(f"{quoted(path)} is not in the tree") from error
+    except NotADirectoryError as error:
+        raise FlattenError(f"{quoted(path)}: a parent is not a directory") from error
+    except OSError as error:  # ELOOP
+        raise FlattenError(
+            f"{quoted(path)} is behind over {MAX_LINKS} symlinks"
+        ) from error
+    if entry.inode is None or entry.names is not None:
         raise FlattenError(f"{quoted(path)} is a directory")
-    return found
+    return entry.inode

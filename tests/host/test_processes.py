@@ -15,12 +15,12 @@ import flatten
 from builders import docker_archive, layer, layers, member
 from command import FLATTEN
 from flatten.errors import FlattenError, FormatError
-from flatten.export import plan_image
 from flatten.host.limits import Limits
 from flatten.host.processes import each, together
 from flatten.options import Options
 from flatten.outputs.choose import choose
 from flatten.outputs.job import Job
+from flatten.pipeline import plan_image
 from flatten.plan.pieces import pieces, sections
 from flatten.sources.open import open_image
 

@@ -1,13 +1,16 @@
 """What is inflated once and kept: its digest, and the memory that is given back."""
 
+import fcntl
 import filecmp
 import gzip
 import hashlib
 import json
 import os
 import subprocess
+import termios
 import threading
 import time
+from array import array
 from functools import partial
 from random import Random
 
@@ -125,11 +128,21 @@ def test_what_is_given_back_is_of_no_other_member(mixed, monkeypatch, processes)
     assert filecmp.cmp(mixed / "plain.out", mixed / "gzip.out", shallow=False)
 
 
+def until_full(pipe):
+    """Wait until a pipe has bytes and takes no more: 0.2 seconds without a change."""
+    waiting, unchanged = array("i", [0]), 0
+    while unchanged < 20:
+        time.sleep(0.01)
+        before = waiting[0]
+        fcntl.ioctl(pipe, termios.FIONREAD, waiting)
+        unchanged = unchanged + 1 if waiting[0] == before > 0 else 0
+
+
 def test_a_pipe_keeps_what_it_was_given(mixed):
     flatten.export(mixed / "plain.tar", mixed / "plain.out")
     command = [*FLATTEN, str(mixed / "gzip.tar"), "-o", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        time.sleep(1)
+        until_full(process.stdout)  # the writer now waits in the middle of the tar
         got = process.stdout.read()
 
     assert got == (mixed / "plain.out").read_bytes()

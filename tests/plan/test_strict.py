@@ -20,13 +20,24 @@ REFUSED = {
     "a link out of the root": (
         member("a/s", type=b"2", target="../../etc"), "leaves the root, to '../../etc'",
     ),
+    "a link that climbs through a link to the same directory": (
+        [member("d/", type=b"5"), member("d/same", type=b"2", target="."),
+         member("d/s", type=b"2", target="same/../..")], "leaves the root",
+    ),
+    "a link that climbs through links that descend": (
+        [member("a/", type=b"5"), member("a/top", type=b"2", target="../b/.."),
+         member("b/", type=b"5"), member("s", type=b"2", target="a/top/../x")],
+        "'s' is a symlink that leaves the root",
+    ),
     "a link that goes in and out": (member("s", type=b"2", target="/a/../.."), "leaves"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("word", "why"), REFUSED.values(), ids=REFUSED)
 def test_strict_refuses(tmp_path, word, why):
-    (tmp_path / "i.tar").write_bytes(docker_archive([layer(word)]))
+    (tmp_path / "i.tar").write_bytes(
+        docker_archive([layer(*(word if isinstance(word, list) else [word]))])
+    )
 
     flatten.export(tmp_path / "i.tar", tmp_path / "o.tar")
     with pytest.raises(flatten.FormatError, match="--strict: ") as caught:
@@ -41,6 +52,9 @@ def test_strict_lets_pass_what_images_have(tmp_path):
         member("usr/bin/su", mode=0o4755), member("bin/ping", records=CAPABILITY),
         member("var/mail/", type=b"5", mode=0o2775), member("tmp/", type=b"5", mode=0o1777),
         "etc/s->/usr/lib/x", "a/b/s->../../x", "ünï",
+        # By its text this one leaves; where it leads through is a directory further down.
+        "p/q/r/", "down->p/q/r", "up->down/../../../x",
+        "loop->loop", "into->loop/../..",
         member("opt/mine", mode=0o4755),
     ]  # fmt: skip
     (tmp_path / "i.tar").write_bytes(docker_archive([layer(*words)]))

@@ -150,7 +150,7 @@ REFUSED = {
         "a PAX size record on a member that is not a file",
     ),
     "a symlink with data": (
-        block(b"x", b"2", size=5, target=b"y"), "a symlink with 5 bytes of data",
+        block(b"x", b"2", size=5, target=b"y"), "a size of 5 bytes on a member that cannot have data",
     ),
     "a FIFO with data": (
         block(b"x", b"6", size=5), "a size of 5 bytes on a member that cannot have data",
@@ -231,6 +231,12 @@ REFUSED = {
     ),
     "a long name, and then the end of the stream": (
         long_name(b"n"), "truncated: an extended header without its member",
+    ),
+    "a long link name before a file": (
+        long_name(b"t" * 120, b"K") + block(b"x"), "a link target on a member that is no link",
+    ),
+    "a linkpath record before a directory": (
+        pax({b"linkpath": b"t"}) + block(b"x", b"5"), "a link target on a member",
     ),
     "two PAX headers for one member": (
         pax({b"a": b"b"}) + pax({b"a": b"c"}) + block(b"x"), "two PAX headers",
@@ -443,3 +449,29 @@ def test_a_path_of_more_than_is_read_at_once_is_read_whole():
     found, _ = index(tar)
 
     assert found.paths == [b"big", name]
+
+
+@pytest.mark.parametrize(
+    "tar",
+    [layer(head) for head, _ in NAMES.values()]
+    + [layer(head) for head, _ in KINDS.values()]
+    + [tar for tar, _ in REFUSED.values()],
+    ids=[*NAMES, *KINDS, *REFUSED],
+)
+def test_plain_headers_are_read_as_odd_ones(tar, monkeypatch):
+    """The hot loop gives the rows, and the errors, of the code for any header."""
+
+    def rows():
+        try:
+            found, members = index(tar)
+        except flatten.FormatError as error:
+            return str(error)
+        return found, {
+            name: getattr(members, name)
+            for name in ("kinds", "sizes", "data", "mtimes", "targets", "extras")
+        } | {"owners": [members.owner_table[owner] for owner in members.owners]}
+
+    plain = rows()
+    monkeypatch.setattr("flatten.tar.reader._PLAIN", frozenset())
+
+    assert rows() == plain

@@ -11,6 +11,7 @@ from flatten.tree.patterns import Patterns
 PATHS = (
     "a", "a.pyc", "b/a", "b/a.pyc", "b/c/a", "b/c/d.pyc", "doc", "doc/x", "usr/doc",
     "usr/doc/x", "usr/share/doc/y", "x]y", "a b", "-a", "1", "2", "z[", "*", "b/*",
+    "README", "Read", "x_y", "tab\t", "[:",
 )  # fmt: skip
 RULES = {
     "a name": ["a"],
@@ -26,6 +27,25 @@ RULES = {
     "a set": ["[12]"],
     "a set it is not in": ["[!1]"],
     "a bracket in a set": ["x[]]y"],
+    **{
+        f"the class {name}": [f"[[:{name}:]]*"]
+        for name in (
+            "alnum",
+            "alpha",
+            "blank",
+            "cntrl",
+            "digit",
+            "graph",
+            "lower",
+            "print",
+            "punct",
+            "space",
+            "upper",
+            "xdigit",
+        )
+    },
+    "a class among other characters": ["*[_[:blank:]x]*"],
+    "outside a class": ["[![:lower:]]*"],
     "an escaped star": ["\\*"],
     "an escaped bracket": ["z\\["],
     "taken back": ["*", "!a"],
@@ -66,7 +86,7 @@ def test_as_git_understands_them(tmp_path, rules):
     assert got == want
 
 
-@pytest.mark.parametrize("text", ["", "/", "!", "[z-a]"])
+@pytest.mark.parametrize("text", ["", "/", "!", "[z-a]", "[[:upcase:]]"])
 def test_no_pattern(text):
     with pytest.raises(UsageError):
         Patterns([text])

@@ -179,7 +179,7 @@ CAT_FAILS = {
     "nothing": (["etc/conf"], "'etc/conf' is not in the tree"),
     "a directory": (["bin"], "'bin' is a directory"),
     "the root": (["/"], "'/' is a directory"),
-    "what is below a file": (["etc/new/x"], "what is before 'x' is no directory"),
+    "what is below a file": (["etc/new/x"], "'etc/new/x': a parent is not a directory"),
 }
 
 

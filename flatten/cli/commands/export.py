@@ -192,9 +192,12 @@ def run(args: argparse.Namespace) -> int:
         return write(args, args.output, read_options(args))
     if args.output != "-":
         raise UsageError("either -o OUT, or an image: --oci OUT or --docker OUT")
-    kind = "docker" if args.oci is None else "oci"
-    tags = tuple(args.tag)
-    how = replace(read_options(args), since=since, image_kind=kind, tags=tags)
+    how = replace(
+        read_options(args),
+        since=since,
+        image_kind="docker" if args.oci is None else "oci",
+        tags=tuple(args.tag),
+    )
     return write(args, image, how)
 
 

@@ -3,8 +3,8 @@
 import argparse
 import os
 
-from ...export import refuse_image
 from ...outputs import atomic
+from ...pipeline import refuse_image
 from ...views.listing import Row
 from ...views.report import Report, document, main_directories, make_report
 from .. import options

@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 
 from ...errors import IntegrityError, UsageError, quoted, shown
-from ...export import plan_image
 from ...image.image import Image
 from ...image.rootfs import open_rootfs
 from ...options import Options
+from ...pipeline import plan_image
 from ...views.describe import Row, directory_rows, plan_rows
 from ...views.differences import FIELDS, Difference, differences, read_list
 from .. import options

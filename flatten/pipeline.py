@@ -5,7 +5,7 @@ import stat
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from .errors import FormatError, UsageError, quoted
 from .host.spools import taking_turns
@@ -13,10 +13,10 @@ from .image.history import cut
 from .image.image import Image
 from .image.read import read_layers
 from .image.verify import DigestCheck, checking
-from .options import Options
+from .options import OptionChanges, Options
 from .outputs.choose import choose
 from .outputs.job import Job, Shape
-from .outputs.progress import bar
+from .outputs.progress import reporting
 from .plan.make import Placement, make_plan
 from .plan.plan import Plan
 from .plan.strict import check_strict
@@ -57,7 +57,7 @@ def export(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | int,
     options: Options | None = None,
-    **changes: Any,
+    **changes: Unpack[OptionChanges],
 ) -> Exported:
     """Flatten an image into one tar, or another output that ``out`` selects.
 
@@ -90,7 +90,7 @@ def export(
             check_strict(plan, map(os.fsencode, options.allow_setuid), image.source)
         if check is not None:
             check.start_rest()
-        with bar(plan.size, options.progress) as advance:
+        with reporting(plan.size, options.progress) as advance:
             rereads = check is not None and check.rereads
             job = Job(
                 image, plan, shape, sync=options.sync, settle=options.settle,

@@ -1,0 +1,141 @@
+"""``flatten.export``: its keyword arguments, and progress as a callable."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+import flatten
+from builders import docker_archive, layers, member
+from flatten.options import OptionChanges
+
+ROOT = Path(__file__).parents[2]
+
+OUTPUTS = {
+    "out.tar": {},
+    "pax.tar": {"format": "pax"},
+    "out.tar.gz": {},
+    "out.tar.zst": {},
+    "out/": {},
+    "out.cpio": {},
+    "oci.tar": {"image_kind": "oci"},
+    "docker.tar": {"image_kind": "docker"},
+}
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    path = tmp_path_factory.mktemp("image") / "image.tar"
+    files = [member(f"d/{n}", bytes([n]) * 1_000_000) for n in range(40)]
+    path.write_bytes(docker_archive(layers(["d/", *files], ["e"])))
+    return path
+
+
+@pytest.mark.parametrize(("name", "options"), OUTPUTS.items())
+def test_progress_is_reported_from_zero_to_the_total(image, tmp_path, name, options):
+    calls, threads = [], set()
+
+    def progress(done, total):
+        calls.append((done, total))
+        threads.add(threading.current_thread())
+
+    done = flatten.export(image, f"{tmp_path}/{name}", progress=progress, **options)
+
+    assert [total for _, total in calls] == [done.size] * len(calls)
+    assert calls[0][0] == 0
+    assert calls[-1][0] == done.size
+    assert len(calls) > 3
+    assert sorted(set(calls)) == calls
+    assert threads == {threading.current_thread()}
+
+
+def test_progress_of_an_empty_image(tmp_path):
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers([])))
+    calls = []
+    done = flatten.export(
+        tmp_path / "i.tar",
+        tmp_path / "o.tar",
+        progress=lambda *call: calls.append(call),
+    )
+
+    assert (calls[0], calls[-1]) == ((0, done.size), (done.size, done.size))
+
+
+def test_progress_where_several_processes_write(tmp_path):
+    files = [member(f"{n:05}", b"x") for n in range(25_000)]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(files)))
+    calls = []
+    done = flatten.export(
+        tmp_path / "i.tar",
+        tmp_path / "o.tar",
+        progress=lambda *call: calls.append(call),
+    )
+
+    assert sorted(set(calls)) == calls
+    assert (calls[0], calls[-1]) == ((0, done.size), (done.size, done.size))
+
+
+@pytest.mark.parametrize(("name", "options"), OUTPUTS.items())
+def test_an_exception_in_progress_cancels_the_export(image, tmp_path, name, options):
+    def progress(done, _total):
+        if done:
+            raise KeyError(done)
+
+    with pytest.raises(KeyError):
+        flatten.export(image, f"{tmp_path}/{name}", progress=progress, **options)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("progress", ["sometimes", None, True])
+def test_progress_must_be_a_word_or_a_callable(image, tmp_path, progress):
+    with pytest.raises(flatten.UsageError, match="is not a valid progress"):
+        flatten.export(image, tmp_path / "o.tar", progress=progress)
+
+
+def test_the_keyword_arguments_are_the_fields_of_the_options():
+    assert get_type_hints(OptionChanges) == get_type_hints(flatten.Options)
+
+
+TYPED = """
+import flatten
+flatten.export("a", "b", mtime=0, format="pax", progress=lambda done, total: None)
+flatten.Options(reflink="auto", progress="always")
+def read(image: flatten.Image) -> str:
+    text: str = (image.root / "etc" / "os-release").open(encoding="utf-8").read()
+    data: bytes = image.root.joinpath("a", "b").open("rb").read()
+    return text + data.decode() + image.root.stat().__class__.__name__
+with flatten.open_image("a", verify=True) as image:
+    read(image)
+"""
+UNTYPED = {
+    'flatten.export("a", "b", mtimee=0)': "call-arg",
+    'flatten.export("a", "b", verify="no")': "arg-type",
+    'flatten.export("a", "b", format="zip")': "arg-type",
+    'flatten.export("a", "b", progress="sometimes")': "arg-type",
+    'flatten.export("a", "b", progress=lambda done: None)': "arg-type",
+    'flatten.Options(ownership="mine")': "arg-type",
+    'flatten.open_image("a").root / 1': "operator",
+    "flatten.exprot": "attr-defined",
+}
+
+
+def test_type_checkers_know_the_arguments(tmp_path):
+    pytest.importorskip("mypy")
+    lines = TYPED.strip().splitlines()
+    (tmp_path / "use.py").write_text("\n".join([*lines, *UNTYPED]))
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary",
+         "--hide-error-context", "--config-file", "", tmp_path / "use.py"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    found = {
+        int(line.split(":")[1]): line.rpartition("[")[2].rstrip("]")
+        for line in done.stdout.splitlines()
+        if line.startswith(f"{tmp_path}/use.py") and ": error: " in line
+    }
+    assert found == dict(enumerate(UNTYPED.values(), len(lines) + 1)), done.stdout
