@@ -1,9 +1,7 @@
 """``python -m flatten``, and the ``flatten`` command."""
 
-from typing import NoReturn
 
-
-def script() -> NoReturn:
+def script() -> None:
     """Run the command, which can be interrupted while its modules are imported."""
     try:
         from .cli import main  # noqa: PLC0415 - an interrupt here is handled

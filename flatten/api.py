@@ -124,6 +124,7 @@ def open_image(  # noqa: PLR0913 - all by keyword
         store=store,
         at=at,
         with_init=with_init,
+        verify=verify,
     )
     try:
         if verify:

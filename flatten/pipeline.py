@@ -123,6 +123,7 @@ def _open(reference: str, options: Options) -> Image:
         store=options.store,
         at=options.at,
         with_init=options.with_init,
+        verify=options.verify,
     )
 
 

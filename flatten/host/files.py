@@ -9,7 +9,11 @@ from ..tar.read_header import HeaderBytes
 
 
 class LayerBytes(HeaderBytes, Protocol):
-    """The bytes of one layer's tar stream, read at offsets."""
+    """The bytes of one layer's tar stream, read at offsets.
+
+    Bytes that are in no permanent file inherit what is said here of ``origin``,
+    ``sample`` and ``release``.
+    """
 
     def readinto(self, offset: int, view: memoryview) -> None:
         """Fill ``view``.
@@ -24,17 +28,20 @@ class LayerBytes(HeaderBytes, Protocol):
         Return None if the bytes are in no file, but generated when they are read.
         """
 
-    def origin(self, offset: int) -> int | None:
+    def origin(self, offset: int) -> int | None:  # noqa: ARG002 - for those in files
         """Return the position of ``offset`` in a permanent file, or None if in none."""
+        return None
 
     def sample(self) -> int | None:
         """Return a descriptor of such a file, to test its file system's features."""
+        return None
 
-    def release(self, offset: int, count: int) -> None:
+    def release(self, offset: int, count: int) -> None:  # noqa: ARG002 - for spools
         """Free the memory of bytes that are no longer needed, if it is ours."""
+        return
 
 
-class File:
+class File(LayerBytes):
     """An open file of the host with random access.
 
     Attributes:
@@ -107,9 +114,6 @@ class File:
         """Return the descriptor."""
         return self.descriptor
 
-    def release(self, offset: int, count: int) -> None:
-        """Do nothing: the file is not flatten's."""
-
     def _short(self, offset: int) -> FormatError:
         return FormatError("the file ends too soon", where=self.where, offset=offset)
 
@@ -128,7 +132,7 @@ def fill(descriptor: int, view: memoryview, offset: int) -> int:
     return done
 
 
-class Window:
+class Window(LayerBytes):
     """A range of other bytes, such as a layer in an archive.
 
     Attributes:
@@ -176,9 +180,6 @@ class Window:
     def sample(self) -> int | None:
         """Return the descriptor of the source's file."""
         return self._source.sample()
-
-    def release(self, offset: int, count: int) -> None:
-        """Do nothing: an archive may be read again."""
 
 
 def read_whole(source: LayerBytes, limit: int, where: str) -> bytes:

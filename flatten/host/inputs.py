@@ -39,7 +39,7 @@ def open_file(path: str, pool: Pool) -> File | Spool:
     try:
         if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
             raise SourceError(f"{named}: not a file, an image directory or a pipe")
-        spool = Spool(pool, name)
+        spool = pool.spool(name)
         pool.fill(spool, _chunks(descriptor, named))
         spool.finish()
     finally:
@@ -63,14 +63,10 @@ def _chunks(descriptor: int, named: str) -> Iterable[bytes]:
             return
 
 
-def plain(
-    source: LayerBytes, pool: Pool, where: str, *, hashed: bool = False
-) -> LayerBytes:
+def plain(source: LayerBytes, pool: Pool, where: str) -> LayerBytes:
     """Return bytes unchanged if they are plain, or inflated if they are compressed."""
     kind = compression(source)
-    if kind is None:
-        return source
-    return pool.inflate(source, kind, where, hashed=hashed)
+    return source if kind is None else pool.inflate(source, kind, where)
 
 
 def compression(source: LayerBytes) -> str | None:

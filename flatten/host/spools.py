@@ -30,9 +30,9 @@ from typing import Final
 
 from ..errors import FlattenError, FormatError
 from .decompress import CHUNK, decompress
-from .files import File, LayerBytes, fill
-from .limits import Limits, free_memory
-from .space import Freeing
+from .files import LayerBytes, fill
+from .limits import Limits
+from .scratch import Scratch
 
 _ZERO_CHUNK: Final = bytes(CHUNK)
 RATIO_COUNTS_FROM: Final = 1 << 30
@@ -50,33 +50,13 @@ def taking_turns() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-class _Store:
-    """An unnamed append-only file: a memfd, or a temporary file on disk."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self._end = 0
-        self._lock = threading.Lock()
-
-    def append(self, chunk: bytes) -> int:
-        """Append a chunk; return its offset."""
-        with self._lock:
-            start = self._end
-            self._end += len(chunk)
-        done = 0
-        while done < len(chunk):
-            rest = memoryview(chunk)[done:]
-            done += os.pwrite(self.descriptor, rest, start + done)
-        return start
-
-
 AHEAD: Final = 1 << 22
 _NOBODY: Final = 1 << 62
 _ZEROS: Final = -1  # instead of a descriptor: zeros, which are not stored
 _Extent = tuple[int, int, int]
 
 
-class Spool:
+class Spool(LayerBytes):
     """Bytes that arrive once, in chunks, for random access by any thread.
 
     Readers wait for bytes that have not arrived yet. An error while filling is raised
@@ -86,12 +66,12 @@ class Spool:
         where: Its name in messages.
     """
 
-    def __init__(self, pool: "Pool", where: str, *, hashed: bool = False) -> None:
-        """Create an empty spool that ``pool`` fills."""
+    def __init__(self, scratch: Scratch, where: str, *, hashed: bool = False) -> None:
+        """Create an empty spool, whose bytes are stored in ``scratch``."""
         self.where = where
         self._hash = hashlib.sha256() if hashed else None
-        self._pool = pool
-        self._memory = pool.memory()
+        self._scratch = scratch
+        self._memory = scratch.memory()
         self._length = 0  # updated after the extents
         self._starts: list[int] = []  # offsets of the extents in the stream
         self._places: list[tuple[int, int]] = []  # and their (descriptor, offset)
@@ -105,7 +85,7 @@ class Spool:
         if chunk[0] == 0 and chunk == _ZERO_CHUNK:
             place = _ZEROS, self._length
         else:
-            place = self._pool.keep(chunk, self._memory)
+            place = self._scratch.keep(chunk, self._memory)
         with self._changed:
             if not self._continues(place):
                 self._starts.append(self._length)
@@ -212,14 +192,6 @@ class Spool:
         found = self._extent(offset)
         return None if found[0] == _ZEROS else found
 
-    def origin(self, offset: int) -> None:  # noqa: ARG002 - of LayerBytes
-        """Return None: the bytes are in no permanent file."""
-        return
-
-    def sample(self) -> None:
-        """Return None."""
-        return
-
     def release(self, offset: int, count: int) -> None:
         """Schedule the memory pages that lie entirely within the range to be freed.
 
@@ -229,7 +201,7 @@ class Spool:
             descriptor, start, length = self._extent(offset)
             length = min(length, count)
             if descriptor == self._memory.descriptor:
-                self._pool.freeing.give_back(descriptor, start, length)
+                self._scratch.freeing.give_back(descriptor, start, length)
             offset, count = offset + length, count - length
 
     def _extent(self, offset: int) -> _Extent:
@@ -295,35 +267,46 @@ def _made_ahead(chunks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
 
 
 class Pool:
-    """Threads that fill spools, and the memory and scratch files that store them.
+    """Threads that fill spools with inflated bytes, within the limits.
 
     Attributes:
         limits: The limits to enforce.
-        files: The open files of the source.
-        freeing: Frees memory that is no longer needed.
+        scratch: Stores the spools' bytes.
     """
 
-    def __init__(self, limits: Limits) -> None:
-        """Prepare the pool, without starting threads yet."""
+    def __init__(self, limits: Limits, *, hashing: bool = True) -> None:
+        """Prepare the pool, without starting threads yet.
+
+        Args:
+            limits: The limits to enforce.
+            hashing: Whether bytes whose digest is known are hashed as they arrive.
+        """
         self.limits = limits
-        self.files: list[File] = []
-        self.freeing = Freeing()
-        self._budget = free_memory() // 4 if limits.memory is None else limits.memory
+        self._hashing = hashing
+        self.scratch = Scratch(limits)
         self._total = 0
-        self._memories: list[_Store] = []
-        self._spools = 0
-        self._scratch: _Store | None = None
         self._lock = threading.Lock()
         self._todo: deque[tuple[Spool, LayerBytes, str]] = deque()
         self._threads: list[threading.Thread] = []
         self._processors = len(os.sched_getaffinity(0))
         self._closed = False
 
+    def spool(self, where: str) -> Spool:
+        """Return an empty spool for ``fill``."""
+        return Spool(self.scratch, where)
+
     def inflate(
         self, source: LayerBytes, kind: str, where: str, *, hashed: bool = False
     ) -> Spool:
-        """Return a spool that a thread fills with the inflated bytes of ``source``."""
-        spool = Spool(self, where, hashed=hashed)
+        """Return a spool that a thread fills with the inflated bytes of ``source``.
+
+        Args:
+            source: The compressed bytes.
+            kind: Their format, as ``decompress.sniff`` returned it.
+            where: The spool's name in messages.
+            hashed: Hash the bytes too, if the pool hashes.
+        """
+        spool = Spool(self.scratch, where, hashed=hashed and self._hashing)
         with self._lock:
             self._todo.append((spool, source, kind))
             if len(self._threads) < self._processors:
@@ -359,66 +342,6 @@ class Pool:
                     where=spool.where,
                 )
 
-    def memory(self) -> _Store | None:
-        """Return the store in memory for a spool's bytes, or None without memfd.
-
-        Each thread has its own, since threads that fill spools at the same time would
-        wait for each other when writing to the same file.
-        """
-        with self._lock, suppress(OSError):  # memfd is forbidden by some seccomp rules
-            at = self._spools % self._processors
-            self._spools += 1
-            if at == len(self._memories):
-                self._memories.append(_Store(os.memfd_create("flatten")))
-            return self._memories[at]
-        return None
-
-    def keep(self, chunk: bytes, memory: _Store | None) -> tuple[int, int]:
-        """Store a chunk; return its descriptor and offset."""
-        with self._lock:
-            fits = memory is not None and len(chunk) <= self._budget
-            self._budget -= len(chunk) if fits else 0
-        store = memory if fits and memory is not None else self._scratch_store()
-        try:
-            return store.descriptor, store.append(chunk)
-        except OSError as error:
-            if store is memory:
-                why = f"{error.strerror}; --memory limits how much is kept there"
-                raise FlattenError(f"cannot keep data in memory: {why}") from error
-            raise self._no_scratch(error) from error
-
-    def _scratch_store(self) -> _Store:
-        """Return the store on disk, for bytes beyond the memory budget."""
-        import tempfile  # noqa: PLC0415 - 10 ms, only when memory is short
-
-        with self._lock:
-            try:
-                if self._scratch is None:
-                    with tempfile.TemporaryFile() as scratch:
-                        self._scratch = _Store(os.dup(scratch.fileno()))
-            except OSError as error:
-                raise self._no_scratch(error) from error
-            return self._scratch
-
-    @staticmethod
-    def _no_scratch(error: OSError) -> FlattenError:
-        import tempfile  # noqa: PLC0415 - as above
-
-        folder = tempfile.tempdir or "any folder"
-        return FlattenError(
-            f"cannot write scratch space in {folder}: {error.strerror}; "
-            "set TMPDIR to another directory, or keep more in memory with --memory"
-        )
-
-    def check_unchanged(self) -> None:
-        """Check that the files have not been modified since they were opened.
-
-        Raises:
-            FlattenError: A file was modified.
-        """
-        for file in self.files:
-            file.check_unchanged()
-
     def close(self) -> None:
         """Stop the threads, and free the spools' memory and scratch files."""
         self._closed = True
@@ -427,10 +350,7 @@ class Pool:
             threads = list(self._threads)
         for thread in threads:
             thread.join()
-        self.freeing.stop()
-        for store in (*self._memories, *filter(None, [self._scratch])):
-            os.close(store.descriptor)
-        self._memories, self._scratch = [], None
+        self.scratch.close()
 
     def _count(self, count: int, where: str) -> None:
         with self._lock:

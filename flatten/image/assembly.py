@@ -19,7 +19,7 @@ from ..errors import FlattenError, FormatError, quoted
 from ..host.beneath import Beneath
 from ..host.decompress import CHUNK
 from ..host.files import LayerBytes
-from ..host.spools import Pool, Spool
+from ..host.spools import Pool
 from ..tar.read_header import HeaderBytes
 from .crc64 import crc64
 from .image import Place
@@ -33,7 +33,7 @@ _Content = Callable[[int, int, memoryview], None]
 """Fills a view with part of a content: its number, the bytes to skip, the view."""
 
 
-class Assembly:
+class Assembly(LayerBytes):
     """A layer's bytes: alternating encoded bytes and contents of files.
 
     Contents are rows of columns. Encoded bytes are stored consecutively in a spool, so
@@ -55,7 +55,7 @@ class Assembly:
         self.where = where
         self._pool = pool
         self._packed = packed
-        self._encoded = Spool(pool, where)
+        self._encoded = pool.spool(where)
         self._pending = bytearray()  # encoded bytes that are not in the spool yet
         self._trees: list[Beneath | str] = []
         self._names = bytearray()
@@ -189,9 +189,6 @@ class Assembly:
                 found = self.extent(start)
                 return None if found is None else found[0]
         return None
-
-    def release(self, offset: int, count: int) -> None:
-        """Do nothing: the files are not flatten's."""
 
     def close(self) -> None:
         """Close the file that ``extent`` opened; a second call does nothing."""
@@ -372,7 +369,7 @@ class AssembledLayer:
     place: Place | None = None
     _assembly: Assembly | None = field(default=None, repr=False)
 
-    def open(self, *, hashed: bool = False) -> Assembly:  # noqa: ARG002 - of Layer
+    def open(self) -> Assembly:
         """Return the layer's bytes, assembled at the first call."""
         if self._assembly is None:
             self._assembly = self.build()

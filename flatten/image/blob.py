@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ..host.files import LayerBytes
 from ..host.forward import forward
-from ..host.inputs import plain
+from ..host.inputs import compression
 from ..host.spools import Pool
 from ..tar.read_header import HeaderBytes
 from .image import Place
@@ -40,13 +40,22 @@ class BlobLayer:
             self._blob = self.opener()
         return self._blob
 
-    def open(self, *, hashed: bool = False) -> LayerBytes:
-        """Return the uncompressed bytes; inflating begins at the first call."""
+    def open(self) -> LayerBytes:
+        """Return the uncompressed bytes; inflating begins at the first call.
+
+        They are hashed as they are inflated, if their SHA-256 is recorded.
+        """
         if self.same is not None:
-            return self.same.open(hashed=hashed)
+            return self.same.open()
         if self._opened is None:
             blob = self.blob()
-            self._opened = plain(blob, self.pool, self.name, hashed=hashed)
+            kind = compression(blob)
+            hashed = (self.diff_id or "").startswith("sha256:")
+            self._opened = (
+                blob
+                if kind is None
+                else self.pool.inflate(blob, kind, self.name, hashed=hashed)
+            )
         return self._opened
 
     def headers(self) -> HeaderBytes:

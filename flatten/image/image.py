@@ -50,12 +50,8 @@ class Layer(Protocol):
     def blob(self) -> LayerBytes:
         """Return the layer's bytes as they are stored, possibly compressed."""
 
-    def open(self, *, hashed: bool = False) -> LayerBytes:
-        """Return the layer's uncompressed bytes; they are opened only once.
-
-        Args:
-            hashed: Hash the bytes while they are inflated, if they are.
-        """
+    def open(self) -> LayerBytes:
+        """Return the layer's uncompressed bytes; they are opened only once."""
 
     def headers(self) -> HeaderBytes:
         """Return the bytes for reading headers; contents in them are arbitrary."""

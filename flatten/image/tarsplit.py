@@ -26,7 +26,7 @@ from ..errors import FormatError
 from ..host.beneath import Beneath
 from ..host.decompress import decompress
 from ..host.files import LayerBytes
-from ..host.spools import Pool, Spool
+from ..host.spools import Pool
 from ..tar.members import NO_EXTRA, Members, SparseMap
 from ..tar.reader import TarReader
 from ..tar.wire import BLOCK_SIZE, normalise
@@ -158,7 +158,7 @@ class _Record:
         encoded = self._encoded[self._padding :]
         if not encoded:
             return None
-        spool = Spool(self._pool, self._assembly.where)
+        spool = self._pool.spool(self._assembly.where)
         spool.append(encoded)
         spool.finish()
         members = Members()

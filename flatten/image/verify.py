@@ -48,7 +48,7 @@ class DigestCheck:
         self._later: deque[_Task] = deque()
         known: set[tuple[int, str | None, str | None]] = set()
         for layer in layers:
-            opened = layer.open(hashed=layer.diff_id is not None)
+            opened = layer.open()
             promise = id(opened), layer.diff_id, layer.digest
             if promise in known:  # the image lists a layer again
                 continue
@@ -120,22 +120,22 @@ class DigestCheck:
         self, layer: Layer, promised: str, opener: Callable[[], LayerBytes]
     ) -> None:
         source = opener()
-        digest = hashlib.sha256()
+        algorithm = promised.partition(":")[0]
+        digest = hashlib.new(algorithm)
         offset = 0
         while not self._stopped and (data := source.read(offset, STEP)):
             digest.update(data)
             offset += len(data)
         if not self._stopped:
-            self._compare(layer, promised, digest.hexdigest())
+            self._compare(layer, promised, f"{algorithm}:{digest.hexdigest()}")
 
     def _compare_made(self) -> None:
         made, self._made = self._made, []
         for layer, promised, spool in made:
-            self._compare(layer, promised, spool.digest())
+            self._compare(layer, promised, f"sha256:{spool.digest()}")
 
     @staticmethod
-    def _compare(layer: Layer, promised: str, digest: str) -> None:
-        found = f"sha256:{digest}"
+    def _compare(layer: Layer, promised: str, found: str) -> None:
         if found != promised:
             blame = layer.blame()
             raise IntegrityError(

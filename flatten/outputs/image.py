@@ -234,9 +234,10 @@ class _Archive:
         blob = self._write(whole, [source], None, None)
         if not packed:
             return blob
-        known = (layer.diff_id or "").removeprefix("sha256:")
-        plain = layer.open()
-        diff_id = known or _hash(plain, 0, plain.size())
+        algorithm, _, diff_id = (layer.diff_id or "").partition(":")
+        if algorithm != "sha256":
+            plain = layer.open()
+            diff_id = _hash(plain, 0, plain.size())
         return replace(blob, diff_id=diff_id, packed=packed)
 
     def write_blob(self, data: bytes, kind: str) -> dict[str, Any]:

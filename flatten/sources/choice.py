@@ -1,4 +1,4 @@
-"""The choice among the images of one source: by name, id, position and platform."""
+"""Choose one image of a source: by name, id, position and platform."""
 
 import os
 import re
@@ -10,12 +10,12 @@ from ..errors import FlattenError, FormatError, SourceError, UsageError, quoted,
 from ..image.image import Image
 
 CONTAINER: Final = "container:"
-"""Begins the names of containers, in references."""
+"""Prefix of the names of containers in references."""
 
 USUAL_DRIVER: Final = "overlay2"
-"""Docker's default: its images are meant where another driver has the same."""
+"""Docker's default driver: it is taken where several have the same image."""
 
-_FULL_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_DIGEST: Final = re.compile(r"sha(256|512):|[0-9a-f]{64}\Z")
 _SHOWN: Final = 20  # images listed in a message
 _NAMES_SHOWN: Final = 4  # of each
 _ARCHITECTURES: Final = {
@@ -41,7 +41,7 @@ class Platform:
         return "/".join(filter(None, (self.os, self.architecture, self.variant)))
 
     def runs(self, other: "Platform") -> bool:
-        """Say whether ``other`` is this platform; a variant left out fits any."""
+        """Return True if ``other`` is this platform; a missing variant fits any."""
         return (self.os, self.architecture) == (other.os, other.architecture) and (
             "" in (self.variant, other.variant) or self.variant == other.variant
         )
@@ -51,7 +51,7 @@ def parse_platform(text: str) -> Platform:
     """Read ``os/architecture[/variant]``.
 
     Raises:
-        UsageError: It is none.
+        UsageError: The text has another form.
 
     >>> str(parse_platform("linux/arm/v7"))
     'linux/arm/v7'
@@ -62,19 +62,19 @@ def parse_platform(text: str) -> Platform:
 
 
 def host_platform() -> Platform:
-    """Return this machine's platform; images are of linux."""
+    """Return this machine's platform; the operating system is always linux."""
     machine = os.uname().machine
     return Platform("linux", *_ARCHITECTURES.get(machine, (machine, "")))
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a user asks of a source.
+    """What a user wants from a source.
 
     Attributes:
         name: A name with tag, an id or the start of one, or ``@N``.
-        platform: None takes the host's, where there is a choice.
-        store: The part of the source to look in; None takes all.
+        platform: The platform; None means the host's, if there is a choice.
+        store: The part of the source to look in; None means all.
     """
 
     name: str | None = None
@@ -84,18 +84,22 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An image, or a container, that can be chosen: how to open it.
+    """An image, or a container, that can be chosen, and how to open it.
 
     Attributes:
-        ids: Hex digests it is known by, of its config, its manifest; the first one is
-            shown.
+        ids: Hex digests of its config, its manifest and the indexes that list it; the
+            first one is shown. Those of SHA-512 begin with ``sha512:``.
         names: Its names, with tags.
         load: Opens it: finds its layers.
-        platform: Returns its platform, if it says one.
-        store: The part of the source that it is in: a driver of docker's, a
-            namespace of containerd's; "" in an archive.
-        hashed: The ids are digests of bytes that were read, or an engine's record of
-            them. False where they are only names in an archive (docker before 1.10).
+        platform: Returns its platform, or None if that is not recorded.
+        store: The part of the source that it is in: one of docker's drivers or of
+            containerd's namespaces; "" in an archive.
+        hashed: Whether the ids are digests of bytes that were read, or an engine's
+            record of them. False where they are only names in an archive (docker
+            before 1.10).
+        problem: Why it cannot be opened, if that is known before.
+        fetched: False for an image of which only the name is there. It is chosen only
+            by that name, which then says why it cannot be opened.
     """
 
     ids: tuple[str, ...]
@@ -104,6 +108,8 @@ class Entry:
     platform: Callable[[], Platform | None] = lambda: None
     store: str = ""
     hashed: bool = True
+    problem: FlattenError | None = None
+    fetched: bool = True
 
 
 def container_entry(
@@ -112,78 +118,103 @@ def container_entry(
     store: str,
     load: Callable[[tuple[str, ...]], Image],
 ) -> Entry:
-    """Return what chooses a container, which ran here: it is of no platform.
+    """Return the entry of a container. It ran here, so it has no platform.
 
     Args:
-        id_: Its id.
-        names: What it is called.
-        store: As of any entry.
-        load: Opens it, given its names as references have them.
+        id_: The container's id.
+        names: The container's names.
+        store: The part of the source that it is in, as of any entry.
+        load: Opens it, given its names as they are in references.
     """
     called = tuple(f"{CONTAINER}{name}" for name in names)
     return Entry((f"{CONTAINER}{id_}",), called, lambda: load(called), store=store)
 
 
 def broken_entry(
-    ids: tuple[str, ...], names: tuple[str, ...], store: str, error: FlattenError
+    ids: tuple[str, ...],
+    names: tuple[str, ...],
+    store: str,
+    error: FlattenError,
+    *,
+    fetched: bool = True,
 ) -> Entry:
-    """Return what chooses an image that cannot be opened; the others can."""
+    """Return the entry of an image that cannot be opened, beside others that can."""
 
     def load() -> Image:
         raise error
 
-    return Entry(ids, names, load, store=store)
+    return Entry(ids, names, load, store=store, problem=error, fetched=fetched)
 
 
 def choose(entries: Sequence[Entry], wanted: Wanted, where: str) -> Entry:
-    """Return the one image that is meant.
+    """Return the one image that is wanted.
 
     A full name wins over one without its registry, that over an id, and an id over the
-    start of one. Where several are left, the platform decides.
+    start of one. If several are left, the platform decides.
 
     Raises:
         FormatError: There are no images.
-        SourceError: None fits.
-        UsageError: Several do.
+        SourceError: No image matches.
+        UsageError: Several images match.
     """
     if not entries:
         raise FormatError("holds no image", where=where)
     if wanted.store is not None:
         entries = in_store(entries, wanted.store, where)
-    found = list(entries) if wanted.name is None else named(entries, wanted.name)
-    if not found:
-        asked = quoted(wanted.name or "")
-        raise SourceError(
-            f"{where}: no image {asked} in it; it has {_listed(entries)}"
-        )  # fmt: skip
-    by_platform = wanted != Wanted(store=wanted.store) or _is_one_image(found)
-    fits = _on_platform(found, wanted.platform) if by_platform else found
-    if len({entry.store for entry in fits}) > 1:
-        fits = [entry for entry in fits if entry.store == USUAL_DRIVER] or fits
+    found = _asked_for(entries, wanted.name, where)
+    fits = found
+    if wanted.name is not None or wanted.platform is not None or _is_one_image(found):
+        fits = _on_platform(found, wanted.platform)
     if not fits and wanted.platform is not None:
         raise SourceError(
             f"{where}: no image for {wanted.platform}; it has {_listed(entries)}"
         )
+    if len({entry.store for entry in fits}) > 1:
+        fits = [entry for entry in fits if entry.store == USUAL_DRIVER] or fits
     if len(fits) == 1:
         return fits[0]
-    asked = "holds several images" if wanted.name is None else (
+    several = "holds several images" if wanted.name is None else (
         f"{quoted(wanted.name)} fits several"
     )  # fmt: skip
     raise UsageError(
-        f"{where}: {asked}, choose one with {where}#NAME or --platform"
+        f"{where}: {several}, choose one with {where}#NAME or --platform"
         f"{_store_options(fits or found)}: {_listed(fits or found)}"
     )
 
 
-def _is_one_image(entries: Sequence[Entry]) -> bool:
-    """Say whether images are the same but for their platforms.
+def _asked_for(entries: Sequence[Entry], name: str | None, where: str) -> list[Entry]:
+    """Return the entries that a name selects; without a name, all that are there.
 
-    They have a name or an index in common; or no names, and a platform each.
+    Raises:
+        SourceError: There are none.
+    """
+    if name is None:
+        return [entry for entry in entries if entry.fetched] or list(entries)
+    found = named(entries, name)
+    if not found:
+        raise SourceError(
+            f"{where}: no image {quoted(name)} in it; it has {_listed(entries)}"
+        )
+    return found
+
+
+def _is_one_image(entries: Sequence[Entry]) -> bool:
+    """Return True if images differ only in their platforms.
+
+    They share a name or an index; or none has a name, and each its own platform.
     """
     if set.intersection(*({*entry.names, *entry.ids} for entry in entries)):
         return True
-    platforms = {entry.platform() for entry in entries}
+    platforms = {platform_of(entry) for entry in entries}
     return not any(entry.names for entry in entries) and len(platforms) == len(entries)
+
+
+def platform_of(entry: Entry) -> Platform | None:
+    """Return an entry's platform; None too if it cannot be read, as ``load`` says."""
+    try:
+        return entry.platform()
+    except FlattenError:
+        return None
 
 
 def in_store(entries: Sequence[Entry], store: str, where: str) -> list[Entry]:
@@ -201,16 +232,17 @@ def in_store(entries: Sequence[Entry], store: str, where: str) -> list[Entry]:
 
 
 def _store_options(entries: Sequence[Entry]) -> str:
-    """Return what else can tell the images apart."""
+    """Return the options that also tell the images apart, for a message."""
     several = len({entry.store for entry in entries}) > 1
     return ", --driver or --namespace" if several else ""
 
 
 def named(entries: Sequence[Entry], name: str) -> list[Entry]:
-    """Return the entries that a name selects, by the strongest way that matches any.
+    """Return the entries that a name selects.
 
-    A digest selects by digests only: an archive may give any text as a name, also one
-    that looks like a digest.
+    The first of several ways to match that matches any entry decides. A digest matches
+    digests only: an archive may have any text as a name, even one that looks like a
+    digest.
     """
     if re.fullmatch(r"@[0-9]{1,9}", name):
         return list(entries[int(name[1:]) :][:1])
@@ -222,23 +254,18 @@ def named(entries: Sequence[Entry], name: str) -> list[Entry]:
             entry for entry in entries if digest and digest in _digests(entry)
             and _repository(repository) in map(_repository, entry.names)
         ]  # fmt: skip
-    if hexdigits != name or _FULL_DIGEST.fullmatch(name):
+    if _DIGEST.match(name):
         entries = [entry for entry in entries if entry.hashed]
         exact = [entry for entry in entries if hexdigits in entry.ids]
-        return exact or [
-            entry for entry in entries
-            if hexdigits and any(known.startswith(hexdigits) for known in entry.ids)
-        ]  # fmt: skip
+        return exact or [entry for entry in entries if _begins(entry, hexdigits)]
     tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
     tests: tuple[Callable[[Entry], bool], ...] = (
         lambda entry: name in entry.names,
         lambda entry: tagged in entry.names,
-        lambda entry: _familiar(tagged) in map(_familiar, entry.names),
+        lambda entry: familiar(tagged) in map(familiar, entry.names),
         lambda entry: hexdigits in entry.ids,
-        lambda entry: hexdigits != "" and any(
-            known.startswith(hexdigits) for known in entry.ids
-        ),
-    )  # fmt: skip
+        lambda entry: _begins(entry, hexdigits),
+    )
     for test in tests:
         found = [entry for entry in entries if test(entry)]
         if found:
@@ -246,32 +273,43 @@ def named(entries: Sequence[Entry], name: str) -> list[Entry]:
     return []
 
 
+def _begins(entry: Entry, digits: str) -> bool:
+    """Return True if an id of an image begins with some digits."""
+    return not "sha512:".startswith(digits) and any(
+        known.startswith(digits) for known in entry.ids
+    )
+
+
 def _digests(entry: Entry) -> set[str]:
-    """Return all digests of an image; an engine's root records some in names too."""
+    """Return all digests of an image; an engine also records some in names."""
     ids = {*entry.ids} if entry.hashed else set[str]()
     recorded = entry.names if entry.store else ()
     return ids | {name.partition("@sha256:")[2] for name in recorded}
 
 
 def _on_platform(entries: list[Entry], platform: Platform | None) -> list[Entry]:
-    """Return the entries for a platform; the host's, where none is asked for.
+    """Return the entries for a platform; the host's, if none is wanted.
 
-    What says no platform fits, but less than what does; a sole image fits unless
-    another platform was asked for.
+    Entries without a platform are taken only if no other fits. A single image fits
+    unless another platform is wanted.
     """
     if platform is None and len(entries) == 1:
         return entries
     asked = platform or host_platform()
-    known = [(entry, entry.platform()) for entry in entries]
+    known = [(entry, platform_of(entry)) for entry in entries]
     if platform is None and len({found for _, found in known}) == 1:
-        return entries  # they do not differ in it
+        return entries  # the platform makes no difference
     fits = [entry for entry, found in known if found is not None and asked.runs(found)]
     exact = [entry for entry, found in known if found == asked]
     return exact or fits or [entry for entry, found in known if found is None]
 
 
-def _familiar(name: str) -> str:
-    """Strip what docker and podman put before short names."""
+def familiar(name: str) -> str:
+    """Strip what docker and podman put before short names.
+
+    >>> familiar("docker.io/library/alpine:3.20")
+    'alpine:3.20'
+    """
     for prefix in ("localhost/", "index.docker.io/", "docker.io/"):
         name = name.removeprefix(prefix)
     return name.removeprefix("library/")
@@ -283,7 +321,7 @@ def _repository(name: str) -> str:
     >>> _repository("docker.io/library/alpine:3.20"), _repository("host:5000/a@sha256:")
     ('alpine', 'host:5000/a')
     """
-    head, slash, tail = _familiar(name.partition("@")[0]).rpartition("/")
+    head, slash, tail = familiar(name.partition("@")[0]).rpartition("/")
     return head + slash + tail.partition(":")[0]
 
 
@@ -294,21 +332,20 @@ def _listed(entries: Sequence[Entry]) -> str:
     for position, entry in enumerate(entries[:_SHOWN]):
         names = " ".join(map(shown, entry.names[:_NAMES_SHOWN])) or "(no name)"
         names += " ..." if len(entry.names) > _NAMES_SHOWN else ""
-        platform = entry.platform()
         parts = [
             f"@{position}",
             names,
-            entry.ids[0].rpartition(":")[2][:12],
-            str(platform or ""),
+            entry.ids[0].rpartition(":")[2][:12] if entry.ids else "",
+            str(platform_of(entry) or ""),
+            f"in {entry.store}" if several else "",
+            "(cannot be opened)" if entry.problem is not None else "",
         ]
-        if several:
-            parts.append(f"in {entry.store}")
         listed.append(" ".join(filter(None, parts)))
     return "; ".join(listed) + ("; ..." if len(entries) > _SHOWN else "")
 
 
 def config_platform(config: dict[str, object]) -> Platform | None:
-    """Return the platform that an image config is for, if it says so."""
+    """Return the platform that an image config is for, or None if it has none."""
     parts = [config.get(key) for key in ("os", "architecture", "variant")]
     os_, architecture, variant = (p if isinstance(p, str) else "" for p in parts)
     if not os_ or not architecture:

@@ -10,48 +10,80 @@ skopeo       them
 ===========  ====================================================================
 
 ``manifest.json`` is preferred to ``index.json``: docker 25.0.0 wrote the layers of
-the latter in random order.
+the latter in random order. Of an image for several platforms the former has only this
+machine's; the others are taken from the latter. An archive whose two documents have two
+images of one name is refused, as it depends on the tool which of them is read.
+
+A directory that such an archive was unpacked to is read too; symlinks stay in it.
 
 Reference: moby image/tarexport/{save,load}.go and image/spec/v1.md.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from ..errors import FormatError, quoted, shown
+from ..errors import FormatError, IntegrityError, quoted, shown
 from ..image.blob import BlobLayer
 from ..image.image import Image
 from .archive import Archive
-from .choice import Entry, Platform, config_platform
-from .documents import DIGEST, MAX_LAYERS, Files, blob_digest, diff_ids, read_json
+from .choice import (
+    Entry,
+    Platform,
+    broken_entry,
+    config_platform,
+    familiar,
+    platform_of,
+)
+from .documents import (
+    DIGEST,
+    MAX_LAYERS,
+    Files,
+    begins_with,
+    blob_digest,
+    diff_ids,
+    read_json,
+)
+from .folder import Folder
+from .oci_layout import Manifest, external_layer, listing
+from .parse import CONFIG, DOCKER_MANIFEST, INDEX_OR_MANIFEST
+
+Stored = Archive | Folder
+
+MANIFEST: Final = "manifest.json"
+INDEX: Final = "index.json"
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """An image of an archive, as that says it.
+    """An image, as an archive describes it.
 
     Attributes:
+        files: The archive, or the directory that it was unpacked to.
+        id: Hex digest of its config, or the name of its directory before docker 1.10.
+        names: Its names, with tags.
         config: The name of its config, which is read again when it is opened.
-        platform: The one that the config is for.
+        platform: The platform that the config is for.
         layers: Finds the names of its layers, oldest first.
-        parent: Id of the image that it was built on, where that is recorded.
-        hashed: The id is the digest of the config, not only the name of a directory.
+        parent: Id of the image that it was built on, if that is recorded.
+        external: Descriptors of layers that are not in the archive, by diff_id.
+        hashed: Whether the id is the digest of the config.
     """
 
-    archive: Archive
+    files: Stored
     id: str
     names: tuple[str, ...]
     config: str
     platform: Platform | None
     layers: Callable[[], Sequence[str]]
     parent: str | None
+    external: dict[str, Any]
     hashed: bool = True
 
     def entry(self) -> Entry:
-        """Return the selectable entry for this image."""
+        """Return the entry of this image."""
         return Entry(
             (self.id,), self.names, self.load, lambda: self.platform,
             hashed=self.hashed,
@@ -63,21 +95,22 @@ class _Stored:
         Raises:
             FormatError: One is not there, or the config has another number of them.
         """
-        files, paths = self.archive, self.layers()
+        files = self.files
+        paths = [_slashed(files, path) for path in self.layers()]
         count = len(paths)
         where = f"{files.name}, config of {self.id[:12]}"
-        config, _ = read_json(files, self.config, "config")
+        config, _ = read_json(files, self.config, "config", shape=CONFIG)
         promised = diff_ids(config, count, where)
         layers: list[BlobLayer] = []
         known: dict[tuple[int, int], BlobLayer] = {}
         for position, path in enumerate(paths):
             what = f"layer {position + 1} of {count}"
-            name = f"{files.name}, {what} ({shown(path)})"
-            opener = partial(files.open, path, what)
-            place = opener().place  # what is not there is said now
+            diff_id = promised[position]
+            self._check_external(path, diff_id, what)
+            place = files.place(path, what)  # one that is not there is reported now
             layer = BlobLayer(
-                name, promised[position], blob_digest(path), opener, files.pool,
-                same=known.get(place),
+                f"{files.name}, {what} ({shown(path)})", diff_id, blob_digest(path),
+                partial(files.open, path, what), files.pool, same=known.get(place),
             )  # fmt: skip
             known.setdefault(place, layer)
             layers.append(layer)
@@ -85,12 +118,24 @@ class _Stored:
             files.name, self.id, self.names, config, tuple(layers), parent=self.parent
         )
 
+    def _check_external(self, path: str, diff_id: str | None, what: str) -> None:
+        """Check that a layer is in the archive, if it may be external."""
+        source = self.external.get(diff_id or "")
+        urls = source.get("urls") if isinstance(source, dict) else None
+        if not isinstance(urls, list) or not urls:
+            return
+        if not _is_there(self.files, path):
+            missing = external_layer(str(diff_id), urls)
+            raise FormatError(missing, where=f"{self.files.name}, {what}")
+
 
 def detect(files: Files) -> bool:
-    """Say whether the archive looks like one of docker's."""
+    """Return True if the archive or directory looks like one of docker's."""
+    if MANIFEST.encode() in files:
+        return not begins_with(files, MANIFEST, b"{")  # that is another kind's
     if not isinstance(files, Archive):
         return False
-    if b"manifest.json" in files or b"repositories" in files or _legacy_ids(files):
+    if b"repositories" in files or _legacy_ids(files):
         return True
     if files.failure is not None and files.is_tar:
         raise files.failure  # cut off before what would tell
@@ -98,46 +143,71 @@ def detect(files: Files) -> bool:
 
 
 def entries(files: Files) -> Sequence[Entry]:
-    """List the images of an archive.
+    """List the images of an archive; an entry that cannot be opened has the reason.
 
     Raises:
-        FormatError: The archive breaks its format, or lacks what it names.
+        FormatError: The archive breaks its format, or its documents have different
+            images of one name.
     """
-    assert isinstance(files, Archive), "detect says so, or the kind was given"
-    read = _read_manifest if b"manifest.json" in files else _read_legacy
-    return [stored.entry() for stored in read(files)]
+    if isinstance(files, Folder):
+        files = files.within()
+    assert isinstance(files, Archive | Folder), "there are no other files"
+    if MANIFEST.encode() not in files:
+        assert isinstance(files, Archive), "detect says so"
+        return [stored.entry() for stored in _read_legacy(files)]
+    found = _read_manifest(files)
+    if INDEX.encode() in files:
+        found = _with_index(files, found)
+    if not found and begins_with(files, MANIFEST, b"null"):
+        raise FormatError(
+            "holds no image: its manifest.json is null, as kaniko writes it without "
+            "--destination",
+            where=files.name,
+        )
+    return found
 
 
 # --- manifest.json
 
 
-def _read_manifest(archive: Archive) -> list[_Stored]:
-    document, _ = read_json(archive, "manifest.json", "manifest")
-    where = f"{archive.name}, manifest.json"
+def _read_manifest(files: Stored) -> list[Entry]:
+    document, _ = read_json(files, MANIFEST, "manifest", shape=DOCKER_MANIFEST)
+    where = f"{files.name}, {MANIFEST}"
+    document = [] if document is None else document
     if not isinstance(document, list):
         raise FormatError("not a list of images", where=where)
     known: dict[str, tuple[str, Platform | None]] = {}  # of each config, by its name
-    configs: dict[str, str] = {}  # its name, by the image's id
-    found: dict[tuple[str, tuple[str, ...]], dict[str, None]] = {}
-    parents: dict[tuple[str, tuple[str, ...]], str | None] = {}
+    found: dict[object, _Stored | Entry] = {}
     for position, item in enumerate(document):
-        config, layers, names = _manifest_item(item, f"{where}, image {position}")
-        if config not in known:
-            known[config] = _identify(archive, config, where)
-        image = known[config][0], layers
-        configs.setdefault(image[0], config)
-        found.setdefault(image, {}).update(dict.fromkeys(names))
-        parents.setdefault(image, _manifest_parent(item))
+        names: tuple[str, ...] = ()
+        try:
+            config, layers, names = _manifest_item(item, f"{where}, image {position}")
+            config = _slashed(files, config)
+            if config not in known:
+                known[config] = _identify(files, config, where)
+        except (FormatError, IntegrityError) as error:
+            found[position] = broken_entry((), names, "", error)
+            continue
+        id_, platform = known[config]
+        sources = item.get("LayerSources")
+        stored = found.setdefault(
+            (id_, layers),
+            _Stored(files, id_, (), config, platform, partial(tuple, layers),
+                    _manifest_parent(item),
+                    sources if isinstance(sources, dict) else {}),
+        )  # fmt: skip
+        assert isinstance(stored, _Stored), "broken ones are there by position"
+        names = tuple(dict.fromkeys((*stored.names, *names)))
+        found[id_, layers] = replace(stored, names=names)
     return [
-        _Stored(archive, image[0], tuple(names), configs[image[0]],
-               known[configs[image[0]]][1], partial(tuple, image[1]), parents[image])
-        for image, names in found.items()
-    ]  # fmt: skip
+        image.entry() if isinstance(image, _Stored) else image
+        for image in found.values()
+    ]
 
 
-def _identify(archive: Archive, name: str, where: str) -> tuple[str, Platform | None]:
+def _identify(files: Stored, name: str, where: str) -> tuple[str, Platform | None]:
     """Return the id of the image that a config makes, and its platform."""
-    config, data = read_json(archive, name, "config")
+    config, data = read_json(files, name, "config", shape=CONFIG)
     if not isinstance(config, dict):
         raise FormatError(f"{quoted(name)} is not an object", where=where)
     return hashlib.sha256(data).hexdigest(), config_platform(config)
@@ -170,11 +240,116 @@ def _manifest_parent(item: dict[str, Any]) -> str | None:
     return parent.removeprefix("sha256:")
 
 
+def _slashed(files: Stored, name: str) -> str:
+    r"""Return a name of manifest.json as it is in the archive.
+
+    Docker for Windows before 18.05 wrote ``<id>\layer.tar`` for ``<id>/layer.tar``.
+
+    Raises:
+        FormatError: Both are there: it depends on the system which one is meant.
+    """
+    slashed = name.replace("\\", "/")
+    if slashed == name or not _is_there(files, slashed):
+        return name
+    if _is_there(files, name):
+        raise FormatError(
+            f"both {quoted(name)} and {quoted(slashed)} are in it", where=files.name
+        )
+    return slashed
+
+
+def _is_there(files: Files, name: str) -> bool:
+    return name.encode("utf-8", "surrogatepass") in files
+
+
+# --- manifest.json and index.json
+
+
+def _with_index(files: Stored, found: list[Entry]) -> list[Entry]:
+    """Add to the images of manifest.json what only index.json has.
+
+    Raises:
+        FormatError: Both have an image of one name and platform, and they differ.
+    """
+    try:
+        index, _ = read_json(files, INDEX, "index", shape=INDEX_OR_MANIFEST)
+        listed, aside = listing(files, index, INDEX)
+    except FormatError as error:
+        return [*found, broken_entry((), (), "", error, fetched=False)]
+    spelled = {familiar(name): name for entry in found for name in entry.names}
+    listed = [_renamed(manifest, spelled) for manifest in listed]
+    by_config: dict[str, list[Manifest]] = {}
+    for manifest in listed:
+        by_config.setdefault(manifest.ids[1], []).append(manifest)
+    by_name: dict[str, list[Manifest]] = {}
+    for manifest in listed:
+        for name in manifest.names:
+            by_name.setdefault(name, []).append(manifest)
+    for entry in found:
+        _check_agreement(files, entry, by_name)
+    both = [_joined(entry, by_config.get(_config_id(entry), [])) for entry in found]
+    known = {_config_id(entry) for entry in found}
+    only = [m.entry() for m in listed if m.ids[1] not in known]
+    broken = [
+        entry
+        for entry in aside.entries()
+        if not all(familiar(name) in spelled for name in entry.names)
+    ]
+    return [*both, *only, *broken]
+
+
+def _renamed(manifest: Manifest, spelled: dict[str, str]) -> Manifest:
+    """Return a manifest of index.json with names as manifest.json spells them.
+
+    The annotations have a full name and, beside it, its tag alone.
+    """
+    names = [spelled.get(familiar(name), name) for name in manifest.names]
+    tags = {name.rpartition("/")[2].partition(":")[2] for name in names}
+    kept = tuple(dict.fromkeys(name for name in names if name not in tags))
+    return replace(manifest, names=kept)
+
+
+def _config_id(entry: Entry) -> str:
+    return entry.ids[0] if entry.ids else ""
+
+
+def _joined(entry: Entry, manifests: list[Manifest]) -> Entry:
+    """Return an entry with the digests and names that index.json has for its image."""
+    ids = [id_ for manifest in manifests for id_ in manifest.ids]
+    names = [name for manifest in manifests for name in manifest.names]
+    return replace(
+        entry,
+        ids=tuple(dict.fromkeys((*entry.ids, *ids))),
+        names=tuple(dict.fromkeys((*entry.names, *names))),
+    )
+
+
+def _check_agreement(
+    files: Stored, entry: Entry, by_name: dict[str, list[Manifest]]
+) -> None:
+    """Check that index.json has no other image for a name of manifest.json's."""
+    id_, platform = _config_id(entry), platform_of(entry)
+    for name in entry.names if entry.problem is None else ():
+        same = by_name.get(name, [])
+        if any(manifest.ids[1] == id_ for manifest in same):
+            same = [
+                manifest
+                for manifest in same
+                if manifest.ids[1] != id_ and platform_of(manifest.entry()) == platform
+            ]
+        if same:
+            raise FormatError(
+                f"manifest.json and index.json have different images of the name "
+                f"{quoted(name)}: {id_[:12]} and {same[0].ids[1][:12]}",
+                where=files.name,
+            )
+
+
 # --- before docker 1.10
 
 
 def _legacy_ids(archive: Archive) -> list[str]:
-    """Return the ids of the layers that have a directory with a json and a layer."""
+    """Return the layers' ids: names of directories with a json and a layer.tar."""
     ids = []
     for name in archive.names():
         head, _, tail = name.rpartition(b"/")
@@ -184,12 +359,12 @@ def _legacy_ids(archive: Archive) -> list[str]:
 
 
 def _read_legacy(archive: Archive) -> list[_Stored]:
-    """List the images: what has a name, or else what is nobody's parent."""
+    """List the images: layers that have a name or, without names, no child."""
     parents: dict[str, str | None] = {}
     platforms: dict[str, Platform | None] = {}
     for layer_id in _legacy_ids(archive):
         config, _ = read_json(
-            archive, f"{layer_id}/json", f"json of {shown(layer_id[:12])}"
+            archive, f"{layer_id}/json", f"json of {shown(layer_id[:12])}", shape=CONFIG
         )
         if not isinstance(config, dict):
             archive.fail(f"{quoted(layer_id)}/json is not an object")
@@ -198,7 +373,9 @@ def _read_legacy(archive: Archive) -> list[_Stored]:
     names = _repositories(archive)
     if not names:
         if not archive.ended:
-            archive.fail("no manifest.json, no repositories and no end: cut off?")
+            archive.fail(
+                "truncated: no manifest.json, no repositories, no end-of-archive mark"
+            )
         inner = set(parents.values())
         names = {layer_id: [] for layer_id in parents if layer_id not in inner}
     entries = []
@@ -208,7 +385,7 @@ def _read_legacy(archive: Archive) -> list[_Stored]:
         entries.append(
             _Stored(archive, image_id, tuple(tags), f"{image_id}/json",
                    platforms[image_id], partial(_chain, image_id, parents, archive),
-                   parents[image_id], hashed=False)
+                   parents[image_id], {}, hashed=False)
         )  # fmt: skip
     return entries
 
@@ -234,7 +411,7 @@ def _chain(
 def _parent(config: dict[str, Any], archive: Archive) -> str | None:
     parent = config.get("parent")
     if parent is not None and not isinstance(parent, str):
-        archive.fail(f"a parent that is no id: {quoted(str(parent))}")
+        archive.fail(f"a parent that is not an id: {quoted(str(parent))}")
     return parent
 
 
@@ -249,7 +426,9 @@ def _repositories(archive: Archive) -> dict[str, list[str]]:
         raise FormatError("not an object", where=where)
     for name, tags in document.items():
         if not isinstance(tags, dict):
-            raise FormatError(f"the tags of {quoted(name)} are no object", where=where)
+            raise FormatError(
+                f"the tags of {quoted(name)} are not an object", where=where
+            )
         for tag, image_id in tags.items():
             if not isinstance(image_id, str):
                 raise FormatError(f"{quoted(name)} has a tag of no id", where=where)

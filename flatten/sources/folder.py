@@ -13,37 +13,50 @@ from .documents import Documents
 
 
 class Folder:
-    """Files below a directory of the host.
+    """Files below a directory on the host.
 
-    Symlinks are followed: bazel's layouts consist of them, and blobs are checked
-    against the digests that name them.
+    Symlinks are followed, as bazel's layouts consist of them; the content of a blob is
+    checked against the digest that names it.
 
     Attributes:
-        name: As the user gave it, for messages.
-        path: Of the directory.
-        pool: What inflates compressed layers.
-        documents: What was parsed.
+        name: The directory's name in messages, as the user gave it.
+        path: The directory.
+        pool: Inflates compressed layers.
+        documents: The documents that have been parsed.
         resources: Closes the files that were opened.
+        opened: Those files.
+        confined: Whether symlinks that leave the directory are refused.
     """
 
     def __init__(self, path: str, pool: Pool) -> None:
-        """Open nothing yet."""
+        """Prepare to open files, without opening any."""
         self.name = shown(path)
         self.pool = pool
         self.documents = Documents()
         self.resources = ExitStack()
+        self.opened: list[File] = []
         self.path = Path(path)
+        self.confined = False
 
     def below(self, name: str) -> "Folder":
-        """Return a directory in this one; what is opened there is closed with it."""
+        """Return a subdirectory; its files are closed with those of this directory."""
         folder = Folder(str(self.path / name), self.pool)
-        folder.resources = self.resources
+        folder.resources, folder.opened = self.resources, self.opened
+        return folder
+
+    def within(self) -> "Folder":
+        """Return this directory with symlinks confined to it."""
+        folder = Folder(str(self.path), self.pool)
+        folder.resources, folder.opened = self.resources, self.opened
+        folder.confined = True
         return folder
 
     def __contains__(self, name: bytes) -> bool:
-        """Say whether there is a file of that name."""
+        """Return True if there is a file of that name."""
         try:
-            return (self.path / os.fsdecode(name)).is_file()
+            return (self.path / os.fsdecode(normalise(name))).is_file()
+        except ValueError:  # a name that leaves the directory is not one in it
+            return False
         except OSError as error:
             raise FlattenError(f"{self.name}: {error.strerror}") from error
 
@@ -51,18 +64,28 @@ class Folder:
         """Return a file's bytes; it stays open until ``resources`` closes it.
 
         Raises:
-            FormatError: There is none.
+            FormatError: It does not exist.
         """
         file = self._open(name, what)
         self.resources.callback(file.close)
-        self.pool.files.append(file)
+        self.opened.append(file)
         return file
+
+    def place(self, name: str, what: str) -> tuple[int, int]:
+        """Return the device and the inode of a file, which two names may share.
+
+        Raises:
+            FormatError: It does not exist.
+        """
+        with closing(self._open(name, what)) as file:
+            status = os.fstat(file.descriptor)
+        return status.st_dev, status.st_ino
 
     def read(self, name: str, what: str, limit: int) -> bytes:
         """Return all of a small file.
 
         Raises:
-            FormatError: There is none, or it has more than ``limit`` bytes.
+            FormatError: It does not exist, or has more than ``limit`` bytes.
         """
         with closing(self._open(name, what)) as file:
             return read_whole(file, limit, f"{self.name}, {what}")
@@ -72,6 +95,8 @@ class Folder:
         try:
             relative = os.fsdecode(normalise(name.encode("utf-8", "surrogatepass")))
             path = self.path / relative
+            if self.confined and not path.resolve().is_relative_to(self.path.resolve()):
+                raise ValueError("a symlink that leaves the directory")
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError as error:
             raise FormatError(f"{quoted(name)} is not there", where=where) from error
@@ -83,10 +108,10 @@ class Folder:
 
 
 def regular_file(descriptor: int, name: str, where: str) -> File:
-    """Return what was opened as bytes.
+    """Return an open descriptor as a file.
 
     Raises:
-        FormatError: It is no regular file; it is closed then.
+        FormatError: It is not a regular file; the descriptor is closed.
     """
     status = os.fstat(descriptor)
     file = File(descriptor, where, status.st_size)

@@ -8,5 +8,5 @@ __all__ = ["detect", "entries"]
 
 
 def detect(files: Files) -> bool:
-    """Say whether the archive holds a layout."""
+    """Return True if the archive holds a layout."""
     return isinstance(files, Archive) and b"index.json" in files

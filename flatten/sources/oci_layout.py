@@ -1,29 +1,51 @@
 """An OCI image layout: a directory of blobs by digest, with an index.
 
 ``index.json`` lists manifests, or indexes of manifests, one for each platform. What
-attests to an image (provenance, SBOM) is listed among them and skipped. A document that
-could be read both as an index and as a manifest is refused (CVE-2021-41190).
+else is listed there is skipped: what attests to an image (provenance, SBOMs), its
+signatures, and artifacts. A document that could be read both as an index and as a
+manifest is refused (CVE-2021-41190).
 
 Reference: OCI image-spec image-layout.md, image-index.md, manifest.md, config.md.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
-from ..errors import FormatError, quoted
+from ..errors import FormatError, IntegrityError, quoted, shown
 from ..host.files import LayerBytes
 from ..image.blob import BlobLayer
 from ..image.image import Image, Layer
-from .choice import Entry, Platform, config_platform
-from .documents import DIGEST, Files, diff_ids, read_json
+from .choice import Entry, Platform, broken_entry, config_platform
+from .documents import CONTENT_DIGEST, Files, blob_path, diff_ids, read_json
 from .folder import Folder
+from .parse import CONFIG, INDEX_OR_MANIFEST
 
 MAX_DEPTH: Final = 4  # indexes in indexes; buildx writes 2
 MAX_DOCUMENTS: Final = 4096
+_KINDS_SHOWN: Final = 4  # media types in a message
 _NAMES: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _ATTESTS: Final = "vnd.docker.reference.type"
+_IMAGE_CONFIGS: Final = (
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+)
+_DOCUMENT: Final = re.compile(
+    r"text/.*|.*[/+](json|xml|yaml|protobuf|jws|jose|cose|cbor|pem|wasm)(;.*)?"
+    r"|application/vnd\.(cyclonedx|spdx|in-toto)"
+)
+"""Media types of what is no layer, such as a signature beside its image's config."""
+_TAR: Final = re.compile(r".*[./+]tar([.+](gzip|zstd))?|")
+"""Usual media types of layers; without one, the bytes alone tell."""
+_NOT_TARS: Final = {
+    "+encrypted": "encrypted; decrypt the image first, with "
+    "skopeo copy --decryption-key KEY",
+    ".nydus.blob": "part of a nydus file system, not a tar; convert the image first, "
+    "with nydusify",
+}  # parts of media types, and what layers of such types are
+_NOT_DISTRIBUTED: Final = re.compile(r".*\.(foreign|nondistributable)\..*")
 
 
 Instead = Callable[[int, Sequence[str | None]], Layer | None]
@@ -36,31 +58,51 @@ class Manifest:
     The documents are read again when they are needed: there may be many.
 
     Attributes:
-        ids: Hex digests of the manifest, its config, and the indexes that list it.
+        files: The layout.
+        ids: Digests of the manifest, its config, and the indexes that list it, as of
+            ``Entry``.
         names: From the annotations, its own or those of the index that lists it.
         listed: The platform that the index says it is for.
+        config_size: The size of the config, in bytes, as the manifest says.
         store: The part of a store that it is in.
+        artifact: What it is, if it is not an image's: a signature, a chart and so on.
     """
 
     files: Files
     ids: tuple[str, ...]
     names: tuple[str, ...]
     listed: Platform | None
+    config_size: int
     store: str = ""
+    artifact: str | None = None
 
     def platform(self) -> Platform | None:
         """Return the platform, from the index or else from the config."""
         return self.listed or config_platform(self.config())
 
     def entry(self, load: Callable[[], Image] | None = None) -> Entry:
-        """Return what chooses the image; ``load`` is another way to open it."""
+        """Return the entry of the image; ``load`` is another way to open it."""
+        if self.artifact is not None:
+            return broken_entry(self.ids, self.names, self.store, self._not_an_image())
         return Entry(self.ids, self.names, load or self.load, self.platform, self.store)
 
     def config(self) -> dict[str, Any]:
-        """Return the config document."""
-        document, _ = read_json(self.files, _path(self.ids[1]), "config")
+        """Return the config document.
+
+        Raises:
+            FormatError: It does not exist, or is not as long as the manifest says.
+        """
+        document, data = read_json(
+            self.files, _path(self.ids[1]), "config", shape=CONFIG
+        )
+        where = f"{self.files.name}, config"
         if not isinstance(document, dict):
-            raise FormatError("not an object", where=f"{self.files.name}, config")
+            raise FormatError("not an object", where=where)
+        if len(data) != self.config_size:
+            raise FormatError(
+                f"{len(data):,} bytes, the manifest says {self.config_size:,}",
+                where=where,
+            )
         return document
 
     def blobs(self) -> list[dict[str, Any]]:
@@ -70,17 +112,19 @@ class Manifest:
             FormatError: The manifest does not have them.
         """
         where = f"{self.files.name}, manifest"
-        manifest, _ = read_json(self.files, _path(self.ids[0]), "manifest")
+        manifest, _ = read_json(
+            self.files, _path(self.ids[0]), "manifest", shape=INDEX_OR_MANIFEST
+        )
         descriptors = manifest.get("layers")
         if not isinstance(descriptors, list):
             raise FormatError("layers is not a list", where=where)
         for descriptor in descriptors:
-            _descriptor(descriptor, where)
+            parse_descriptor(descriptor, where)
         return descriptors
 
     def has_config(self) -> bool:
-        """Say whether the config is there."""
-        return _path(f"sha256:{self.ids[1]}").encode() in self.files
+        """Return True if the config is there."""
+        return _path(self.ids[1]).encode() in self.files
 
     def diff_ids(self) -> list[str]:
         """Return the diff_ids that the config promises."""
@@ -88,9 +132,9 @@ class Manifest:
         return [name or "" for name in diff_ids(self.config(), count, self.files.name)]
 
     def is_whole(self) -> bool:
-        """Say whether all layers are there."""
+        """Return True if all layers are there."""
         return all(
-            _path(descriptor["digest"]).encode() in self.files
+            blob_path(descriptor["digest"]).encode() in self.files
             for descriptor in self.blobs()
         )
 
@@ -104,6 +148,8 @@ class Manifest:
         Raises:
             FormatError: One is not there, or not as the manifest says.
         """
+        if self.artifact is not None:
+            raise self._not_an_image()
         name = self.files.name
         descriptors = self.blobs()
         config, image_id = self.config(), self.ids[1]
@@ -114,7 +160,7 @@ class Manifest:
         for position, descriptor in enumerate(descriptors):
             digest = descriptor["digest"]
             found = None
-            if instead and _path(digest).encode() not in self.files:
+            if instead and blob_path(digest).encode() not in self.files:
                 found = instead(position, promised)
             if found is None:
                 what = f"layer {position + 1} of {count}"
@@ -124,101 +170,249 @@ class Manifest:
             layers.append(found)
         return Image(name, image_id, self.names, config, tuple(layers))
 
+    def _not_an_image(self) -> FormatError:
+        what = f"{self.ids[0][:12]} is not an image, but {self.artifact}"
+        return FormatError(what, where=self.files.name)
+
     def _layer(
         self, descriptor: dict[str, Any], what: str, diff_id: str | None
     ) -> BlobLayer:
         files, where = self.files, f"{self.files.name}, {what}"
-        digest, size = _descriptor(descriptor, where)
-        if _path(digest).encode() not in files:
-            urls = descriptor.get("urls")
-            missing = f"{quoted(_path(digest))} is not there"
-            if urls:
-                missing = (
-                    f"{digest} is not part of the image, it must be fetched from "
-                    f"{quoted(str(urls[0]))}"
-                )
+        digest, size = parse_descriptor(descriptor, where)
+        media_type = str(descriptor.get("mediaType") or "")
+        urls = descriptor.get("urls") or ()
+        external = bool(urls or _NOT_DISTRIBUTED.fullmatch(media_type))
+        if blob_path(digest).encode() not in files or (external and not size):
+            missing = f"{quoted(blob_path(digest))} is not there"
+            if external:
+                missing = external_layer(digest, urls)
             raise FormatError(missing, where=where)
+        for part, kind in _NOT_TARS.items():
+            if part in media_type:
+                raise FormatError(
+                    f"{digest}, of media type {shown(media_type)}, is {kind}",
+                    where=where,
+                )
         opener = partial(_open_blob, files, digest, size, what)
-        return BlobLayer(f"{where} ({digest})", diff_id, digest, opener, files.pool)
+        unusual = "" if _TAR.fullmatch(media_type) else f", {shown(media_type)}"
+        name = f"{where} ({digest}{unusual})"
+        return BlobLayer(name, diff_id, digest, opener, files.pool)
+
+
+def external_layer(digest: str, urls: Sequence[object]) -> str:
+    """Return the message for a layer that has to be fetched from elsewhere."""
+    place = f" from {quoted(str(urls[0]))}" if urls else ""
+    return f"{digest} is not part of the image, it must be fetched{place}"
 
 
 def detect(files: Files) -> bool:
-    """Say whether the directory looks like a layout."""
+    """Return True if the directory looks like a layout."""
     return isinstance(files, Folder) and b"index.json" in files
 
 
 def entries(files: Files) -> Sequence[Entry]:
-    """List the images of a layout.
+    """List the images of a layout; an entry that cannot be opened has the reason.
 
     Raises:
-        FormatError: The layout breaks its format, or lacks what it names.
-        IntegrityError: A document is not its digest.
+        FormatError: The index breaks its format, or lists only what are no images.
+        IntegrityError: As ``manifests``.
     """
-    document, _ = read_json(files, "index.json", "index")
-    return [
-        manifest.entry() for manifest in join(manifests(files, document, "index.json"))
-    ]
+    document, _ = read_json(files, "index.json", "index", shape=INDEX_OR_MANIFEST)
+    found, aside = listing(files, document, "index.json")
+    return [*(manifest.entry() for manifest in found), *aside.entries()]
 
 
-def manifests(files: Files, index: object, name: str) -> Iterator[Manifest]:
-    """Yield the manifests that an index called ``name`` lists, deeply.
+@dataclass(slots=True)
+class Aside:
+    """What an index lists besides manifests of images that can be read.
+
+    Attributes:
+        where: The index's name in messages.
+        broken: Entries of what breaks its format.
+        absent: Entries of what is listed under a name and is not there.
+        artifacts: The media types of signatures, attestations and other artifacts.
+    """
+
+    where: str
+    broken: list[Entry] = field(default_factory=list)
+    absent: list[Entry] = field(default_factory=list)
+    artifacts: list[str] = field(default_factory=list)
+
+    def entries(self) -> list[Entry]:
+        """Return the entries of what cannot be opened."""
+        return [*self.broken, *self.absent]
+
+
+def listing(files: Files, index: object, name: str) -> tuple[list[Manifest], Aside]:
+    """List the images of an index called ``name``, and what else is in it.
 
     Raises:
-        FormatError: As ``entries``.
-        IntegrityError: As ``entries``.
+        FormatError: The index breaks its format, or lists only artifacts.
     """
-    return _manifests(files, index, name, MAX_DEPTH, [0])
+    aside = Aside(f"{files.name}, {name}")
+    listed = join(manifests(files, index, name, aside))
+    found = [manifest for manifest in listed if manifest.artifact is None]
+    aside.artifacts += [manifest.artifact for manifest in listed if manifest.artifact]
+    names = {name for manifest in found for name in manifest.names}
+    aside.absent = [entry for entry in aside.absent if names.isdisjoint(entry.names)]
+    if aside.artifacts and not found and not aside.entries():
+        kinds = list(dict.fromkeys(aside.artifacts))
+        some = "; ".join(kinds[:_KINDS_SHOWN]) + ("; ..." * (len(kinds) > _KINDS_SHOWN))
+        raise FormatError(f"holds no image, only artifacts: {some}", where=files.name)
+    return found, aside
 
 
-def _manifests(  # noqa: PLR0913, PLR0917 - what is inherited on the way down
-    files: Files,
-    index: object,
-    name: str,
-    depth: int,
-    read: list[int],
-    ids: tuple[str, ...] = (),
-    names: tuple[str, ...] = (),
+def manifests(
+    files: Files, index: object, name: str, aside: Aside | None = None
 ) -> Iterator[Manifest]:
-    """Yield the manifests that an index lists, those of indexes in it too."""
-    where = f"{files.name}, {name}"
-    if not isinstance(index, dict) or not isinstance(index.get("manifests"), list):
-        raise FormatError("not an index: it has no list of manifests", where=where)
-    if "layers" in index or "config" in index:
-        raise FormatError("both an index and a manifest (CVE-2021-41190)", where=where)
-    for descriptor in index["manifests"]:
-        digest, size = _descriptor(descriptor, where)
-        annotations = descriptor.get("annotations") or {}
-        platform = _platform(descriptor)
-        if _ATTESTS in annotations or (platform and platform.os == "unknown"):
-            continue
-        read[0] += 1
-        if read[0] > MAX_DOCUMENTS:
-            raise FormatError(f"more than {MAX_DOCUMENTS:,} manifests", where=where)
-        own = tuple(str(annotations[key]) for key in _NAMES if key in annotations)
-        found = _read_blob(files, descriptor, digest, size)
-        if found is None:
-            continue
-        known = (digest.removeprefix("sha256:"), *ids)
-        if "manifests" not in found:
-            config, _ = _descriptor(found.get("config"), f"{files.name}, manifest")
-            known = (known[0], config.removeprefix("sha256:"), *known[1:])
-            yield Manifest(files, known, own or names, platform)
-        elif depth:
-            yield from _manifests(
-                files, found, f"index {digest}", depth - 1, read, known, own or names
-            )
-        else:
-            raise FormatError(f"indexes in indexes, over {MAX_DEPTH} deep", where=where)
+    """Yield the manifests of images that an index called ``name`` lists, deeply.
+
+    Args:
+        files: The layout.
+        index: The index, as parsed.
+        name: Its name in messages.
+        aside: Receives what cannot be read. Without it, the first fault is raised.
+
+    Raises:
+        FormatError: The index breaks its format, or lists too much.
+        IntegrityError: A document has another digest; only without ``aside``.
+    """
+    return _Walk(files, aside).index(index, name, MAX_DEPTH)
 
 
-def _read_blob(
+@dataclass(slots=True)
+class _Walk:
+    """A walk through an index and those in it."""
+
+    files: Files
+    aside: Aside | None
+    count: int = 0
+
+    def index(
+        self,
+        index: object,
+        name: str,
+        depth: int,
+        ids: tuple[str, ...] = (),
+        names: tuple[str, ...] = (),
+    ) -> Iterator[Manifest]:
+        """Yield the manifests that an index lists; ``ids`` and ``names`` are its own.
+
+        Names of an index win over those of what it lists, as for containerd.
+        """
+        where = f"{self.files.name}, {name}"
+        if not isinstance(index, dict) or not isinstance(index.get("manifests"), list):
+            raise FormatError("not an index: it has no list of manifests", where=where)
+        if "layers" in index or "config" in index:
+            both = "both an index and a manifest (CVE-2021-41190)"
+            raise FormatError(both, where=where)
+        for descriptor in index["manifests"]:
+            self.count += 1
+            if self.count > MAX_DOCUMENTS:
+                many = f"more than {MAX_DOCUMENTS:,} manifests"
+                raise FormatError(many, where=where)
+            try:
+                yield from self._listed(descriptor, where, depth, ids, names)
+            except (FormatError, IntegrityError) as error:
+                if self.aside is None:
+                    raise
+                found = (*_ids(descriptor), *ids), names or _own_names(descriptor)
+                self.aside.broken.append(broken_entry(*found, "", error))
+
+    def _listed(
+        self,
+        descriptor: object,
+        where: str,
+        depth: int,
+        ids: tuple[str, ...],
+        names: tuple[str, ...],
+    ) -> Iterator[Manifest]:
+        """Yield the manifests that a descriptor leads to."""
+        files = self.files
+        digest, size = parse_descriptor(descriptor, where)
+        assert isinstance(descriptor, dict), "parse_descriptor checks that"
+        platform = listed_platform(descriptor)
+        if is_attestation(descriptor, platform):
+            return
+        known = _id(digest), *ids
+        called = names or _own_names(descriptor)
+        if blob_path(digest).encode() not in files:  # a platform that was not fetched
+            if called and not ids and self.aside is not None:
+                missing = f"manifest {digest} is not there"
+                problem = FormatError(missing, where=files.name)
+                entry = broken_entry(known, called, "", problem, fetched=False)
+                self.aside.absent.append(entry)
+            return
+        found = read_manifest(files, descriptor, digest, size)
+        if "manifests" in found:
+            if not depth:
+                deep = f"indexes in indexes, over {MAX_DEPTH} deep"
+                raise FormatError(deep, where=where)
+            yield from self.index(found, f"index {digest}", depth - 1, known, called)
+            return
+        artifact = _artifact(descriptor, found)
+        if artifact is not None and not isinstance(found.get("config"), dict):
+            if self.aside is not None:
+                self.aside.artifacts.append(artifact)
+            return
+        if "fsLayers" in found:
+            old = "a manifest of schema 1; copy the image with skopeo first"
+            raise FormatError(old, where=f"{files.name}, manifest {digest}")
+        config, size = parse_descriptor(found.get("config"), f"{files.name}, manifest")
+        known = known[0], _id(config), *known[1:]
+        yield Manifest(files, known, called, platform, size, artifact=artifact)
+
+
+def _artifact(descriptor: dict[str, Any], manifest: dict[str, Any]) -> str | None:
+    """Return what a manifest is, with its media type, or None if it is an image's.
+
+    Reference: OCI image-spec manifest.md, "Guidelines for Artifact Usage".
+    """
+    config, layers = manifest.get("config"), manifest.get("layers")
+    kinds = [
+        manifest.get("mediaType") if "blobs" in manifest else None,
+        manifest.get("artifactType"),
+        descriptor.get("artifactType"),
+        config.get("mediaType") if isinstance(config, dict) else None,
+    ]
+    layers = layers if isinstance(layers, list) else []
+    types = [
+        str(layer["mediaType"])
+        for layer in layers
+        if isinstance(layer, dict) and layer.get("mediaType")
+    ]
+    contents = shown(", ".join([*dict.fromkeys(types)][:_KINDS_SHOWN]))
+    for kind in filter(None, kinds):
+        if kind not in _IMAGE_CONFIGS:
+            return f"{shown(str(kind))}" + (f" (of {contents})" if types else "")
+    if types and len(types) == len(layers) and all(map(_DOCUMENT.fullmatch, types)):
+        return contents
+    return None
+
+
+def _own_names(descriptor: object) -> tuple[str, ...]:
+    """Return the names that a descriptor's annotations give."""
+    annotations = isinstance(descriptor, dict) and descriptor.get("annotations")
+    if not isinstance(annotations, dict):
+        return ()
+    return tuple(str(annotations[key]) for key in _NAMES if key in annotations)
+
+
+def _ids(descriptor: object) -> tuple[str, ...]:
+    """Return the id of what a descriptor, maybe a broken one, describes."""
+    digest = descriptor.get("digest") if isinstance(descriptor, dict) else None
+    known = isinstance(digest, str) and CONTENT_DIGEST.fullmatch(digest)
+    return (_id(str(digest)),) if known else ()
+
+
+def read_manifest(
     files: Files, descriptor: dict[str, Any], digest: str, size: int
-) -> dict[str, Any] | None:
-    """Return a manifest or index; None when it is of a platform not fetched."""
+) -> dict[str, Any]:
+    """Return a manifest or index."""
     where = f"{files.name}, manifest {digest}"
-    if _path(digest).encode() not in files:
-        return None
-    document, data = read_json(files, _path(digest), "manifest")
+    document, data = read_json(
+        files, blob_path(digest), "manifest", shape=INDEX_OR_MANIFEST
+    )
     if not isinstance(document, dict):
         raise FormatError("not an object", where=where)
     if len(data) != size:
@@ -234,7 +428,7 @@ def _read_blob(
 
 def _open_blob(files: Files, digest: str, size: int, what: str) -> LayerBytes:
     """Open a blob, which must be as long as its descriptor says."""
-    blob = files.open(_path(digest), what)
+    blob = files.open(blob_path(digest), what)
     if blob.size() != size:
         raise FormatError(
             f"{digest} has {blob.size():,} bytes, the manifest says {size:,}",
@@ -243,29 +437,46 @@ def _open_blob(files: Files, digest: str, size: int, what: str) -> LayerBytes:
     return blob
 
 
-def _descriptor(value: object, where: str) -> tuple[str, int]:
+def parse_descriptor(value: object, where: str) -> tuple[str, int]:
     """Return the digest and size of a descriptor."""
     if not isinstance(value, dict):
-        raise FormatError("a descriptor that is no object", where=where)
+        raise FormatError("a descriptor that is not an object", where=where)
     digest, size = value.get("digest"), value.get("size")
-    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
-        raise FormatError(f"{quoted(str(digest))} is no sha256 digest", where=where)
+    if not isinstance(digest, str) or not CONTENT_DIGEST.fullmatch(digest):
+        raise FormatError(
+            f"{quoted(str(digest))} is not a sha256 or sha512 digest", where=where
+        )
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
-        raise FormatError(f"{quoted(str(size))} is no size", where=where)
+        raise FormatError(f"{quoted(str(size))} is not a size", where=where)
     for key, kind in (("annotations", dict), ("platform", dict), ("urls", list)):
         if value.get(key) is not None and not isinstance(value[key], kind):
             raise FormatError(
-                f"{key} of a descriptor is no {kind.__name__}", where=where
+                f"{key} of a descriptor is not a {kind.__name__}", where=where
             )
     return digest, size
 
 
-def _platform(descriptor: dict[str, Any]) -> Platform | None:
+def is_attestation(descriptor: dict[str, Any], platform: Platform | None) -> bool:
+    """Return True if a descriptor is that of what attests to another image."""
+    annotations = descriptor.get("annotations") or {}
+    return _ATTESTS in annotations or (
+        platform is not None and platform.os == "unknown"
+    )
+
+
+def listed_platform(descriptor: dict[str, Any]) -> Platform | None:
+    """Return the platform that an index says a manifest is for."""
     return config_platform(descriptor.get("platform") or {})
 
 
-def _path(digest: str) -> str:
-    return f"blobs/sha256/{digest.removeprefix('sha256:')}"
+def _id(digest: str) -> str:
+    """Return a digest as an id, as of ``Entry``."""
+    return digest.removeprefix("sha256:")
+
+
+def _path(id_: str) -> str:
+    """Return the name of the blob that an id is of."""
+    return blob_path(id_ if ":" in id_ else f"sha256:{id_}")
 
 
 def join(

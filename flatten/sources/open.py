@@ -1,8 +1,8 @@
-"""What opens what: one module a kind of image.
+"""Open the image that a reference names; there is one module for each kind of image.
 
 A reference is ``[KIND:]PATH[#NAME]``. Without a kind, the modules of ``KINDS`` are
-asked in order. Each has ``detect(files) -> bool`` and ``entries(files)``, which lists
-the images, and is imported only when it is asked.
+tried in order. Each has ``detect(files) -> bool`` and ``entries(files)``, which lists
+the images, and is imported only when it is tried.
 """
 
 import os
@@ -24,6 +24,7 @@ from .archive import Archive
 from .choice import CONTAINER, Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files
 from .folder import Folder
+from .unknown import describe
 
 if TYPE_CHECKING:
     from .engines.survey import Survey
@@ -33,20 +34,20 @@ class Source(Protocol):
     """A module of this package that opens one kind of image."""
 
     def detect(self, files: Files) -> bool:
-        """Say whether the files look like an image of this kind."""
+        """Return True if the files look like an image of this kind."""
 
     def entries(self, files: Files) -> Sequence[Entry]:
         """List the images."""
 
 
 class RootSource(Source, Protocol):
-    """A source that is an engine's root: it has more than images."""
+    """A source that is an engine's root, which holds more than images."""
 
     def containers(self, files: Files) -> Sequence[Entry]:
         """List the containers; their names and ids begin with ``CONTAINER``."""
 
     def survey(self, files: Files) -> "Survey":
-        """Return what else there is."""
+        """Return what else the root holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +55,21 @@ class Opened:
     """A source that is open.
 
     Attributes:
-        entries: Its images, or those that were asked for.
+        entries: Its images, or those that the name selects.
         where: Its name in messages.
-        by_namespace: Their ``store`` is a namespace, not a driver.
-        root: What an engine's root has besides, to be asked for; None in archives.
-        pool: What holds its files and what they inflate to.
+        by_namespace: Whether the ``store`` of entries is a namespace, not a driver.
+        root: Returns what an engine's root holds besides images; None in archives.
+        files: The files that it was opened from, and those that images are read from.
     """
 
     entries: Sequence[Entry]
     where: str
     by_namespace: bool
     root: "Callable[[], Survey] | None"
-    pool: Pool
+    files: Sequence[File]
 
     def load(self) -> tuple[list[Image], list[FlattenError]]:
-        """Open the images, and say what is wrong with those that cannot be."""
+        """Open the images; return them, and the errors of the others."""
         images: list[Image] = []
         broken: list[FlattenError] = []
         for entry in self.entries:
@@ -78,8 +79,17 @@ class Opened:
                 broken.append(error)
         return images, broken
 
+    def check_unchanged(self) -> None:
+        """Check that no file was modified since it was opened.
+
+        Raises:
+            FlattenError: A file was modified.
+        """
+        for file in self.files:
+            file.check_unchanged()
+
     def survey(self) -> "Survey":
-        """Return what the source has besides its images: in an archive, nothing."""
+        """Return what the source holds besides images: nothing in an archive."""
         from .engines.survey import (  # noqa: PLC0415 - for those who look for waste
             Survey,
         )
@@ -89,6 +99,7 @@ class Opened:
 
 KINDS: Final = {
     "docker-archive": "docker_archive",
+    "dir": "skopeo_dir",
     "oci-archive": "oci_archive",
     "oci": "oci_layout",
     "docker-root": "engines.docker_root",
@@ -96,9 +107,9 @@ KINDS: Final = {
     "containers-storage": "engines.containers_storage",
     "containerd": "engines.containerd",
 }
-"""Each kind, as skopeo spells those it knows, and its module.
+"""Each kind, spelled as skopeo does where it knows it, and its module.
 
-They are asked in this order; archives that are docker's and OCI's are docker's.
+They are tried in this order: an archive that is both docker's and OCI's is docker's.
 """
 
 
@@ -110,77 +121,66 @@ def open_image(  # noqa: PLR0913 - all by keyword
     store: str | None = None,
     at: Point | None = None,
     with_init: bool = False,
+    verify: bool = True,
 ) -> Image:
     """Open the image that ``reference`` names, whatever kind of source it is in.
 
     Args:
         reference: ``[KIND:]PATH[#NAME]``; PATH ``-`` is standard input. NAME is one
             of the image's names, its id or the start of that, or ``@N``, its
-            position. It can be left out where the source holds one image.
-        platform: ``os/architecture[/variant]``, where the source has several;
-            None takes the host's.
-        limits: What the image may cost.
-        store: A driver of docker's or a namespace of containerd's, where the source
-            has several; None looks in all.
-        at: Open it as it stood there.
-        with_init: Keep the layer that docker makes for a container itself, as
+            position. It can be omitted if the source holds one image.
+        platform: ``os/architecture[/variant]``, if the source has several; None means
+            the host's.
+        limits: Limits on the resources that the image may take.
+        store: One of docker's drivers or of containerd's namespaces, if the source has
+            several; None means all.
+        at: Open the image as it was at that point of its history.
+        with_init: Keep the layer that docker itself makes for a container, as
             ``docker export`` does.
+        verify: Hash layers as they are inflated, so that checking their digests need
+            not read them again.
 
     Raises:
-        SourceError: The path does not exist or holds no kind of image that is known,
-            or no image has that name or platform.
-        UsageError: The source holds several images and the reference fits more
-            than one.
+        SourceError: The path does not exist or holds no image of a known kind, or no
+            image has that name or platform.
+        UsageError: The reference matches more than one image.
         FormatError: The source breaks its format.
     """
     platform_ = None if platform is None else parse_platform(platform)
     with ExitStack() as resources:
-        opened, name = _open(reference, limits, resources)
+        opened, name = _open(reference, limits, resources, hashing=verify)
         wanted = Wanted(name, platform_, store)
         image = choose(opened.entries, wanted, opened.where).load()
-        if image.init is not None and not with_init:
-            layers = image.layers
-            image.layers = (*layers[: image.init], *layers[image.init + 1 :])
-            image.init = None
-        image = cut(image, at)
-        image.path = _place(reference, image)
-        image.check_unchanged = opened.pool.check_unchanged
-        image.resources = resources.pop_all()
+        if not with_init:
+            image = _without_init(image)
+        return replace(
+            cut(image, at),
+            path=_place(reference, image),
+            check_unchanged=opened.check_unchanged,
+            resources=resources.pop_all(),
+        )
+
+
+def _without_init(image: Image) -> Image:
+    """Return a container without the layer that docker makes for it."""
+    if image.init is None:
         return image
-
-
-@contextmanager
-def open_images(
-    reference: str, *, limits: Limits | None = None
-) -> Iterator[list[Image]]:
-    """Open all images that a source holds, for as long as the context lasts.
-
-    Args:
-        reference: ``[KIND:]PATH``; with ``#NAME``, those that the name fits.
-        limits: What they may cost.
-
-    Raises:
-        SourceError: As ``open_image``.
-        FormatError: As ``open_image``.
-    """
-    with ExitStack() as resources:
-        opened, name = _open(reference, limits, resources)
-        entries = opened.entries if name is None else named(opened.entries, name)
-        yield [entry.load() for entry in entries]
+    layers = (*image.layers[: image.init], *image.layers[image.init + 1 :])
+    return replace(image, layers=layers, init=None)
 
 
 @contextmanager
 def open_family(
     reference: str, *, limits: Limits | None = None
 ) -> Iterator[tuple[list[Image], list[FlattenError]]]:
-    """Open all images of a source, but for those that cannot be opened.
+    """Open all images of a source that can be opened.
 
     Args:
-        reference: ``[KIND:]PATH``; a name is left out.
-        limits: What they may cost.
+        reference: ``[KIND:]PATH``; a name in it is ignored.
+        limits: Limits on the resources that they may take.
 
     Yields:
-        The images, and what is wrong with the others.
+        The images, and the errors of the others.
 
     Raises:
         SourceError: As ``open_image``.
@@ -195,12 +195,12 @@ def open_family(
 def open_source(
     reference: str, *, limits: Limits | None = None, store: str | None = None
 ) -> Iterator[Opened]:
-    """Open a source, whose images may be broken, for as long as the context lasts.
+    """Open a source; some of its images may not be readable.
 
     Args:
-        reference: ``[KIND:]PATH``; with ``#NAME``, images that the name fits.
-        limits: What they may cost.
-        store: A driver of docker's or a namespace of containerd's; None is all.
+        reference: ``[KIND:]PATH``; with ``#NAME``, only images that the name selects.
+        limits: Limits on the resources that they may take.
+        store: One of docker's drivers or of containerd's namespaces; None means all.
 
     Raises:
         SourceError: As ``open_image``.
@@ -219,7 +219,7 @@ def open_source(
 
 
 def _place(reference: str, image: Image) -> str:
-    """Return where an image is on the host: of a store, the directory that it is in."""
+    """Return an image's path on the host; for an engine's root, its directory."""
     if os.path.isdir(image.source):
         return image.source
     path = parse_reference(reference)[1]
@@ -227,17 +227,17 @@ def _place(reference: str, image: Image) -> str:
 
 
 def _open(
-    reference: str, limits: Limits | None, resources: ExitStack
+    reference: str, limits: Limits | None, resources: ExitStack, *, hashing: bool = True
 ) -> tuple[Opened, str | None]:
-    """Open a source, and return the name that is asked for too.
+    """Open a source; return it and the name in the reference.
 
-    A directory may be of several kinds: docker keeps one for each place that it has had
-    its images in. The first that has any counts.
+    A directory may be of several kinds, as docker keeps its old directories when it
+    moves its images. The first kind that has images counts.
     """
     kind, path, name = parse_reference(reference)
-    pool = Pool(limits or Limits())
+    pool = Pool(limits or Limits(), hashing=hashing)
     resources.callback(pool.close)
-    files = _open_files(path, pool, resources)
+    files, opened_files = _open_files(path, pool, resources)
     empty: Opened | None = None
     for module in KINDS.values() if kind is None else [KINDS[kind]]:
         source = cast("Source", import_module(f".{module}", __package__))
@@ -246,19 +246,31 @@ def _open(
             root = cast("RootSource", source).survey if _is_root(source) else None
             survey = root and partial(root, files)
             by_namespace = module == KINDS["containerd"]
-            opened = Opened(entries, files.name, by_namespace, survey, pool)
+            opened = Opened(entries, files.name, by_namespace, survey, opened_files)
             if entries:
                 return opened, name
             empty = empty or opened
     if empty is not None:
         return empty, name
-    tried = kind or ", ".join(KINDS)
-    what = quoted(path) if path != "-" else "standard input"
-    raise SourceError(f"{what}: no kind of image that is known (tried {tried})")
+    raise _no_image(files, path, kind)
+
+
+def _no_image(files: Files, path: str, kind: str | None) -> SourceError:
+    """Return the error that says what is there instead of an image."""
+    named = "standard input" if path == "-" else quoted(path)
+    if kind is not None:
+        return SourceError(f"{named}: not an image of the kind {kind}")
+    found = describe(files)
+    if found is not None:
+        return SourceError(f"{named}: not a container image, but {found}")
+    tried = ", ".join(KINDS)
+    return SourceError(
+        f"{named}: not a container image of a known kind (tried {tried})"
+    )
 
 
 def _entries(source: Source, files: Files, name: str | None) -> Sequence[Entry]:
-    """Return the images of a source, or its containers where one is asked for."""
+    """Return the images of a source, or its containers if the name is a container's."""
     if name is None or not name.startswith(CONTAINER):
         return source.entries(files)
     if not _is_root(source):
@@ -270,26 +282,33 @@ def _is_root(source: Source) -> bool:
     return hasattr(source, "containers")
 
 
-def _open_files(path: str, pool: Pool, resources: ExitStack) -> Files:
-    """Open what a path names: a directory, or an archive that may be compressed."""
+def _open_files(
+    path: str, pool: Pool, resources: ExitStack
+) -> tuple[Files, Sequence[File]]:
+    """Open what a path names: a directory, or an archive that may be compressed.
+
+    The files that are opened are returned too; a directory adds to them later.
+    """
     if os.path.isdir(path):
         folder = Folder(path, pool)
         resources.callback(folder.resources.close)
-        return folder
+        return folder, folder.opened
     file = open_file(path, pool)
+    opened = []
     if isinstance(file, File):
         resources.callback(file.close)
-        pool.files.append(file)
+        opened.append(file)
     archive = plain(file, pool, file.where)
     if archive is not file:
-        archive.size()  # what is wrong with the compressed data comes first
-    return Archive(archive, file.where, pool)
+        archive.size()  # errors in the compressed data come first
+    return Archive(archive, file.where, pool), opened
 
 
 def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
     """Split a reference into kind, path and image name.
 
-    A path that exists is meant whole, with any colon or hash sign in it.
+    If the whole text is an existing path, it is taken as a path, even with a colon or
+    a hash sign in it.
 
     >>> parse_reference("docker-archive:a/b.tar#alpine:3.20")
     ('docker-archive', 'a/b.tar', 'alpine:3.20')

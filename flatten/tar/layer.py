@@ -5,7 +5,7 @@ from typing import Final
 
 from ..errors import quoted
 from . import whiteout
-from .members import DIRECTORY, Members, drop_items
+from .members import DIRECTORY, LINK, Members, drop_items
 from .read_header import HeaderBytes
 from .reader import TarReader
 from .wire import BLOCK_SIZE
@@ -73,18 +73,31 @@ def read_layer(
     reader = TarReader(source, where)
     index = LayerIndex(where, len(into), reader.paths)
     reader.read(into)
-    _take_marks(reader, index, into)
+    links = _links_of_the_root(reader, index, into) if b"" in index.paths else set()
+    _take_marks(reader, index, into, links)
     into.layers.extend([layer] * (len(into) - index.first))
-    if b"" in index.paths:
-        for row, path in enumerate(index.paths, index.first):
-            if not path and into.kinds[row] != DIRECTORY:
-                reader.fail("the root is not a directory", into.data[row] - BLOCK_SIZE)
     return index
 
 
-def _take_marks(reader: TarReader, index: LayerIndex, into: Members) -> None:
-    """Drop whiteouts, which become removals, and eStargz's own files."""
-    taken: set[int] = set()
+def _links_of_the_root(reader: TarReader, index: LayerIndex, into: Members) -> set[int]:
+    """Return the rows that are hard links of the root to itself (kaniko 0.19).
+
+    They change nothing, as any link to itself. All else but a directory is refused.
+    """
+    links = set()
+    for row, path in enumerate(index.paths, index.first):
+        if path or into.kinds[row] == DIRECTORY:
+            continue
+        if into.kinds[row] != LINK or into.targets[row]:
+            reader.fail("the root is not a directory", into.data[row] - BLOCK_SIZE)
+        links.add(row)
+    return links
+
+
+def _take_marks(
+    reader: TarReader, index: LayerIndex, into: Members, taken: set[int]
+) -> None:
+    """Drop whiteouts, which become removals, eStargz's own files, and ``taken``."""
     aside: set[bytes] = set()
     for row in reader.hidden:
         path, offset = index.paths[row - index.first], into.data[row] - BLOCK_SIZE

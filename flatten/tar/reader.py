@@ -21,7 +21,7 @@ import zlib
 from typing import Final, NoReturn
 
 from ..errors import FormatError, quoted
-from . import extended, wire
+from . import extended, magic, wire
 from .extended import Ahead
 from .members import (
     DIRECTORY,
@@ -143,7 +143,8 @@ class TarReader:
                     self._check_end(block, reached, described=long is not None)
                     return
                 if wrong := wire.checksum_error(block):
-                    raise ValueError(wrong)
+                    start = b"" if offset else read(0, magic.START)
+                    raise ValueError(_not_a_tar(start, wrong) if start else wrong)
                 if block.isascii():
                     remember(checksum, total, sums)
             if flag == _PAX and long is None and not special:
@@ -280,6 +281,10 @@ class TarReader:
             reached: End of the last data.
             described: Whether an extended header is waiting for its member.
         """
+        if not self._offset:
+            self._check_zeros()
+            self.ended = bool(block)
+            return
         size = self._source.size()
         if reached > size:
             raise ValueError(
@@ -297,6 +302,21 @@ class TarReader:
         if full and not wire.checksum_error(behind):
             raise ValueError("a single zero block, followed by more members")
 
+    def _check_zeros(self) -> None:
+        """Check that a stream without a first header is empty: that it is all zeros.
+
+        File systems may begin with a KiB of zeros too.
+        """
+        data = start = self._source.read(0, magic.START)
+        offset = 0
+        while data:
+            if data.strip(b"\0"):
+                zeros = offset + len(data) - len(data.lstrip(b"\0"))
+                why = f"not a tar: data after {zeros:,} zero bytes"
+                raise ValueError(_not_a_tar(start, why))
+            offset += len(data)
+            data = self._source.read(offset, magic.START)
+
     def _body(self, flag: int, size: int, around: bytes) -> bytes:
         """Return an extended header's padded data, or nothing for a volume label."""
         extended.check_place(flag, self._ahead)
@@ -311,6 +331,12 @@ class TarReader:
         if len(body) < min(size, count):
             raise ValueError(f"truncated: {len(body):,} of {size:,} bytes of records")
         return body
+
+
+def _not_a_tar(start: bytes, why: str) -> str:
+    """Return what a stream is by its ``start``, or ``why`` if that is unknown."""
+    what = magic.recognise(start)
+    return why if what is None else f"not a tar, but {what}"
 
 
 def _in_range(number: int, what: str) -> int:

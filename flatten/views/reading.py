@@ -40,8 +40,7 @@ def read_layers(
     known = [cache.find(layer.diff_id) if cache else None for layer in image.layers]
     new = [layer for layer, found in zip(image.layers, known, strict=True) if not found]
     for layer in new:  # all begin to inflate
-        hashed = cache is not None and cache.keeps and layer.diff_id is not None
-        layer.open(hashed=hashed)
+        layer.open()
     kept = [layer for layer in new if cache and cache.keeps and _may_be_kept(layer)]
     packed = []
     with checking(kept) as check:

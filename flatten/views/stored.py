@@ -19,7 +19,7 @@ def list_images(opened: Opened) -> list[dict[str, Any]]:
     rows = []
     for entry in opened.entries:
         row: dict[str, Any] = {
-            "id": entry.ids[0],
+            "id": entry.ids[0] if entry.ids else "",
             "names": list(entry.names),
             "created": None,
             "size": None,

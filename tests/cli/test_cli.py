@@ -108,7 +108,7 @@ FAILURES = {
         3,
         "no image 'x' in it; it has @0 app:1",
     ),
-    "a directory as image": (["."], 3, "flatten: '.': no kind of image that is known"),
+    "a directory as image": (["."], 3, "flatten: '.': not a container image"),
     "a directory as output": (["IMAGE", "-o", "."], 2, "is a directory"),
     "a directory that is not there": (
         ["IMAGE", "-o", "no/out"],
@@ -131,7 +131,7 @@ FAILURES = {
         "cannot create: File name too long",
     ),
     "a full disk": (["IMAGE", "-o", "/dev/full"], 1, "cannot write: No space left"),
-    "text": (["text"], 3, "flatten: 'text': no kind of image that is known"),
+    "text": (["text"], 3, "flatten: 'text': not a container image, but text"),
     "a layer cut short": (["short.tar"], 4, "flatten: short.tar: truncated"),
 }
 

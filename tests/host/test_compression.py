@@ -395,7 +395,7 @@ def test_standard_input_that_is_no_image():
     for data in (b"", b"hello"):
         got = run("-", input=data)
         assert got.returncode == 3
-        assert got.stderr.startswith(b"flatten: standard input: no kind of image")
+        assert got.stderr.startswith(b"flatten: standard input: not a container image")
     assert run("-", stdin=subprocess.DEVNULL).returncode == 3
 
 

@@ -158,7 +158,7 @@ def name_of(n):
 @pytest.fixture
 def split(monkeypatch):
     """Read layers of any size in three processes, and write in as many."""
-    monkeypatch.setattr("flatten.image.read.WORTHWHILE", 0)
+    monkeypatch.setattr("flatten.image.read.PARALLEL_FROM", 0)
     monkeypatch.setattr("flatten.host.processes.processes", lambda: 3)
 
 
@@ -168,7 +168,7 @@ def test_the_tar_does_not_depend_on_the_processes(image, tmp_path, options):
     out, alone = tmp_path / "out.tar", tmp_path / "alone.tar"
     flatten.export(image, out, **options)
     with pytest.MonkeyPatch.context() as patch, alone.open("wb") as file:
-        patch.setattr("flatten.image.read.WORTHWHILE", 1 << 62)
+        patch.setattr("flatten.image.read.PARALLEL_FROM", 1 << 62)
         flatten.export(image, file.fileno(), **options)
     assert out.stat().st_size > 10_000_000
     assert filecmp.cmp(out, alone, shallow=False)
@@ -205,7 +205,7 @@ def test_the_first_broken_layer_is_named(tars, tmp_path):
     messages = []
     for least in (0, 1 << 62):
         with pytest.MonkeyPatch.context() as patch, open_image(str(image)) as opened:
-            patch.setattr("flatten.image.read.WORTHWHILE", least)
+            patch.setattr("flatten.image.read.PARALLEL_FROM", least)
             with pytest.raises(FormatError) as caught:
                 plan_image(opened)
         messages.append(str(caught.value))

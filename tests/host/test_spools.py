@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -22,6 +23,7 @@ from builders import Bytes, config, docker_archive, layer, layers, member, oci_f
 from command import FLATTEN
 from flatten.host.limits import Limits
 from flatten.host.spools import Pool
+from flatten.sources.open import open_image
 
 NOISE = os.urandom(1 << 22)
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -46,6 +48,28 @@ def test_what_is_inflated_is_hashed_as_it_comes(pool):
     assert spool.digest() == hashlib.sha256(NOISE).hexdigest()
 
 
+def test_a_pool_that_does_not_hash():
+    pool = Pool(Limits(), hashing=False)
+    try:
+        spool = pool.inflate(Bytes(gzip.compress(NOISE)), "gzip", "layer", hashed=True)
+        assert not spool.hashed
+        assert spool.read(0, len(NOISE)) == NOISE
+    finally:
+        pool.close()
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_layers_are_hashed_if_they_are_verified(tmp_path, verify):
+    tars = [layer(member("x", NOISE))]
+    image = tmp_path / "image.tar"
+    image.write_bytes(
+        docker_archive([*map(gzip.compress, tars)], config_document=config(tars))
+    )
+
+    with open_image(str(image), verify=verify) as opened:
+        assert opened.layers[0].open().hashed is verify
+
+
 def test_whole_pages_are_given_back_and_nothing_around_them(pool):
     spool = pool.inflate(Bytes(gzip.compress(NOISE)), "gzip", "layer")
     size = spool.size()
@@ -53,7 +77,7 @@ def test_whole_pages_are_given_back_and_nothing_around_them(pool):
 
     start, stop = PAGE + 1, size - PAGE - 1
     spool.release(start, stop - start)
-    pool.freeing.finish()
+    pool.scratch.freeing.finish()
 
     assert before >= size
     assert in_memory(spool) == before - size + 4 * PAGE
@@ -67,7 +91,7 @@ def test_less_than_a_page_is_kept(pool):
 
     for start, count in ((1, PAGE), (0, PAGE - 1), (PAGE - 1, PAGE + 1 - 1), (0, 0)):
         spool.release(start, count)
-    pool.freeing.finish()
+    pool.scratch.freeing.finish()
 
     assert spool.read(0, len(NOISE)) == NOISE
 
@@ -195,3 +219,46 @@ def test_a_layer_that_is_listed_again_may_be_read_again(tmp_path, verify):
     got = tmp_path.with_suffix(".tar").read_bytes()
     assert got.count(NOISE) == 2
     assert got == tmp_path.with_suffix(".plain").read_bytes()
+
+
+REFUSES_MEMFD = """
+import ctypes, errno, os, struct, sys
+NUMBER = {"x86_64": (319, 0xC000003E), "aarch64": (279, 0xC00000B7)}[os.uname().machine]
+def step(code, jump_true, jump_false, value):
+    return struct.pack("HBBI", code, jump_true, jump_false, value)
+rules = b"".join((
+    step(0x20, 0, 0, 4), step(0x15, 0, 3, NUMBER[1]),  # the architecture
+    step(0x20, 0, 0, 0), step(0x15, 0, 1, NUMBER[0]),  # the system call
+    step(0x06, 0, 0, 0x00050000 | errno.EPERM), step(0x06, 0, 0, 0x7FFF0000),
+))
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("rules", ctypes.c_char_p)]
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0, "no_new_privs"
+program = Program(len(rules) // 8, rules)
+assert libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0, "a seccomp filter"
+try:
+    os.memfd_create("x")
+except PermissionError:
+    os.execv(sys.executable, [sys.executable, "-m", "flatten", *sys.argv[1:]])
+sys.exit("memfd_create is not refused")
+"""
+
+
+@pytest.mark.skipif(
+    os.uname().machine not in {"x86_64", "aarch64"}, reason="system call numbers"
+)
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_where_memfd_is_forbidden_the_scratch_file_is_used(tmp_path, count):
+    tars = layers(*([member(f"x{n}", NOISE)] for n in range(count)))
+    image = tmp_path / "image.tar"
+    image.write_bytes(
+        docker_archive([*map(gzip.compress, tars)], config_document=config(tars))
+    )
+    flatten.export(image, tmp_path / "right.tar")
+
+    command = [sys.executable, "-c", REFUSES_MEMFD, str(image), "-o", "out.tar"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert filecmp.cmp(tmp_path / "right.tar", tmp_path / "out.tar", shallow=False)

@@ -18,6 +18,7 @@ from builders import (
     layers,
     legacy_archive,
     member,
+    oci_files,
     podman_archive,
 )
 from listing import contents
@@ -237,10 +238,9 @@ def with_config(document):
 
 
 MALFORMED = {
-    "manifest is not JSON": (with_manifest(b"{"), "is not JSON"),
-    "manifest is not UTF-8": (with_manifest(b'["\xff"]'), "is not JSON"),
+    "manifest is not JSON": (with_manifest(b"["), "is not JSON"),
     "manifest is nested too deep": (with_manifest(b"[" * 99999), "nested too deep"),
-    "manifest is an object": (with_manifest({}), "not a list of images"),
+    "manifest is an object": (with_manifest({}), "manifest: a descriptor that is not"),
     "manifest is empty": (with_manifest([]), "holds no image"),
     "manifest is too large": (with_manifest(b" " * (2**23 + 1)), "over 8,388,608"),
     "image is no object": (with_manifest(["x"]), "image 0: not an object"),
@@ -275,17 +275,17 @@ MALFORMED = {
     ),
     "config is a list": (with_config([]), "is not an object"),
     "config is not JSON": (with_config(b"\x00"), "is not JSON"),
-    "rootfs is a list": (with_config({"rootfs": []}), "no list of sha256 digests"),
+    "rootfs is a list": (with_config({"rootfs": []}), "not a list of digests"),
     "diff_ids are numbers": (
-        with_config({"rootfs": {"diff_ids": [1]}}), "no list of sha256 digests",
+        with_config({"rootfs": {"diff_ids": [1]}}), "not a list of digests",
     ),
     "diff_ids are no digests": (
-        with_config({"rootfs": {"diff_ids": ["sha256:../../x"]}}), "no list of sha256",
+        with_config({"rootfs": {"diff_ids": ["sha256:../../x"]}}), "not a list of digests",
     ),
     "diff_ids for another number of layers": (
         with_config(config([b"", b""])), "2 diff_ids, but the manifest lists 1",
     ),
-    "no manifest and cut off": (legacy_archive(TARS, end=b""), "cut off"),
+    "no manifest, and truncated": (legacy_archive(TARS, end=b""), "truncated: no"),
     "no manifest and nobody's child": (
         legacy_archive(TARS, tags={"a": {"1": "5" * 64}}), "is not in the archive",
     ),
@@ -293,7 +293,7 @@ MALFORMED = {
         archive([("repositories", b"[]")]), "repositories: not an object",
     ),
     "repositories has a name without tags": (
-        archive([("repositories", b'{"a": "1"}')]), "the tags of 'a' are no object",
+        archive([("repositories", b'{"a": "1"}')]), "the tags of 'a' are not an object",
     ),
     "repositories has a tag without an id": (
         archive([("repositories", b'{"a": {"1": null}}')]), "'a' has a tag of no id",
@@ -315,7 +315,7 @@ MALFORMED = {
                  ("repositories", b'{"x": {"1": "a"}}')]), "go in a circle",
     ),
     "a parent that is a number": (
-        archive([("a/json", b'{"parent": 1}'), ("a/layer.tar", b"")]), "that is no id",
+        archive([("a/json", b'{"parent": 1}'), ("a/layer.tar", b"")]), "that is not an id",
     ),
     "a json that is a list": (
         archive([("a/json", b"[]"), ("a/layer.tar", b"")]), "is not an object",
@@ -334,20 +334,81 @@ def test_malformed(flat, tmp_path, data, why):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tar"]
 
 
+FOLDER = [
+    ("app/manifest.json", b"[]"),
+    ("app/1/layer.tar", layer("a")),
+]
 UNKNOWN = {
-    "an empty file": b"",
-    "text": b"hello\n" * 500,
-    "a gzip file": gzip.compress(b"hello\n" * 500),
-    "zeros": bytes(10240),
-    "a tar of something else": archive([("hello", b"world")]),
-    "one letter": b"x",
+    "an empty file": (b"", "not a container image, but an empty file"),
+    "text": (b"hello\n" * 500, "not a container image, but text"),
+    "a gzip file": (
+        gzip.compress(b"hello\n" * 500), "not a container image, but text",
+    ),
+    "zeros": (bytes(10240), "not a container image, but a tar without files"),
+    "zeros, then something": (
+        bytes(10240) + b"x", "not a container image of a known kind",
+    ),
+    "EROFS": (
+        bytes(1024) + b"\xe2\xe1\xf5\xe0" + bytes(3068),
+        "not a container image, but an EROFS file system",
+    ),
+    "a tar of something else": (
+        archive([("hello", b"world")]), "not a container image of a known kind",
+    ),
+    "one letter": (b"x", "not a container image, but text"),
+    "spoilt by PowerShell's >": (
+        b"\xff\xfe" + docker_archive(TARS).decode("latin-1").encode("utf-16-le"),
+        "but text in UTF-16, as PowerShell's > writes it; write it with docker save -o",
+    ),
+    "a Git LFS pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "but a Git LFS pointer; fetch the file with git lfs pull",
+    ),
+    "HTML": (b"<!DOCTYPE html>\n<html>\n", "but an HTML page; the download got a page"),
+    "an image in a directory of the tar": (
+        archive(FOLDER),
+        "but a tar whose manifest.json is in its directory 'app'; pack what is in that",
+    ),
+    "an OCI layout in a directory of the tar": (
+        archive([(f"a/b/{name}", data) for name, data in oci_files(TARS).items()]),
+        "but a tar whose oci-layout is in its directory 'a/b'",
+    ),
+    "a root file system": (
+        archive([("./etc/os-release", b""), ("usr/bin/sh", b"")]),
+        "but a root file system already",
+    ),
+    "a ZIP archive": (b"PK\3\4" + bytes(99), "but a ZIP archive; unpack it first"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "why"), UNKNOWN.values(), ids=UNKNOWN)
+def test_what_is_no_image_says_what_it_is(flat, data, why):
+    with pytest.raises(flatten.SourceError) as caught:
+        flat(data)
+
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+DIRECTORIES = {
+    "an empty one": ([], "but an empty directory"),
+    "one of other files": (["x", "y"], "not a container image of a known kind"),
+    "one with an image in it": (
+        ["b/index.json", "a/x"],
+        "but a directory with an image",
+    ),
+    "a root file system": (["etc/passwd", "usr/bin/sh"], "but a root file system"),
 }
 
 
-@pytest.mark.parametrize("data", UNKNOWN.values(), ids=UNKNOWN)
-def test_no_kind_that_is_known(flat, data):
-    with pytest.raises(flatten.SourceError, match="no kind of image that is known"):
-        flat(data)
+@pytest.mark.parametrize(("names", "why"), DIRECTORIES.values(), ids=DIRECTORIES)
+def test_a_directory_that_is_no_image_says_what_it_is(tmp_path, names, why):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+
+    with pytest.raises(flatten.SourceError, match=why):
+        flatten.open_image(str(tmp_path))
 
 
 def test_no_file_at_all(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 import flatten
 from fixtures import fixture, needs_fixtures, right
-from flatten.sources.open import open_images
+from flatten.sources.open import open_source
 from listing import listing
 
 pytestmark = needs_fixtures
@@ -57,13 +57,13 @@ def test_a_real_busybox_image_is_read_whole(flat):
     assert sum(row["type"] == "symlink" for row in got) == 267
 
 
-def test_open_images_opens_all_or_those_that_a_name_fits():
+def test_open_source_lists_all_or_those_that_a_name_fits():
     path = fixture("saves", "tovl-multi.tar.xz")
-    with open_images(str(path)) as images:
-        names = {name for image in images for name in image.names}
-        ids = [image.id for image in images]
-    with open_images(f"{path}#{ids[1][:12]}") as images:
-        got = [image.id for image in images]
+    with open_source(str(path)) as opened:
+        names = {name for entry in opened.entries for name in entry.names}
+        ids = [entry.ids[0] for entry in opened.entries]
+    with open_source(f"{path}#{ids[1][:12]}") as opened:
+        got = [entry.ids[0] for entry in opened.entries]
 
     assert len(set(ids)) == 4
     assert "fx/tiny-child:1" in names

@@ -54,7 +54,7 @@ def test_kinds_can_be_given(tmp_path):
     flatten.open_image(f"oci:{folder}#app:1").close()
     flatten.open_image(f"oci-archive:{tmp_path / 'i.tar'}").close()
     for wrong in (f"oci-archive:{folder}", f"docker-archive:{tmp_path / 'i.tar'}"):
-        with pytest.raises(flatten.SourceError, match="no kind of image"):
+        with pytest.raises(flatten.SourceError, match="not an image of the kind"):
             flatten.open_image(wrong)
 
 
@@ -232,7 +232,7 @@ MALFORMED = {
     "the index is not JSON": ({"index.json": b"{"}, "is not JSON"),
     "the index is a list": ({"index.json": b"[]"}, "not an index"),
     "the index is empty": ({"index.json": b'{"manifests": []}'}, "holds no image"),
-    "the index lists text": ({"index.json": b'{"manifests": ["x"]}'}, "no object"),
+    "the index lists text": ({"index.json": b'{"manifests": ["x"]}'}, "not an object"),
     "the index could be a manifest": (
         edited(index={"layers": []}), "both an index and a manifest (CVE-2021-41190)",
     ),
@@ -244,19 +244,19 @@ MALFORMED = {
         edited(manifest={"mediaType": [1]}), "two media types",
     ),
     "no layers": (edited(manifest={"layers": None}), "layers is not a list"),
-    "layers of text": (edited(manifest={"layers": ["x", "y"]}), "no object"),
-    "no config": (edited(manifest={"config": None}), "a descriptor that is no object"),
+    "layers of text": (edited(manifest={"layers": ["x", "y"]}), "not an object"),
+    "no config": (edited(manifest={"config": None}), "a descriptor that is not an object"),
     "a digest that is a path": (
         edited(manifest={"layers": [{"digest": "sha256:../../x", "size": 1}] * 2}),
-        "'sha256:../../x' is no sha256 digest",
+        "'sha256:../../x' is not a sha256 or sha512 digest",
     ),
     "a digest of another algorithm": (
-        edited(manifest={"config": {"digest": "sha512:" + "0" * 128, "size": 1}}),
-        "is no sha256 digest",
+        edited(manifest={"config": {"digest": "sha1:" + "0" * 40, "size": 1}}),
+        "is not a sha256 or sha512 digest",
     ),
     "a size that is text": (
         edited(manifest={"config": {"digest": "sha256:" + "0" * 64, "size": "1"}}),
-        "'1' is no size",
+        "'1' is not a size",
     ),
     "a size that lies": (
         edited(manifest={"layers": [
@@ -273,7 +273,7 @@ MALFORMED = {
     ),
     "a layer that is missing": (without("layer"), "layer 2 of 2: "),
     "a config that is missing": (without("config"), "config: "),
-    "a manifest that is missing": (without("manifest"), "holds no image"),
+    "a manifest that is missing": (without("manifest"), "is not there"),
     "other diff_ids": (
         edited(config={"rootfs": {"diff_ids": []}}), "0 diff_ids, but the manifest lists 2",
     ),

@@ -190,7 +190,7 @@ REFUSED = {
     ),
     "a bad checksum": (block(b"x", checksum=b"012345\0 "), "header checksum"),
     "a checksum that is no number": (block(b"x", checksum=b"zzzzzz\0 "), "checksum"),
-    "no tar at all": (b"not a tar " * 100, "header checksum"),
+    "no tar at all": (b"not a tar " * 100, "not a tar, but text"),
     "a size that is no number": (block(b"x", size=b"12a"), "not a number"),
     "a size with a decimal digit": (block(b"x", size=b"00000000008\0"), "not octal"),
     "a mode that is no number": (block(b"x", mode=b"rwx"), "not a number"),

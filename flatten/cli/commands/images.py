@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _cells(row: dict[str, Any], name: str, heads: list[str]) -> list[str]:
     cells = {
-        "ID": row["id"][:12],
+        "ID": row["id"][:12] or "-",
         "CREATED": one_line((row["created"] or "-")[:19]),
         ">SIZE": "-" if row["size"] is None else human(row["size"]),
         ">LAYERS": "-" if row["layers"] is None else str(row["layers"]),

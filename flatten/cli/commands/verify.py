@@ -77,12 +77,12 @@ def _rootfs(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
 
 @contextmanager
 def _expected(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
-    """Open what it should be: a list begins with a brace, and no image does."""
+    """Open what it should be: a list is empty or begins with a brace, no image does."""
     with ExitStack() as stack:
         if os.path.isfile(args.image):
             file = stack.enter_context(open(args.image, encoding="utf-8",
                                             errors="surrogateescape"))  # fmt: skip
-            if file.read(1) == "{":
+            if file.read(1) in ("{", ""):
                 file.seek(0)
                 yield read_list(file, args.image)
                 return

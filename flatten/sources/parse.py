@@ -1,0 +1,158 @@
+"""Parse the JSON documents of images as Go's encoding/json reads them.
+
+Docker, podman, skopeo, containerd and umoci are written in Go:
+
+- The keys of structures match in any case. A document with two keys that are one field
+  to Go, or with one key twice, is refused: other parsers take another of the two.
+- Bytes that are not UTF-8 are read as U+FFFD.
+- NaN, Infinity, a byte-order mark, UTF-16 and UTF-32 are refused.
+
+Keys of maps, such as labels and annotations, are exact, as they are for Go.
+
+Reference: Go encoding/json, Unmarshal and foldName.
+"""
+
+import json
+import re
+from collections import Counter
+from typing import Any, Final, NoReturn
+
+from ..errors import quoted
+
+_NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+class Shape:
+    """The fields of a JSON object, or of each object in a list, by their keys.
+
+    >>> Shape("Config", rootfs=Shape("diff_ids")).fields["rootfs"][0]
+    'rootfs'
+    """
+
+    def __init__(self, *keys: str, **nested: "Shape") -> None:
+        """Name the fields: those with any value, and those that are objects again."""
+        self.fields: dict[str, tuple[str, Shape | None]] = {
+            **{key.casefold(): (key, None) for key in keys},
+            **{key.casefold(): (key, shape) for key, shape in nested.items()},
+        }
+
+
+_DESCRIPTOR: Final = Shape(
+    "mediaType",
+    "digest",
+    "size",
+    "urls",
+    "annotations",
+    "artifactType",
+    platform=Shape("os", "architecture", "variant"),
+)
+INDEX_OR_MANIFEST: Final = Shape(
+    "schemaVersion",
+    "mediaType",
+    "artifactType",
+    "annotations",
+    "fsLayers",
+    config=_DESCRIPTOR,
+    layers=_DESCRIPTOR,
+    manifests=_DESCRIPTOR,
+)
+"""An index or a manifest, of OCI or docker."""
+
+DOCKER_MANIFEST: Final = Shape("Config", "RepoTags", "Layers", "Parent", "LayerSources")
+"""An image in the manifest.json of ``docker save``."""
+
+CONFIG: Final = Shape(
+    "id",
+    "parent",
+    "created",
+    "author",
+    "architecture",
+    "variant",
+    "os",
+    "os.version",
+    "os.features",
+    "docker_version",
+    config=Shape(
+        "User",
+        "ExposedPorts",
+        "Env",
+        "Entrypoint",
+        "Cmd",
+        "Volumes",
+        "WorkingDir",
+        "Labels",
+        "StopSignal",
+        "Healthcheck",
+        "OnBuild",
+        "Shell",
+    ),
+    rootfs=Shape("type", "diff_ids"),
+    history=Shape("created", "created_by", "author", "comment", "empty_layer"),
+)
+"""An image's config; also the ``json`` of a layer before docker 1.10."""
+
+
+class _Repeating(dict[str, Any]):
+    """An object of which one key or more are there twice."""
+
+    repeated: set[str]
+
+
+def parse_json(data: bytes, shape: Shape | None = None) -> Any:
+    """Return a document; known fields get the keys that ``shape`` has for them.
+
+    Raises:
+        ValueError: It is not JSON, or a field is there twice.
+        RecursionError: It is nested too deep.
+
+    >>> parse_json(b'[{"config": "c.json"}]', DOCKER_MANIFEST)
+    [{'Config': 'c.json'}]
+    """
+    document = json.loads(
+        _text(data), object_pairs_hook=_object, parse_constant=_refuse_constant
+    )
+    return document if shape is None else _spelled(document, shape)
+
+
+def _text(data: bytes) -> str:
+    if data.startswith(_BYTE_ORDER_MARK):
+        raise ValueError("it begins with a byte-order mark")
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:2]:
+        raise ValueError("it is UTF-16 or UTF-32, not UTF-8")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return _NOT_UTF_8.sub("\ufffd", data.decode("utf-8", "surrogateescape"))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    times = Counter(key for key, _ in pairs)
+    repeating = _Repeating(found)
+    repeating.repeated = {key for key, count in times.items() if count > 1}
+    return repeating
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _spelled(value: Any, shape: Shape) -> Any:
+    """Give the known fields of an object, or of a list's objects, their usual keys."""
+    if isinstance(value, list):
+        return [_spelled(item, shape) for item in value]
+    if not isinstance(value, dict):
+        return value
+    repeated = value.repeated if isinstance(value, _Repeating) else ()
+    spelled: dict[str, Any] = {}
+    for key, item in value.items():
+        name, nested = shape.fields.get(key.casefold(), (key, None))
+        if name in spelled or (key in repeated and key.casefold() in shape.fields):
+            raise ValueError(
+                f"it has {quoted(name)} twice; tools differ in which to take"
+            )
+        spelled[name] = item if nested is None else _spelled(item, nested)
+    return spelled

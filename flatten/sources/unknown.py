@@ -1,0 +1,66 @@
+"""What a file or directory is that is no image: for the message that says so."""
+
+import os
+from collections.abc import Iterable
+from typing import Final
+
+from ..errors import FlattenError, quoted
+from ..tar import magic
+from .archive import Archive
+from .documents import Files
+from .folder import Folder
+
+_TOP: Final = ("manifest.json", "index.json", "repositories", "oci-layout")
+_ROOTS: Final = frozenset(("bin", "etc", "lib", "sbin", "usr", "var"))
+_ENOUGH: Final = 2  # of them make a root file system
+_REMEDIES: Final = {
+    magic.UTF_16: "write it with docker save -o FILE",
+    magic.LFS_POINTER: "fetch the file with git lfs pull",
+    magic.HTML: "the download got a page instead of the file",
+    magic.ZIP: "unpack it first",
+}
+
+
+def describe(files: Files) -> str | None:
+    """Return what is there instead of an image, and what to do; None if unknown."""
+    if isinstance(files, Folder):
+        return _directory(files)
+    assert isinstance(files, Archive), "there are no other files"
+    if files.is_tar:
+        return _tar(files)
+    what = magic.recognise(files.start())
+    remedy = _REMEDIES.get(what or "")
+    return what and what + (f"; {remedy}" if remedy else "")
+
+
+def _directory(folder: Folder) -> str | None:
+    try:
+        names = sorted(os.listdir(folder.path))
+    except OSError as error:
+        raise FlattenError(f"{folder.name}: {error.strerror}") from error
+    if not names:
+        return "an empty directory"
+    for name in names:
+        if any(f"{name}/{top}".encode() in folder for top in _TOP):
+            inside = os.path.join(folder.path, name)
+            return f"a directory with an image in it; name {quoted(inside)}"
+    return _root(names)
+
+
+def _tar(archive: Archive) -> str | None:
+    names = [os.fsdecode(name) for name in archive.names()]
+    if not names and archive.ended:
+        return "a tar without files"
+    for name in names:
+        folder, slash, last = name.rpartition("/")
+        if slash and last in _TOP:
+            return (
+                f"a tar whose {last} is in its directory {quoted(folder)}; pack what "
+                "is in that directory, not the directory itself"
+            )
+    return _root({name.partition("/")[0] for name in names})
+
+
+def _root(names: Iterable[str]) -> str | None:
+    found = len(_ROOTS.intersection(names))
+    return "a root file system already" if found >= _ENOUGH else None

@@ -1,0 +1,230 @@
+"""The JSON documents of images: read as Go reads them, or refused."""
+
+import json
+
+import pytest
+
+import flatten
+from builders import archive, config, digest, docker_archive, layer, layers, oci_files
+from flatten.sources.open import open_source
+from flatten.sources.parse import CONFIG, INDEX_OR_MANIFEST, parse_json
+from listing import contents
+
+ONE, OTHER = layers(["one"], ["other"])
+
+
+def flat(tmp_path, data, name=None):
+    (tmp_path / "image.tar").write_bytes(data)
+    out = tmp_path / "out.tar"
+    flatten.export(f"{tmp_path / 'image.tar'}{'#' + name if name else ''}", out)
+    return contents(out.read_bytes())
+
+
+def refusal(tmp_path, data):
+    with pytest.raises(flatten.FormatError) as caught:
+        flat(tmp_path, data)
+    assert not (tmp_path / "out.tar").exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def docker(manifest, config_bytes=None):
+    """Return an archive of ``one.tar`` and ``other.tar`` with a manifest as text."""
+    data = json.dumps(config([ONE])).encode() if config_bytes is None else config_bytes
+    return archive([
+        ("one.tar", ONE), ("other.tar", OTHER), ("c.json", data),
+        ("manifest.json", manifest.encode()),
+    ])  # fmt: skip
+
+
+def oci(edit):
+    """Return an OCI archive whose manifest is edited as text."""
+    files = oci_files([ONE])
+    files[f"blobs/sha256/{digest(OTHER)}"] = OTHER
+    index = json.loads(files.pop("index.json"))
+    (listed,) = index["manifests"]
+    manifest = files.pop(f"blobs/sha256/{listed['digest'][7:]}").decode()
+    manifest = edit(manifest).encode()
+    files[f"blobs/sha256/{digest(manifest)}"] = manifest
+    listed |= {"digest": f"sha256:{digest(manifest)}", "size": len(manifest)}
+    return archive([*files.items(), ("index.json", json.dumps(index).encode())])
+
+
+# --- keys
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        '[{"config": "c.json", "repoTags": ["app:1"], "layers": ["one.tar"]}]',
+        '[{"CONFIG": "c.json", "REPOTAGS": ["app:1"], "LAYERS": ["one.tar"]}]',
+        '[{"Config": "c.json", "RepoTag\u017f": ["app:1"], "Layer\u017f": ["one.tar"]}]',
+    ],
+    ids=["small, as Jib before 2.3 wrote them", "capital", "of letters that fold to s"],
+)
+def test_keys_match_in_any_case(tmp_path, manifest):
+    assert flat(tmp_path, docker(manifest), "app:1") == {"one": "0"}
+
+
+def test_keys_of_a_config_match_in_any_case(tmp_path):
+    document = {"OS": "linux", "Rootfs": {"Diff_IDs": [f"sha256:{digest(OTHER)}"]}}
+    manifest = '[{"Config": "c.json", "Layers": ["one.tar"]}]'
+    data = docker(manifest, json.dumps(document).encode())
+
+    with pytest.raises(flatten.IntegrityError, match="digest mismatch"):
+        flat(tmp_path, data)
+
+
+TWICE = {
+    "Layers, in two cases": docker(
+        '[{"Config": "c.json", "Layers": ["one.tar"], "layers": ["other.tar"]}]'
+    ),
+    "Layers, in one case": docker(
+        '[{"Config": "c.json", "Layers": ["one.tar"], "Layers": ["other.tar"]}]'
+    ),
+    "Config, null the second time": docker(
+        '[{"Config": "c.json", "Layers": ["one.tar"], "config": null}]'
+    ),
+    "the layers of an OCI manifest": oci(
+        lambda text: text[:-1] + ', "Layers": []}'
+    ),
+    "the digest of a layer": oci(
+        lambda text: text.replace(
+            '"layers": [{', f'"layers": [{{"DIGEST": "sha256:{digest(OTHER)}", '
+        )
+    ),
+    "rootfs of the config": docker(
+        '[{"Config": "c.json", "Layers": ["one.tar"]}]',
+        b'{"os": "linux", "rootfs": {"diff_ids": []}, "RootFS": {"diff_ids": []}}',
+    ),
+    "diff_ids of the config": docker(
+        '[{"Config": "c.json", "Layers": ["one.tar"]}]',
+        b'{"os": "linux", "rootfs": {"diff_ids": [], "diff_ids": []}}',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("data", TWICE.values(), ids=TWICE)
+def test_a_field_that_is_there_twice_is_refused(tmp_path, data):
+    assert "twice; tools differ in which to take" in refusal(tmp_path, data)
+
+
+def test_keys_of_maps_are_exact():
+    data = b'{"config": {"Labels": {"name": 1, "Name": 2, "config": 3, "CONFIG": 4}}}'
+
+    assert parse_json(data, CONFIG) == json.loads(data)
+
+
+def test_the_order_of_keys_is_kept():
+    data = b'{"z": 1, "OS": 2, "a": 3}'
+
+    assert list(parse_json(data, CONFIG)) == ["z", "os", "a"]
+
+
+def test_lists_of_objects_are_objects_each():
+    data = b'{"Manifests": [{"Digest": "x", "unKnown": 1}, 7, null]}'
+
+    assert parse_json(data, INDEX_OR_MANIFEST) == {
+        "manifests": [{"digest": "x", "unKnown": 1}, 7, None]
+    }
+
+
+# --- encodings and values: Go's encoding/json decides, and so docker and skopeo
+
+CONFIG_TEXT = json.dumps(config([ONE], author="Jürgen"), ensure_ascii=False)
+MANIFEST_TEXT = '[{"Config": "c.json", "Layers": ["one.tar"]}]'
+
+TAKEN = {
+    "UTF-8": CONFIG_TEXT.encode(),
+    "newlines behind it": CONFIG_TEXT.encode() + b"\n\n",
+    # json.Unmarshal reads each byte that is not UTF-8 as U+FFFD
+    "Latin-1": CONFIG_TEXT.encode("latin-1"),
+}
+REFUSED = {
+    # "invalid character 'ï' looking for beginning of value"
+    "a byte-order mark": CONFIG_TEXT.encode("utf-8-sig"),
+    # "invalid character 'ÿ' looking for beginning of value", or 'þ', or '\x00'
+    "UTF-16 with a mark": CONFIG_TEXT.encode("utf-16"),
+    "UTF-16, big endian": b"\xfe\xff" + CONFIG_TEXT.encode("utf-16-be"),
+    "UTF-16 without a mark": CONFIG_TEXT.encode("utf-16-le"),
+    "UTF-32": CONFIG_TEXT.encode("utf-32"),
+    # "invalid character 'N' looking for beginning of value"
+    "NaN": CONFIG_TEXT.encode()[:-1] + b', "x": NaN}',
+    "Infinity": CONFIG_TEXT.encode()[:-1] + b', "x": -Infinity}',
+    # "invalid character 'x' after top-level value"
+    "something behind it": CONFIG_TEXT.encode() + b"x",
+}
+
+
+@pytest.mark.parametrize("data", TAKEN.values(), ids=TAKEN)
+def test_an_encoding_that_docker_takes(tmp_path, data):
+    assert flat(tmp_path, docker(MANIFEST_TEXT, data)) == {"one": "0"}
+
+
+@pytest.mark.parametrize("data", REFUSED.values(), ids=REFUSED)
+def test_an_encoding_that_docker_refuses(tmp_path, data):
+    assert "is not JSON: " in refusal(tmp_path, docker(MANIFEST_TEXT, data))
+
+
+@pytest.mark.parametrize("kind", ["utf-8-sig", "utf-16"])
+def test_a_manifest_in_another_encoding_is_refused(tmp_path, kind):
+    data = archive([
+        ("one.tar", ONE), ("c.json", CONFIG_TEXT.encode()),
+        ("manifest.json", MANIFEST_TEXT.encode(kind)),
+    ])  # fmt: skip
+
+    assert "is not JSON: " in refusal(tmp_path, data)
+
+
+def test_each_byte_that_is_not_utf_8_is_one_replacement():
+    assert parse_json(b'"\xe4\xb8\xfc\xed\xa0\x80"') == "\ufffd" * 6
+
+
+# --- one name, two members
+
+SAME = b'[{"Config": "c.json", "Layers": ["one.tar"]}]'
+DIFFERENT = b'[{"Config": "c.json", "Layers": ["other.tar"]}]'
+FILES = [("one.tar", ONE), ("other.tar", OTHER), ("c.json", b'{"os": "linux"}')]
+TWO_MEMBERS = {
+    "manifest.json": [("manifest.json", SAME), ("manifest.json", DIFFERENT)],
+    "./manifest.json": [("manifest.json", SAME), ("./manifest.json", DIFFERENT)],
+    "./manifest.json first": [("./manifest.json", SAME), ("manifest.json", DIFFERENT)],
+    "x/../manifest.json": [("x/../manifest.json", SAME), ("manifest.json", DIFFERENT)],
+    "the config": [("manifest.json", SAME), ("c.json", b'{"os": "plan9"}')],
+    "the layer": [("manifest.json", SAME), ("one.tar", OTHER)],
+    "a layer of the same size": [("manifest.json", SAME), ("one.tar", layer("eno"))],
+}
+
+
+@pytest.mark.parametrize("members", TWO_MEMBERS.values(), ids=TWO_MEMBERS)
+def test_two_members_of_one_name_that_differ_are_refused(tmp_path, members):
+    for files in ([*FILES, *members], [*members, *FILES]):
+        assert "in the archive twice" in refusal(tmp_path, archive(files))
+
+
+def test_two_members_of_one_name_that_differ_are_refused_each_time(tmp_path):
+    members = [*FILES, ("manifest.json", SAME), ("one.tar", OTHER)]
+    (tmp_path / "image.tar").write_bytes(archive(members))
+
+    with open_source(str(tmp_path / "image.tar")) as opened:
+        for _ in range(2):
+            images, (error,) = opened.load()
+            assert not images
+            assert "differ; tools differ in which to take" in str(error)
+
+
+def test_two_members_of_one_name_that_are_equal_are_one(tmp_path):
+    manifest = ("manifest.json", SAME)
+
+    assert flat(tmp_path, archive([*FILES, manifest, *FILES, manifest])) == {"one": "0"}
+
+
+def test_a_config_of_another_size_than_the_manifest_says(tmp_path):
+    data = oci(lambda text: text.replace('"size": ', '"size": 1', 1))
+
+    assert "the manifest says 1" in refusal(tmp_path, data)
+
+
+def test_all_of_an_unchanged_image_is_accepted(tmp_path):
+    assert flat(tmp_path, oci(str)) == {"one": "0"}
+    assert flat(tmp_path, docker_archive([ONE])) == {"one": "0"}
