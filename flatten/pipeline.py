@@ -179,7 +179,8 @@ def _stack(image: Image, options: Options) -> tuple[Tree, Snapshot | None]:
     tree = Tree(Members(limit=options.limits.members))
     base = None if options.since is None else len(cut(image, options.since).layers)
     before = None if base is None else Snapshot(tree)
-    for count, layer in enumerate(read_layers(image, tree.members), 1):
+    layers = read_layers(image, tree.members, limits=options.limits)
+    for count, layer in enumerate(layers, 1):
         tree.apply(layer)
         if count == base:
             before = Snapshot(tree)
@@ -197,7 +198,9 @@ def _edit(tree: Tree, image: Image, options: Options) -> None:
         from .image.added import added_layer  # noqa: PLC0415 - seldom needed
 
         image.added = (added_layer(edits.add, options.limits, image.resources),)
-        for layer in read_layers(image, tree.members, added=True):
+        for layer in read_layers(
+            image, tree.members, added=True, limits=options.limits
+        ):
             tree.apply(layer)
     if edits.owner_map is not None:
         map_owners(tree.members, edits.owner_map)

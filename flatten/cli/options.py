@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +19,9 @@ from ..tree.owners import OwnerMap, parse_owner_map
 from .messages import say
 
 if TYPE_CHECKING:
-    from ..image.read import Index
     from ..views.contents import Contents
     from ..views.index_cache import IndexCache
+    from ..views.reading import CheckedIndex, Verify
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -223,19 +223,28 @@ def add_tree_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def open_tree(args: argparse.Namespace) -> Iterator[tuple["Index", "Contents"]]:
-    """Open the tree that ``add_tree_options`` asks for, and what its files hold."""
+def open_tree(
+    args: argparse.Namespace, check: "Verify | None" = None
+) -> Iterator[tuple["CheckedIndex", "Contents"]]:
+    """Open the tree that ``add_tree_options`` asks for, and what its files hold.
+
+    Args:
+        args: The parsed options.
+        check: Which layers are checked; None is what the options ask for.
+    """
     with open_image(args, at=point(args)) as image:
-        yield read_tree(args, image)
+        yield read_tree(args, image, check)
 
 
-def read_tree(args: argparse.Namespace, image: Image) -> tuple["Index", "Contents"]:
+def read_tree(
+    args: argparse.Namespace, image: Image, check: "Verify | None" = None
+) -> tuple["CheckedIndex", "Contents"]:
     """Read an open image's tree; its contents can be read as long as it is open."""
     from ..views.contents import Contents  # noqa: PLC0415 - for views only
     from ..views.reading import read_index  # noqa: PLC0415 - likewise
 
     allowed = limits(args)
-    index = read_index(image, allowed, cache(args))
+    index = read_index(image, allowed, cache(args), check or verify(args))
     return index, Contents(image, index.members, allowed.size)
 
 
@@ -250,11 +259,46 @@ def add_cache_options(group: argparse._ActionsContainer) -> None:
         "--no-cache", dest="use_cache", action="store_false",
         help="read all layers, keep nothing",
     )  # fmt: skip
-    add_verify_option(group)
+    add_view_verify_options(group)
+
+
+def add_view_verify_options(group: argparse._ActionsContainer) -> None:
+    """Add what views take: which layers are checked against the image's digests."""
+    choice = group.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--verify", action="store_true", default=None,
+        help="check all layers against the image's digests [default: those stored as "
+        "one file; layer directories of an engine are not read whole]",
+    )  # fmt: skip
+    choice.add_argument(
+        "--no-verify", dest="verify", action="store_false", help="check no layers"
+    )
+
+
+def verify(args: argparse.Namespace) -> "Verify":
+    """Return which layers ``add_view_verify_options`` asks to check."""
+    from ..views.reading import Verify  # noqa: PLC0415 - for views only
+
+    if args.verify is None:
+        return Verify.BLOBS
+    return Verify.ALL if args.verify else Verify.NONE
+
+
+def say_unverified(
+    args: argparse.Namespace, image: Image, checked: Sequence[bool]
+) -> None:
+    """Say that layers with a digest were not checked, unless that was asked for."""
+    from ..views.reading import has_digest  # noqa: PLC0415 - for views only
+
+    pairs = zip(image.layers, checked, strict=True)
+    count = sum(has_digest(layer) and not done for layer, done in pairs)
+    if count and args.verify is not False:
+        layers = "1 layer was" if count == 1 else f"{count:,} layers were"
+        say(f"note: {image.source}: {layers} not verified; --verify checks the digests")
 
 
 def cache(args: argparse.Namespace) -> "IndexCache | None":
-    """Return the cache of indexes, if there is to be one; it keeps what is checked."""
+    """Return the cache of indexes, or None if there is to be none."""
     from ..views.index_cache import (  # noqa: PLC0415 - 2 ms, for views only
         IndexCache,
         default_folder,
@@ -263,7 +307,7 @@ def cache(args: argparse.Namespace) -> "IndexCache | None":
     folder = default_folder() if args.cache is None else Path(args.cache)
     if folder is None or not args.use_cache:
         return None
-    return IndexCache(folder, keeps=args.verify)
+    return IndexCache(folder)
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ Files are written and removed without following any symlink.
 import errno
 import os
 import re
+import stat
 import threading
 from collections import OrderedDict
 from contextlib import suppress
@@ -347,7 +348,9 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 def _unlink_files(tree: Beneath, path: bytes) -> list[bytes]:
     """Remove the non-directories in a directory; return its subdirectories."""
     left = []
-    os.chmod(f"/proc/self/fd/{tree.directory(path)}", 0o700)
+    directory = tree.directory(path)
+    if os.fstat(directory).st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.chmod(f"/proc/self/fd/{directory}", stat.S_IRWXU)
     folder = os.open(b".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=tree.directory(path))
     try:
         with os.scandir(folder) as entries:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from ..errors import FlattenError, UsageError, quoted
+from .limits import processors
 
 BLOCK: Final = 1 << 20
 LEVELS: Final = {"gzip": (0, 2, 9), "zstd": (1, 3, 22), "xz": (0, 6, 9)}
@@ -195,7 +196,7 @@ def compressing(out: int, spec: tuple[str, int] | None, name: str) -> Iterator[S
 
 def _compressor(raw: Any, name: str, level: int) -> Any:
     """Return a file object that compresses the bytes written to it."""
-    threads = len(os.sched_getaffinity(0))
+    threads = processors()
     if name == "zstd":
         import zstandard  # noqa: PLC0415 - 15 ms, only when asked for
 

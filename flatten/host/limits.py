@@ -1,5 +1,6 @@
-"""Limits on the resources that an image may take, and the free memory."""
+"""Limits on what an image may take, and what the machine has: memory and processors."""
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,23 @@ class Limits:
         members: Maximum number of members in all layers.
         ratio: Maximum ratio of a layer's inflated size to its compressed size. It is
             only checked above 1 GiB, as smaller layers do no harm.
+        processes: Maximum number of processes, including this one. None means one per
+            processor, at most four; 1 never forks.
     """
 
     memory: int | None = None
     size: int = 1 << 40
     members: int = 8_000_000
     ratio: int = 2000
+    processes: int | None = None
+
+
+def processors() -> int:
+    """Return the number of processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except OSError:  # refused by a seccomp filter
+        return os.cpu_count() or 1
 
 
 def free_memory() -> int:

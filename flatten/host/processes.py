@@ -5,6 +5,10 @@ without copying them; its result is pickled and returned through a pipe. It must
 anything that another thread may have locked: it reads files and filled spools, encodes
 headers, and writes to a descriptor of its own.
 
+Python warns about a fork in a process with threads (DeprecationWarning), as a child may
+wait for a lock that another thread held. The rule above makes forking safe here;
+``Limits(processes=1)`` prevents it.
+
 Children end with their parent. The parent kills them when it no longer needs them, and
 they check five times a second that the parent still runs, as it may be killed itself.
 """
@@ -21,6 +25,7 @@ from contextlib import suppress
 from typing import Final, Generic, NoReturn, TypeVar
 
 from ..errors import FlattenError
+from .limits import processors
 from .signals import STOPPING, signals_later
 
 _MOST: Final = 4  # processes; the kernel lets only one at a time write to a file
@@ -31,7 +36,7 @@ T = TypeVar("T")
 
 def processes() -> int:
     """Return how many processes are useful: one per processor, at most four."""
-    return min(len(os.sched_getaffinity(0)), _MOST)
+    return min(processors(), _MOST)
 
 
 def together(works: Sequence[Callable[[], T]]) -> list[T]:
@@ -60,7 +65,7 @@ def together(works: Sequence[Callable[[], T]]) -> list[T]:
                 child.stop()
 
 
-def each(keys: Iterable[int], do: Callable[[int], T]) -> dict[int, T]:
+def each(keys: Iterable[int], do: Callable[[int], T], most: int) -> dict[int, T]:
     """Call ``do`` for each key, in several processes; return the results by key.
 
     Each process takes the next key when it is free.
@@ -68,6 +73,7 @@ def each(keys: Iterable[int], do: Callable[[int], T]) -> dict[int, T]:
     Args:
         keys: Numbers from 0 to 65,535, in the order of taking; at most 16,384.
         do: The function to call with one key.
+        most: Maximum number of processes.
     """
     queue = array("H", keys)
     try:
@@ -85,7 +91,7 @@ def each(keys: Iterable[int], do: Callable[[int], T]) -> dict[int, T]:
         return done
 
     try:
-        parts = together([work] * min(len(queue), processes()))
+        parts = together([work] * min(len(queue), most))
     finally:
         os.close(taking)
     return {key: result for part in parts for key, result in part.items()}
@@ -109,7 +115,7 @@ class _Child(Generic[T]):
         parent = os.getpid()
         try:
             with signals_later(), warnings.catch_warnings():
-                # The warning is about threads; see the module docstring.
+                # For Python's warning, see the module docstring.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._pid = os.fork()
                 if not self._pid:

@@ -4,7 +4,7 @@ import os
 import threading
 
 from ..errors import FlattenError
-from .limits import Limits, free_memory
+from .limits import Limits, free_memory, processors
 from .space import Freeing
 
 
@@ -39,7 +39,7 @@ class Scratch:
         """Prepare, without creating any file yet."""
         self.freeing = Freeing()
         self._budget = free_memory() // 4 if limits.memory is None else limits.memory
-        self._processors = len(os.sched_getaffinity(0))
+        self._processors = processors()
         self._memories: dict[int, Store] = {}
         self._spools = 0
         self._file: Store | None = None

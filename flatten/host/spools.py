@@ -31,7 +31,7 @@ from typing import Final
 from ..errors import FlattenError, FormatError
 from .decompress import CHUNK, decompress
 from .files import LayerBytes, fill
-from .limits import Limits
+from .limits import Limits, processors
 from .scratch import Scratch
 
 _ZERO_CHUNK: Final = bytes(CHUNK)
@@ -288,7 +288,7 @@ class Pool:
         self._lock = threading.Lock()
         self._todo: deque[tuple[Spool, LayerBytes, str]] = deque()
         self._threads: list[threading.Thread] = []
-        self._processors = len(os.sched_getaffinity(0))
+        self._processors = processors()
         self._closed = False
 
     def spool(self, where: str) -> Spool:

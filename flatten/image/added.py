@@ -9,24 +9,17 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Final
 
 from ..errors import FlattenError, UsageError, quoted
 from ..host.beneath import Beneath
 from ..host.limits import Limits
 from ..host.spools import Pool
 from ..tar import whiteout
-from ..tar.members import DIRECTORY, FILE, SYMLINK
+from ..tar.members import DIRECTORY, FILE, SYMLINK, TYPEFLAGS
 from ..tar.wire import BLOCK_SIZE
 from ..tar.write_header import gnu_member
 from ..tree.edit import Addition
 from .assembly import AssembledLayer, Assembly
-
-_KINDS: Final = {
-    stat.S_IFREG: FILE,
-    stat.S_IFDIR: DIRECTORY,
-    stat.S_IFLNK: SYMLINK,
-}
 
 
 def parse_addition(text: str) -> Addition:
@@ -110,9 +103,9 @@ def _add_member(  # noqa: PLR0913, PLR0917 - what one member needs
     path: bytes,
     status: os.stat_result,
 ) -> None:
-    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    kind = TYPEFLAGS.get(stat.S_IFMT(status.st_mode))
     shown = quoted(f"{tree.name}/{os.fsdecode(name)}")
-    if kind is None:
+    if kind not in (FILE, DIRECTORY, SYMLINK):
         raise UsageError(f"--add {shown}: not a file, directory or symlink")
     if whiteout.is_mark(path.rpartition(b"/")[2]):
         raise UsageError(f"--add {shown}: the name is a whiteout")

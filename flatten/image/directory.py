@@ -22,14 +22,12 @@ from ..host.beneath import Beneath
 from ..host.spools import Pool
 from ..tar import whiteout, write_header
 from ..tar.members import (
-    BLOCK,
-    CHAR,
     DIRECTORY,
-    FIFO,
     FILE,
     LINK,
     NO_EXTRA,
     SYMLINK,
+    TYPEFLAGS,
     Extra,
     SparseMap,
 )
@@ -38,14 +36,6 @@ from ..tar.write_header import RECORD_SIZE
 from .assembly import Assembly
 from .union import OWN_XATTRS, PLAIN, Node, Style, Union, join, sees_trusted
 
-_KINDS: Final = {
-    stat.S_IFREG: FILE,
-    stat.S_IFLNK: SYMLINK,
-    stat.S_IFCHR: CHAR,
-    stat.S_IFBLK: BLOCK,
-    stat.S_IFDIR: DIRECTORY,
-    stat.S_IFIFO: FIFO,
-}
 _LARGE_HOLE: Final = 1 << 20  # bytes; smaller holes are written as zeros
 _CAPABILITY: Final = b"security.capability"
 _KEPT: Final = (b"user.", b"trusted.", _CAPABILITY)
@@ -131,6 +121,7 @@ class _Writer:
         self._first: dict[_Key, bytes] = {}  # the first name of each hard-linked inode
         self._linked: dict[_Key, set[bytes]] = {}  # its names that were written
         self._counts: dict[_Key, int] = {}  # its number of names
+        self._twins: dict[_Key, _Key] = {}  # the same inode in the other tree
         self._lost: dict[str, int] = {}
 
     def layer(self, write: Callable[[], None]) -> Assembly:
@@ -274,11 +265,19 @@ class _Writer:
     def _compare(self, path: bytes, node: Node) -> None:
         """Write a member if it has changed."""
         old = self._union.node(1, path)
-        key = _key(node)
-        if old is None or _differ(node, old) or key in self._linked:
+        if old is None or _differ(node, old) or self._is_linked_anew(node, old):
             self._member(path, node)
         elif node.status.st_nlink > 1 and not node.is_directory():
-            self._first.setdefault(key, path)  # its new names link to this one
+            self._first.setdefault(_key(node), path)  # its new names link to this one
+
+    def _is_linked_anew(self, node: Node, old: Node) -> bool:
+        """Return True if an equal file has other names than in the lower tree."""
+        if node.is_directory():
+            return False
+        key, old_key = _key(node), _key(old)
+        is_twin = self._twins.setdefault(key, old_key) == old_key
+        was_twin = self._twins.setdefault(old_key, key) == key
+        return key in self._linked or not is_twin or not was_twin
 
     def _names(self, directory: Node) -> tuple[list[bytes], list[bytes]]:
         names, hidden = self._union.names(directory)
@@ -302,7 +301,7 @@ class _Writer:
     def _member(self, path: bytes, node: Node, content: Node | None = None) -> None:
         """Write a member, with the content of another node if one is given."""
         status = node.status
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        kind = TYPEFLAGS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             self._lose("sockets are left out, as a tar cannot contain them")
             return

@@ -45,13 +45,17 @@ OWN_XATTRS: Final = (*_OVERLAY, b"user.fuseoverlayfs.")
 """Names of the union file systems' own files, which are in no tree."""
 
 
+def in_initial_namespace() -> bool:
+    """Return True if this process is in no user namespace but the host's own."""
+    with open("/proc/self/uid_map", encoding="ascii") as text:
+        return text.read().split() == ["0", "0", str(0xFFFFFFFF)]
+
+
 def sees_trusted() -> bool:
     """Return True if this process can see ``trusted.*`` xattrs."""
-    with open("/proc/self/uid_map", encoding="ascii") as text:
-        initial = text.read().split() == ["0", "0", str(0xFFFFFFFF)]
     with open("/proc/self/status", encoding="ascii", errors="replace") as text:
         effective = text.read().partition("CapEff:")[2].split()[0]
-    return initial and bool(int(effective, 16) >> _CAP_SYS_ADMIN & 1)
+    return in_initial_namespace() and bool(int(effective, 16) >> _CAP_SYS_ADMIN & 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ step, for up to the switch interval.
 """
 
 import hashlib
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import Final
 
 from ..errors import FlattenError, IntegrityError
 from ..host.files import LayerBytes
+from ..host.limits import processors
 from ..host.spools import Spool, taking_turns
 from .image import Layer
 
@@ -41,7 +41,7 @@ class DigestCheck:
         longer waits for inflating. The largest layers come first, so that the threads
         end at about the same time.
         """
-        self._processors = len(os.sched_getaffinity(0))
+        self._processors = processors()
         self._made: list[_Made] = []
         self.rereads = False
         self._now: deque[_Task] = deque()

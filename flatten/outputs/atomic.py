@@ -1,14 +1,14 @@
-"""Where the output goes: a file that appears whole or not at all, or a stream.
+"""Create outputs that are complete or not there at all.
 
-A file is written under a temporary name beside its own, under a lock of flock(2), which
-the kernel drops when the process ends, however it ends. A later run to the same output
-removes what has such a name, belongs to the same user and is not locked: it is the
-leftover of a run that was killed.
+An output is written under a temporary name beside its own, next to or in a file that is
+locked with flock(2). The kernel drops the lock when the process ends, however it ends.
+A later run to the same output removes leftovers: temporary names of the same user whose
+lock is free.
 
-=================================  ================================================
-``.OUT.<12 hex>.flatten-part``     what is written, or an empty file; locked
-``.OUT.<12 hex>.flatten-made``     what another program makes, file or directory
-=================================  ================================================
+=================================  =================================================
+``.OUT.<12 hex>.flatten-part``     the output, or an empty file; locked
+``.OUT.<12 hex>.flatten-made``     a directory, or a file that another program makes
+=================================  =================================================
 """
 
 import fcntl
@@ -36,19 +36,19 @@ def create(
     """Open ``path`` for writing; yield the descriptor.
 
     A regular file is written under a temporary name beside it and renamed when the
-    body ends without an exception; else the temporary file is removed and what was
-    under ``path`` before stays. A symlink is followed. A device or FIFO is written
-    as it is.
+    body ends normally. Otherwise the temporary file is removed, and a file that was at
+    ``path`` before is unchanged. A symlink is followed. A device or FIFO is written
+    directly.
 
     Args:
-        path: Where the output will be.
-        sync: Wait until a file is on the disk before it gets its name, so that a power
-            cut leaves it whole, or leaves what was there.
-        settle: Called when all is right, before the rename; what it raises prevents it.
+        path: The output.
+        sync: Wait until a file is on the disk before it gets its name, so that after a
+            power cut either the complete new file or the old one is there.
+        settle: Called before the rename; an exception prevents the rename.
 
     Raises:
         UsageError: ``path`` is a directory.
-        FlattenError: It cannot be created.
+        FlattenError: The file cannot be created or written.
     """
     try:
         mode = path.stat().st_mode
@@ -61,7 +61,7 @@ def create(
                          f"end it with a slash: {path}/")  # fmt: skip
     if stat.S_ISREG(mode):
         with _claimed(path) as (name, whole, out):
-            os.fchmod(out, stat.S_IMODE(mode))
+            _set_mode(path, out, mode)
             yield out
             _flush(path, out, sync=sync)
             settle()
@@ -79,13 +79,13 @@ def create_by_name(
 ) -> Iterator[Path]:
     """Yield a name beside ``path``, for a program that makes a file of that name.
 
-    The file is renamed when the body ends without an exception; else it is removed,
-    and what was under ``path`` before stays. A symlink is followed. The arguments are
+    The file is renamed when the body ends normally. Otherwise it is removed, and a file
+    that was at ``path`` before is unchanged. A symlink is followed. The arguments are
     those of ``create``.
 
     Raises:
-        UsageError: There is something at ``path`` that is no regular file.
-        FlattenError: It cannot be created.
+        UsageError: ``path`` exists and is not a regular file.
+        FlattenError: The file cannot be created or written.
     """
     if path.exists() and not path.is_file():
         raise UsageError(f"{quoted(str(path))} is not a regular file")
@@ -94,7 +94,7 @@ def create_by_name(
         made = name.with_suffix(MADE)
         try:
             yield made
-            os.chmod(made, stat.S_IMODE(mode))
+            _set_mode(path, made, mode)
             with _closing(_open(path, made, os.O_WRONLY)) as out:
                 _flush(path, out, sync=sync)
             settle()
@@ -105,10 +105,12 @@ def create_by_name(
 
 @contextmanager
 def scratch_directory(path: Path) -> Iterator[Path]:
-    """Yield a private directory beside ``path``, removed at the end with all in it.
+    """Yield a private directory beside ``path``.
+
+    It is removed at the end with everything in it, unless it was renamed.
 
     Raises:
-        FlattenError: It cannot be made.
+        FlattenError: The directory cannot be created.
     """
     with _claimed(path) as (name, _, _):
         folder = name.with_suffix(MADE)
@@ -130,6 +132,13 @@ def _open(path: Path, name: Path, flags: int) -> int:
         raise _failed(path, "create", error) from error
 
 
+def _set_mode(path: Path, target: int | Path, mode: int) -> None:
+    try:
+        os.chmod(target, stat.S_IMODE(mode))
+    except OSError as error:
+        raise _failed(path, "set the mode", error) from error
+
+
 @contextmanager
 def _closing(descriptor: int) -> Iterator[int]:
     try:
@@ -140,21 +149,24 @@ def _closing(descriptor: int) -> Iterator[int]:
 
 
 def _flush(path: Path, descriptor: int, *, sync: bool) -> None:
-    """Hear what writing has to say yet: of the disk, or as it is heard on closing."""
+    """Raise deferred write errors: flush the file, and close a duplicate descriptor."""
     try:
         if sync:
             os.fsync(descriptor)
-        os.close(os.dup(descriptor))  # as of a disk on the network that is full
+        os.close(os.dup(descriptor))  # NFS reports a full disk on closing
     except OSError as error:
         raise _failed(path, "write", error) from error
 
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[tuple[Path, Path, int]]:
-    """Make and lock a file beside ``path``; yield its name, ``path`` resolved, its fd.
+    """Create and lock a file beside ``path``.
 
-    The name is chosen before anything is created: a signal may come at any moment,
-    and what is removed then is ours. If it is there in the end, it is removed.
+    The name is chosen before the file is created, so that it can be removed even if a
+    signal arrives in between.
+
+    Yields:
+        The file's name, ``path`` resolved, and the file's descriptor.
     """
     try:
         whole = path.resolve()
@@ -175,8 +187,8 @@ def _claimed(path: Path) -> Iterator[tuple[Path, Path, int]]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a new file; False where another run has just taken it for a leftover."""
-    with suppress(OSError):  # where there are no locks, nobody removes it
+    """Lock a new file; return False if another run has already removed it."""
+    with suppress(OSError):  # without locks, no run removes leftovers
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     return os.fstat(descriptor).st_nlink > 0
 
@@ -189,7 +201,7 @@ def _rename(path: Path, name: Path, whole: Path) -> None:
 
 
 def _remove(name: Path) -> None:
-    """Remove what there may be, also when a signal comes now; it comes but once."""
+    """Remove a file or directory if it exists, even if a signal arrives meanwhile."""
     try:
         _unlink(name)
     except BaseException:
@@ -198,31 +210,31 @@ def _remove(name: Path) -> None:
 
 
 def _unlink(name: Path) -> None:
-    """Remove a file, or a directory with all in it."""
+    """Remove a file, or a directory with everything in it."""
     try:
         os.unlink(name)
     except IsADirectoryError:
-        from ..host.beneath import remove_tree  # noqa: PLC0415 - for staging only
+        from ..host.beneath import remove_tree  # noqa: PLC0415 - for directories only
 
         with suppress(OSError):
             remove_tree(name)
     except OSError:
-        pass  # it is not there, or was renamed
+        pass  # it does not exist, or was renamed
 
 
 def _sweep(folder: Path, start: str) -> None:
-    """Remove what runs to the same output left when they were killed."""
+    """Remove the leftovers of runs to the same output that were killed."""
     ours = re.compile(
-        f"({re.escape(start)}[0-9a-f]{{12}})({re.escape(SUFFIX)}|{re.escape(MADE)})"
+        f"({re.escape(start)}[0-9a-f]{{12}})(?:{re.escape(SUFFIX)}|{re.escape(MADE)})"
     )
     with suppress(OSError):
-        names = os.listdir(folder)
-        for found in filter(None, map(ours.fullmatch, names)):
+        for found in filter(None, map(ours.fullmatch, os.listdir(folder))):
             with suppress(OSError):
-                if found[2] == SUFFIX:
-                    _remove_dead(folder / found[0])
-                elif found[1] + SUFFIX not in names and _is_ours(folder / found[0]):
-                    _unlink(folder / found[0])  # by a program that outlived its run
+                name, locked = folder / found[0], folder / (found[1] + SUFFIX)
+                if name == locked:
+                    _remove_dead(name)
+                elif not os.path.lexists(locked) and _is_ours(name):
+                    _unlink(name)  # its program outlived the run
 
 
 def _is_ours(name: Path) -> bool:
@@ -230,7 +242,7 @@ def _is_ours(name: Path) -> bool:
 
 
 def _remove_dead(name: Path) -> None:
-    """Remove a temporary file if nobody writes it any more."""
+    """Remove a temporary file of this user if no run holds its lock."""
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
@@ -262,7 +274,12 @@ def standard_output() -> Iterator[int]:
 
 
 def _umask() -> int:
-    """Return the umask, which the system tells only to whoever sets it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+    """Return the umask from /proc (proc(5)); os.umask would change it for all threads.
+
+    Without /proc, new files are private.
+    """
+    with suppress(OSError), open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Umask:"):
+                return int(line.split()[1], 8)
+    return 0o077

@@ -1,4 +1,4 @@
-"""A cpio archive, plain or compressed: what the kernel takes as an initramfs."""
+"""A cpio archive, plain or compressed, which Linux takes as an initramfs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +11,13 @@ from ..options import Options
 from . import atomic
 from .job import Job, Shape
 from .write_cpio import MAX_NUMBER, cpio_pieces
-from .write_tar import write_tar
 
 
 class Output:
     """A cpio archive.
 
     Attributes:
-        path: Where it will be.
+        path: The archive.
     """
 
     def __init__(self, out: Path, options: Options) -> None:
@@ -27,7 +26,7 @@ class Output:
         self._spec = parse_spec(options.compress, str(out))
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
-        """Ask for a root, and for times that 32 bits hold."""
+        """Ask for a root, and for mtimes that fit into 32 bits without a sign."""
         return Shape(rooted=True, times=(0, MAX_NUMBER))
 
     @contextmanager
@@ -37,7 +36,7 @@ class Output:
             atomic.create(self.path, sync=job.sync, settle=job.settle) as descriptor,
             compressing(descriptor, self._spec, quoted(str(self.path))) as sink,
         ):
-            write_tar(cpio_pieces(job.plan), job.layers(), sink, job.advance)
+            job.write_tar(sink, cpio_pieces(job.plan))
             yield
         lost = sum(
             bool(job.plan.members.extras[inode].records)

@@ -1,10 +1,9 @@
-"""A directory: for a chroot, for systemd-nspawn, or to look at.
+"""A directory, for a chroot, for systemd-nspawn, or to look at.
 
-It is written as ``.DIR.flatten-part`` beside its place, locked, entered by nobody else,
-and renamed when all is there and verified.
+It is written under a temporary name beside its own (``atomic``), which nobody else can
+enter, and renamed when it is complete and verified.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,60 +13,55 @@ from ..errors import FlattenError, UsageError, quoted
 from ..host.beneath import mounts_below, remove_tree
 from ..image.image import Image
 from ..options import Options
+from . import atomic
 from .job import Job, Shape
 from .write_dir import describe_root, write_directory
-
-PART = ".flatten-part"
 
 
 class Output:
     """A directory.
 
     Attributes:
-        path: Where it will be.
+        path: The directory.
     """
 
     def __init__(self, out: Path, options: Options) -> None:
-        """Write to a path, where there is nothing yet or an empty directory.
+        """Write to a path that is free or an empty directory, or replace a full one.
 
         Raises:
-            UsageError: There is something else; with ``options.force``, something
-                that cannot be replaced.
+            UsageError: The path cannot be replaced, or only with ``options.force``.
         """
         self.path = out
-        self._place = _resolved(out)
+        self._target = _resolved(out)
         self._options = options
-        _check_place(self._place, options.force)
+        _check_target(self._target, options.force)
 
     def shape(self, image: Image) -> Shape:
         """Ask for a root with metadata.
 
         Raises:
-            UsageError: The image lies in the directory that is to be replaced.
+            UsageError: The image is in the directory that would be replaced.
         """
-        if self._place in _resolved(Path(image.source)).parents:
-            raise UsageError(f"{quoted(str(self.path))} holds the image")
+        if self._target in _resolved(Path(image.source)).parents:
+            raise UsageError(f"{quoted(str(self.path))} contains the image")
         return Shape(rooted=True)
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
-        """Write beside the place, and rename when the body ends."""
-        part = self._place.with_name(f".{_start(self._place, 240)}{PART}")
+        """Write beside the target, and rename when the body ends."""
+        own = self._options.ownership == "keep"
         try:
-            with _locked(part) as root:
+            with atomic.scratch_directory(self._target) as part, _opened(part) as root:
                 missed = write_directory(
-                    job.plan, job.layers(), root,
-                    own=self._options.ownership == "keep", advance=job.advance,
-                )  # fmt: skip
-                yield
-                describe_root(
-                    job.plan, root, missed, own=self._options.ownership == "keep"
+                    job.plan, job.layers(), root, own=own, advance=job.advance
                 )
+                yield
+                describe_root(job.plan, root, missed, own=own)
                 job.settle()
                 if not os.path.samestat(os.fstat(root), os.lstat(part)):
                     name = quoted(str(part))
                     raise FlattenError(f"{name}: another directory took its place")
-                _swap(part, self._place, self._options.force)
+                _swap(part, self._target, self._options.force)
         except OSError as error:
             raise FlattenError(f"{quoted(str(self.path))}: {error.strerror}") from error
         if missed:
@@ -75,13 +69,11 @@ class Output:
 
 
 def _shortfall(path: Path, missed: Mapping[str, int]) -> str:
-    """Say what could not be set, and what to do about it."""
-    why = "" if os.geteuid() == 0 else " without being root"
+    """Return the warning that counts what could not be set."""
     counts = ", ".join(f"{count:,} {what}" for what, count in sorted(missed.items()))
-    hint = "--ownership current asks for no owners, " if "owners" in missed else ""
-    return (
-        f"{path}/: could not set{why}: {counts}; {hint}a tar or a disk image keeps all"
-    )
+    why = "" if os.geteuid() == 0 else " without being root"
+    hint = "--ownership current does not set owners; " if "owners" in missed else ""
+    return f"{path}/: could not set {counts}{why}; {hint}a tar keeps everything"
 
 
 def _resolved(path: Path) -> Path:
@@ -91,97 +83,70 @@ def _resolved(path: Path) -> Path:
         raise UsageError(f"{quoted(str(path))}: {error}") from error
 
 
-def _check_place(place: Path, force: bool) -> None:
-    """Refuse what a directory cannot be renamed to, before anything is read."""
-    name = quoted(str(place))
-    if not os.path.lexists(place):
+def _check_target(target: Path, force: bool) -> None:
+    """Refuse a target that cannot be renamed to, before anything is read.
+
+    Raises:
+        UsageError: The target is refused.
+    """
+    name = quoted(str(target))
+    if not os.path.lexists(target):
         return
-    if not place.is_dir():
-        raise UsageError(f"{name} is not a directory; leave the slash out for a file")
-    if place == Path.cwd() or place in Path.cwd().parents:
-        raise UsageError(f"{name} is where you are; name a directory in it")
-    if place.is_mount():
+    if not target.is_dir():
+        raise UsageError(f"{name} exists and is not a directory; leave out the slash "
+                         "to replace the file")  # fmt: skip
+    if target == Path.cwd() or target in Path.cwd().parents:
+        raise UsageError(f"{name} is or contains the current directory; name a "
+                         "directory in it")  # fmt: skip
+    if target.is_mount():
         raise UsageError(f"{name} is a mount point; name a directory in it, or use "
-                         f"flatten IMAGE | tar -C {place} -xp")  # fmt: skip
-    if not force and any(place.iterdir()):
+                         f"flatten IMAGE | tar -C {target} -xp")  # fmt: skip
+    if not force and any(target.iterdir()):
         raise UsageError(f"{name} is not empty; --force replaces it")
-    _check_mounts(place)
+    _check_mounts(target)
 
 
-def _check_mounts(place: Path) -> None:
+def _check_mounts(target: Path) -> None:
     """Refuse to replace a directory that others are mounted in.
 
     Raises:
-        UsageError: Removing it would remove what is mounted there.
+        UsageError: Removing it would remove files of another file system.
     """
-    points = mounts_below(str(place))
+    points = mounts_below(str(target))
     if points:
         raise UsageError(
-            f"{quoted(str(place))} has mount points below it, such as "
+            f"{quoted(str(target))} has mount points below it, such as "
             f"{quoted(points[0])}; unmount them, or name another directory"
         )
 
 
-def _start(path: Path, count: int) -> str:
-    """Return the first bytes of a path's name: file systems limit bytes."""
-    return os.fsdecode(os.fsencode(path.name)[:count])
-
-
 @contextmanager
-def _locked(part: Path) -> Iterator[int]:
-    """Make a directory that is only ours; yield its descriptor.
-
-    One that an interrupted run has left is removed first, one that a running one is
-    writing is not; on an error it is removed.
-    """
-    name = quoted(str(part))
-    with suppress(FileNotFoundError):
-        left = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            if os.fstat(left).st_uid != os.geteuid():
-                raise FlattenError(f"{name} belongs to another user; remove it")
-            _lock(left, name)
-            remove_tree(part)
-        finally:
-            os.close(left)
-    os.mkdir(part, 0o700)
+def _opened(part: Path) -> Iterator[int]:
+    """Yield the descriptor of the new directory, without ACLs of its parent."""
+    root = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        root = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            _lock(root, name)
-            for acl in ("default", "access"):  # of the directory around it
-                with suppress(OSError):
-                    os.removexattr(root, f"system.posix_acl_{acl}")
-            yield root
-        finally:
-            os.close(root)
-    except BaseException:
-        with suppress(OSError):
-            remove_tree(part)
-        raise
+        for acl in ("default", "access"):
+            with suppress(OSError):  # there is none, or the file system has none
+                os.removexattr(root, f"system.posix_acl_{acl}")
+        yield root
+    finally:
+        os.close(root)
 
 
-def _lock(folder: int, name: str) -> None:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise FlattenError(f"{name}: another run is writing it") from error
+def _swap(part: Path, target: Path, force: bool) -> None:
+    """Rename to the target; with ``force``, move a full one away first and remove it.
 
-
-def _swap(part: Path, place: Path, force: bool) -> None:
-    """Rename to the place; with ``force``, what is in it is moved away and removed.
-
-    rename(2) itself replaces an empty directory, and nothing else.
+    rename(2) itself replaces an empty directory, but not a full one.
     """
-    if not force or not os.path.lexists(place) or not any(place.iterdir()):
-        os.rename(part, place)
+    if not force or not os.path.lexists(target) or not any(target.iterdir()):
+        os.rename(part, target)
         return
-    _check_mounts(place)
-    old = place.with_name(f".{_start(place, 180)}.{os.urandom(6).hex()}.flatten-old")
-    os.rename(place, old)
+    _check_mounts(target)
+    old = part.with_suffix(".flatten-old")
+    os.rename(target, old)
     try:
-        os.rename(part, place)
+        os.rename(part, target)
     except OSError:
-        os.rename(old, place)
+        os.rename(old, target)
         raise
     remove_tree(old)

@@ -1,16 +1,19 @@
-"""What an output must be able to do, and what it is given."""
+"""The protocol of outputs: what they require of a plan, and what they are given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ..host.compress import Sink
 from ..host.files import LayerBytes
 from ..host.spools import Spool
 from ..image.image import Image
 from ..options import nothing
-from ..plan.plan import Plan
+from ..plan.pieces import pieces as encode
+from ..plan.plan import Piece, Plan
+from .write_tar import Advance, write_tar
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +36,18 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One image, planned, to be written.
+    """A planned image to write.
 
     Attributes:
-        image: Open.
-        plan: What there is to write.
-        shape: What the output asked for.
+        image: The open image.
+        plan: The plan of its tree.
+        shape: The requirements of the output.
         sync: Wait until files are on the disk before they get their names.
-        again: Contents are read again afterwards.
-        checked: Layers are being hashed meanwhile.
-        settle: Called when all is right, before the output gets its name.
-        advance: Called with the number of bytes, each time some are written.
-        notes: What the user should know afterwards, a sentence each; outputs add.
+        again: Contents are read again after they are written.
+        checked: Threads hash layers during the write.
+        settle: Called when all checks have passed, before the output gets its name.
+        advance: Called with the number of bytes after each write.
+        notes: Warnings for the user, one sentence each; outputs append theirs.
     """
 
     image: Image
@@ -54,41 +57,66 @@ class Job:
     again: bool = False
     checked: bool = False
     settle: Callable[[], object] = nothing
-    advance: Callable[[int], object] | None = None
+    advance: Advance | None = None
     notes: list[str] = field(default_factory=list)
+    _layers: Sequence[LayerBytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Open all layers."""
+        layers = [layer.open() for layer in (*self.image.layers, *self.image.added)]
+        object.__setattr__(self, "_layers", layers)
 
     def layers(self) -> Sequence[LayerBytes]:
         """Return the layers' bytes, by position."""
-        image = self.image
-        return [layer.open() for layer in (*image.layers, *image.added)]
+        return self._layers
 
-    def alone(self) -> bool:
-        """Say whether no thread works beside the writing: hashes, or frees memory."""
-        return not (self.checked or any(isinstance(x, Spool) for x in self.layers()))
+    def write_tar(self, sink: Sink, pieces: Iterable[Piece] | None = None) -> None:
+        """Write the planned tar to a sink.
 
-    def spent(self) -> bool:
-        """Say whether all contents are read just once: nothing else needs them."""
-        layers = self.layers()
-        return not self.again and len({*map(id, layers)}) == len(layers)
+        Args:
+            sink: Receives the bytes.
+            pieces: Other pieces to write, of a section of the tar or of another format;
+                no content is in two of them.
+
+        Raises:
+            FormatError: A layer has fewer bytes than when its headers were read.
+            FlattenError: Writing failed. BrokenPipeError is passed through.
+        """
+        write_tar(
+            encode(self.plan) if pieces is None else pieces,
+            self._layers,
+            sink,
+            self.advance,
+            share=self.shape.share,
+            read_once=self.reads_once(),
+        )
+
+    def runs_alone(self) -> bool:
+        """Return True if no thread hashes layers or frees memory during the write."""
+        return not (self.checked or any(isinstance(x, Spool) for x in self._layers))
+
+    def reads_once(self) -> bool:
+        """Return True if every layer's content is read exactly once."""
+        return not self.again and len({*map(id, self._layers)}) == len(self._layers)
 
 
 class Output(Protocol):
-    """Something to write to.
+    """A kind of output.
 
     Attributes:
-        path: Where it will be; None for a descriptor.
+        path: Where it is written; None for a descriptor.
     """
 
     @property
     def path(self) -> Path | None:
-        """Where it will be; None for a descriptor."""
+        """Where it is written; None for a descriptor."""
 
     def shape(self, image: Image) -> Shape:
-        """Say what the plan must be like."""
+        """Return the requirements on the plan."""
 
     def writing(self, job: Job) -> AbstractContextManager[None]:
-        """Write all; it appears under its name when the body ends without an error.
+        """Write everything; the output gets its name when the body ends normally.
 
         Raises:
-            FlattenError: And nothing is left under that name.
+            FlattenError: Writing failed; nothing is left under the output's name.
         """

@@ -1,8 +1,8 @@
-"""Extents that two files share: contents that are cloned instead of copied.
+"""Share extents of the image's file with the output instead of copying contents.
 
-btrfs, and XFS with reflink, can let one file's blocks be another's too. Only whole
-blocks can be shared, at offsets that are multiples of the block size in both files; the
-plan places contents for that, and the rest is copied.
+On btrfs, and on XFS with reflink, two files can have blocks in common. Only whole
+blocks can be shared, at offsets that are multiples of the block size in both files. The
+plan aligns contents for that; the rest is copied.
 
 Reference: ioctl_ficlonerange(2).
 """
@@ -17,8 +17,7 @@ from ..errors import FlattenError
 from ..image.image import Image
 
 FICLONERANGE: Final = 0x4020940D
-_RANGE: Final = struct.Struct("=qQQQ")  # source, its offset, length, our offset
-MODES: Final = ("auto", "always", "never")
+_RANGE: Final = struct.Struct("=qQQQ")  # source, offset in it, length, offset in ours
 
 
 def sharing_block(image: Image, out: Path | None, mode: str) -> int:
@@ -26,8 +25,11 @@ def sharing_block(image: Image, out: Path | None, mode: str) -> int:
 
     Args:
         image: An open image.
-        out: The output; None where it is not a plain file, or not GNU tar.
-        mode: One of ``MODES``. ``auto`` gives 0 where nothing can be shared.
+        out: The output; None if it is not an uncompressed GNU tar in a file.
+        mode: ``auto``, ``always`` or ``never``.
+
+    Returns:
+        The block size in bytes; 0 if nothing can be shared.
 
     Raises:
         FlattenError: Nothing can be shared, and ``mode`` is ``always``.
@@ -50,7 +52,7 @@ def sharing_block(image: Image, out: Path | None, mode: str) -> int:
 
 
 def _probe(source: int, folder: Path) -> str:
-    """Share a block with a nameless file; return why not, or ""."""
+    """Share a block with an unnamed file; return why that fails, or ""."""
     size = max(os.fstatvfs(source).f_bsize, 4096)
     if os.fstat(source).st_size < size:
         return "the image is smaller than a block"

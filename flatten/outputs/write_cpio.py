@@ -1,43 +1,36 @@
-"""A plan to the pieces of a cpio archive, in the format that Linux takes as initramfs.
+"""Encode a plan as the pieces of a cpio archive, in the format of a Linux initramfs.
 
-A member is 110 bytes of header, its name and a NUL, padded to 4 bytes, and its content,
-padded likewise. The header is "070701" and 13 numbers of 8 hex digits: inode, mode,
-uid, gid, links, mtime, size, device (2), what a device node is for (2), length of the
-name with its NUL, checksum (0). Names of one inode share its number; the last of them
-has the content, as in GNU cpio. Holes are written as zeros.
+A member is a header of 110 bytes, its name and a NUL, padded to 4 bytes, and its
+content, also padded to 4 bytes. The header is "070701" and 13 numbers of 8 hex digits:
+inode, mode, uid, gid, links, mtime, size, device that the file is on (major, minor),
+device that a device file is for (major, minor), length of the name with its NUL, and
+checksum (0). The names of one inode share its number; the last of them has the content,
+as in GNU cpio. Holes are written as zeros.
 
 Reference: Linux, Documentation/driver-api/early-userspace/buffer-format.rst.
 """
 
-import stat
 from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 from ..errors import FlattenError, quoted
 from ..plan.plan import Piece, Plan, Span
-from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK
+from ..tar.members import BLOCK, CHAR, DIRECTORY, FILE_TYPES, NO_EXTRA, SYMLINK
 
 MAX_NUMBER: Final = (1 << 32) - 1  # eight hex digits
 TRAILER: Final = b"TRAILER!!!"
-RECORD: Final = 512  # archives end on one
+RECORD: Final = 512  # bytes; an archive is padded to a multiple of it
 
-_STEP: Final = 1 << 18
-_TYPES: Final = {
-    FILE: stat.S_IFREG,
-    DIRECTORY: stat.S_IFDIR,
-    SYMLINK: stat.S_IFLNK,
-    FIFO: stat.S_IFIFO,
-    CHAR: stat.S_IFCHR,
-    BLOCK: stat.S_IFBLK,
-}
+_STEP: Final = 1 << 18  # bytes per piece
 
 
 def cpio_pieces(plan: Plan) -> Iterator[Piece]:
     """Yield the pieces of the archive, in order.
 
     Raises:
-        FlattenError: A number is too large for the format, as of a file of 4 GiB.
+        FlattenError: A number is too large for the format, such as the size of a file
+            of 4 GiB, or a member has the name of the trailer.
     """
     written = 0
     for piece in _member_pieces(plan):
@@ -52,6 +45,11 @@ def _member_pieces(plan: Plan) -> Iterator[Piece]:
     for path, inode in plan:
         left[inode] -= 1
         name = path.rstrip(b"/")
+        if name == TRAILER:
+            raise FlattenError(
+                f"{quoted(name)}: a cpio archive ends at a member with this name; "
+                "leave it out with --exclude, or write a tar"
+            )
         kind = plan.members.kinds[inode]
         text = plan.members.targets[inode] if kind == SYMLINK else b""
         size = 0 if left[inode] else plan.members.sizes[inode]
@@ -71,18 +69,18 @@ def _header(plan: Plan, name: bytes, inode: int, *, size: int, links: int) -> by
     device = members.extras.get(inode, NO_EXTRA).device
     device = device if kind in (CHAR, BLOCK) else (0, 0)
     links = 2 if kind == DIRECTORY else links
-    numbers = (inode + 1, _TYPES[kind] | mode, uid, gid, links,
+    numbers = (inode + 1, FILE_TYPES[kind] | mode, uid, gid, links,
                members.mtimes[inode], size, 0, 0, *device)  # fmt: skip
     if max(numbers) > MAX_NUMBER:
         raise FlattenError(
-            f"{quoted(name)}: {max(numbers):,} is more than a cpio can hold, "
-            f"{MAX_NUMBER:,}: its size, owner or mtime"
+            f"{quoted(name)}: {max(numbers):,} is more than a cpio can hold "
+            f"({MAX_NUMBER:,}): its size, owner or mtime"
         )
     return _format(numbers, name)
 
 
 def _format(numbers: tuple[int, ...], name: bytes) -> bytes:
-    """Write a header, and the name behind it.
+    """Return a header, and the name after it, padded.
 
     >>> _format((1, 0o100644, 0, 0, 1, 9, 5, 0, 0, 0, 0), b"a")[:62]
     b'07070100000001000081A40000000000000000000000010000000900000005'
@@ -95,14 +93,16 @@ def _format(numbers: tuple[int, ...], name: bytes) -> bytes:
 def _content(plan: Plan, inode: int) -> Iterator[Piece]:
     """Yield the pieces of a file's content."""
     members = plan.members
-    size, source = members.sizes[inode], members.data[inode]
-    sparse = members.extras.get(inode, NO_EXTRA).sparse
-    done = 0
-    for offset, length in ((0, size),) if sparse is None else (*sparse, (size, 0)):
-        for hole in range(done, offset, _STEP):
-            yield bytes(min(_STEP, offset - hole))
-        for start in range(source, source + length, _STEP):
-            count = min(_STEP, source + length - start)
-            yield Span(members.layers[inode], start, count, [])
-        source += length
-        done = offset + length
+    end = 0
+    for start, length, source in members.regions(inode):
+        yield from _zeros(start - end)
+        for at in range(0, length, _STEP):
+            count = min(_STEP, length - at)
+            yield Span(members.layers[inode], source + at, count, [])
+        end = start + length
+    yield from _zeros(members.sizes[inode] - end)
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    for at in range(0, count, _STEP):
+        yield bytes(min(_STEP, count - at))

@@ -1,18 +1,17 @@
-"""A plan to a directory: every name is made below one descriptor, and never followed.
+"""Write a plan into a directory, without following any symlink.
 
-Paths of a plan lead through directories only, so nothing is opened through a symlink;
-``beneath`` makes sure of it. A name is made where nothing is (O_EXCL), its content is
-written, then its metadata: the owner first, since that clears setuid bits and
-capabilities. Directories are 0700 until all is there; their metadata comes last,
-from the deepest up, so that their mtimes stay.
+Everything is created below one descriptor. The paths of a plan lead through directories
+only, and ``beneath`` refuses symlinks in them. A name is created with O_EXCL, then its
+content is written, then its metadata is set: the owner first, because changing it
+clears setuid bits and capabilities. Directories are 0700 until everything is in them.
+Their metadata is set last, from the deepest up, so that their mtimes stay.
 
-What the file system, or the lack of privileges, refuses is counted, not fatal: owners,
-setuid bits, xattrs, times, devices.
+Owners, setuid bits, xattrs, times and devices that the kernel or the file system
+refuses are counted; they are not errors.
 """
 
 import errno
 import os
-import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -22,21 +21,19 @@ from ..host.beneath import Beneath
 from ..host.files import LayerBytes
 from ..plan.plan import Plan
 from ..tar import xattrs
-from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK
+from ..tar.members import DIRECTORY, FIFO, FILE, FILE_TYPES, NO_EXTRA, SYMLINK
+from .copying import Copier
 
 MAX_PATH: Final = 4095  # bytes that the kernel takes for one path (PATH_MAX - 1)
-STEP: Final = 1 << 20
-_BY_KERNEL: Final = 1 << 16  # contents from this size on; a smaller one is one write
+STEP: Final = 1 << 20  # bytes per write
+_BY_KERNEL: Final = 1 << 16  # bytes of a content from which the kernel copies it
 
 _REFUSED: Final = frozenset(
     (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE)
 )
-_CANNOT_COPY: Final = frozenset(
-    (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
-)
+_TOO_LARGE: Final = (errno.E2BIG, errno.ENOSPC)  # an xattr for Linux, the file system
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HANDLE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_DEVICES: Final = {CHAR: stat.S_IFCHR, BLOCK: stat.S_IFBLK}
 _SET_IDS: Final = 0o6000
 
 ROOT: Final = b"./"  # the path of the root, first in a plan
@@ -52,17 +49,18 @@ def write_directory(
     own: bool = True,
     advance: Advance | None = None,
 ) -> Counter[str]:
-    """Write all members below an empty directory, whose own metadata stays as it is.
+    """Write all members below an empty directory, but not the root's own metadata.
 
     Args:
-        plan: What there is; its headers and sizes as a tar do not matter here.
+        plan: The plan; its headers and its size as a tar are not used.
         layers: The layers' bytes, by position.
         root: The directory's descriptor.
-        own: Give names their owners; else they are the caller's.
-        advance: Called with the number of bytes, each time some are written.
+        own: Set the owners; otherwise everything belongs to the calling user.
+        advance: Called with the number of bytes after each write.
 
     Returns:
-        How many owners, setuid bits, xattrs, times and devices could not be set.
+        The number of owners, setuid bits, xattrs, times and devices that could not be
+        set, by these words.
 
     Raises:
         FormatError: A layer has fewer bytes than when it was indexed.
@@ -82,16 +80,16 @@ def write_directory(
 def describe_root(
     plan: Plan, root: int, missed: Counter[str], *, own: bool = True
 ) -> None:
-    """Give the directory itself its metadata: the last step, as others may enter then.
+    """Set the root's own metadata: the last step, as other users may enter then.
 
     Args:
-        plan: What was written; without a root in it, nothing is done.
+        plan: The plan that was written; if it has no root, nothing is done.
         root: The directory's descriptor.
-        missed: Counts what could not be set.
-        own: Give it its owner; else it is the caller's.
+        missed: Receives the counts, as ``write_directory`` returns them.
+        own: Set the owner; otherwise it stays the calling user.
 
     Raises:
-        FlattenError: It cannot be set.
+        FlattenError: The metadata cannot be set.
     """
     if plan.paths[:1] == [ROOT]:
         with Beneath(f"/proc/self/fd/{root}") as tree:
@@ -101,7 +99,7 @@ def describe_root(
 
 
 class _Writer:
-    """The directory that names are being made in, and what could not be set."""
+    """Creates the members of a plan in a directory."""
 
     def __init__(
         self,
@@ -118,18 +116,16 @@ class _Writer:
         self._tree = tree
         self._me = None if own else (os.geteuid(), os.getegid())
         self._advance = advance
+        self._copier = Copier()
         self._buffer = memoryview(bytearray(STEP))
         self._folder = tree.directory(b"")
-        self._absent: set[bytes] = set()  # devices that could not be made
+        self._absent: set[bytes] = set()  # devices that could not be created
 
     def add(self, position: int) -> None:
-        """Make one name, and all but what directories are given at the end."""
+        """Create one member, without the metadata of directories."""
         path = self._plan.paths[position].rstrip(b"/")
         if path == b".":
             return
-        if len(path) > MAX_PATH:
-            raise FlattenError(f"{quoted(path)}: a path of {len(path):,} bytes; a "
-                               f"directory takes {MAX_PATH:,}, a tar any")  # fmt: skip
         try:
             parent, _, name = path.rpartition(b"/")
             self._folder = self._tree.directory(parent)
@@ -142,7 +138,7 @@ class _Writer:
             raise _failed(path, error) from error
 
     def leave(self, position: int) -> None:
-        """Give a directory its metadata, once all below it has its own."""
+        """Set a directory's metadata; everything in it must be complete."""
         path, inode = self._plan.paths[position], self._plan.inodes[position]
         if self._members.kinds[inode] != DIRECTORY:
             return
@@ -174,18 +170,18 @@ class _Writer:
             self._absent.add(path)
             return
         handle = os.open(name, _HANDLE, dir_fd=self._folder)
-        try:  # a name for what may not be opened, and is not a symlink to the kernel
+        try:  # such a path reaches a symlink itself, and a FIFO without opening it
             self._describe(f"/proc/self/fd/{handle}", inode)
         finally:
             os.close(handle)
 
     def _make_device(self, name: bytes, inode: int) -> None:
-        kind = _DEVICES[self._members.kinds[inode]]
+        kind = FILE_TYPES[self._members.kinds[inode]]
         device = os.makedev(*self._members.extras.get(inode, NO_EXTRA).device)
         os.mknod(name, kind | 0o600, device, dir_fd=self._folder)
 
     def _link(self, first: bytes, parent: bytes, name: bytes) -> None:
-        """Make a later name, in ``parent``, of what ``first`` names."""
+        """Create a hard link ``name`` in ``parent`` to the path ``first``."""
         if first in self._absent:
             self.missed["devices"] += 1
             return
@@ -201,39 +197,35 @@ class _Writer:
     # --- contents
 
     def _fill(self, file: int, inode: int) -> None:
-        """Write a file's data regions; what is between them stays a hole."""
+        """Write a file's data regions; between them are holes."""
         members = self._members
-        size, source = members.sizes[inode], members.data[inode]
-        sparse = members.extras.get(inode, NO_EXTRA).sparse
-        for offset, length in ((0, size),) if sparse is None else sparse:
-            self._copy(members.layers[inode], source, file, offset, length)
-            source += length
-        if sparse is not None:
+        layer, size = self._layers[members.layers[inode]], members.sizes[inode]
+        end = 0
+        for start, length, source in members.regions(inode):
+            if length:
+                if start != end:
+                    os.lseek(file, start, os.SEEK_SET)
+                self._copy(layer, source, file, length)
+                end = start + length
+        if end < size:
             os.ftruncate(file, size)
 
-    def _copy(
-        self, layer: int, source: int, file: int, offset: int, length: int
-    ) -> None:
-        bytes_ = self._layers[layer]
+    def _copy(self, layer: LayerBytes, source: int, file: int, length: int) -> None:
+        by_kernel = length >= _BY_KERNEL
         while length:
-            extent = bytes_.extent(source) if length >= _BY_KERNEL else None
-            done = 0
-            if extent is not None:
-                descriptor, start, there = extent
-                count = min(length, there, 1 << 26)
-                done = _copy_file_range(descriptor, start, file, count, offset)
+            done = self._copier.copy(layer, source, file, length) if by_kernel else 0
             if not done:
                 view = self._buffer[:length]
-                bytes_.readinto(source, view)
-                done = os.pwrite(file, view, offset)
-            source, offset, length = source + done, offset + done, length - done
+                layer.readinto(source, view)
+                done = os.write(file, view)
+            source, length = source + done, length - done
             if self._advance is not None:
                 self._advance(done)
 
     # --- metadata
 
     def _describe(self, target: int | str, inode: int) -> None:
-        """Set owner, mode, xattrs and mtime, in the order that keeps them all."""
+        """Set owner, mode, xattrs and mtime, in the order in which none is undone."""
         members = self._members
         mode, uid, gid = members.owner_table[members.owners[inode]]
         if self._me is None:
@@ -241,15 +233,24 @@ class _Writer:
         else:
             owned = self._me == (uid, gid)
         if members.kinds[inode] != SYMLINK:
-            if mode & _SET_IDS and not owned:  # it would be somebody else's program
+            if mode & _SET_IDS and not owned:  # it would run as the calling user
                 mode &= ~_SET_IDS
                 self.missed["setuid bits"] += 1
             os.chmod(target, mode)
         extra = members.extras.get(inode, NO_EXTRA)
         if extra.records:
             self._set_xattrs(target, extra.records)
-        time = members.mtimes[inode] * 10**9 + extra.nanoseconds
-        self._attempt("times", os.utime, target, ns=(time, time))
+        self._set_time(target, members.mtimes[inode] * 10**9 + extra.nanoseconds)
+
+    def _set_time(self, target: int | str, time: int) -> None:
+        """Set the mtime, in nanoseconds; count it if the file system changes it.
+
+        Linux moves times that a file system cannot hold to the nearest that it can,
+        without an error.
+        """
+        done = self._attempt("times", os.utime, target, ns=(time, time))
+        if done and os.stat(target).st_mtime_ns != time:
+            self.missed["times"] += 1
 
     def _set_xattrs(
         self, target: int | str, records: tuple[tuple[bytes, bytes], ...]
@@ -260,18 +261,23 @@ class _Writer:
             self.missed["xattrs"] += 1
             return
         for name, value in found.items():
-            self._attempt("xattrs", os.setxattr, target, name, value)
+            try:
+                self._attempt("xattrs", os.setxattr, target, name, value)
+            except OSError as error:
+                if error.errno not in _TOO_LARGE:
+                    raise
+                self.missed["xattrs"] += 1
 
     def _attempt(
         self, what: str, act: Callable[..., object], *given: object, **named: object
     ) -> bool:
-        """Do what may be refused, and count it then."""
+        """Call ``act``; count it and return False if it is refused."""
         try:
             act(*given, **named)
         except OSError as error:
             if error.errno not in _REFUSED:
                 raise
-        except OverflowError:  # numbers that this system cannot hold
+        except OverflowError:  # a number that the system call cannot take
             pass
         else:
             return True
@@ -280,25 +286,13 @@ class _Writer:
 
 
 def _check_paths(plan: Plan) -> None:
-    """Refuse what a kernel cannot look up, before anything is written."""
+    """Refuse paths that the kernel cannot look up, before anything is written."""
     longest = max(plan.paths, key=len, default=b"")
     if len(longest) > MAX_PATH:
         raise FlattenError(
-            f"{quoted(longest)}: a path of {len(longest):,} bytes; a directory takes "
-            f"{MAX_PATH:,}, a tar any"
+            f"{quoted(longest)}: a path of {len(longest):,} bytes; Linux takes at most "
+            f"{MAX_PATH:,}, so write a tar"
         )
-
-
-def _copy_file_range(
-    source: int, start: int, file: int, count: int, offset: int
-) -> int:
-    """Copy inside the kernel; 0 where it cannot, or at the end of the file."""
-    try:
-        return os.copy_file_range(source, file, count, start, offset)
-    except OSError as error:
-        if error.errno not in _CANNOT_COPY:
-            raise
-        return 0
 
 
 def _failed(path: bytes, error: OSError) -> FlattenError:

@@ -1,7 +1,7 @@
-"""Pieces to tar bytes: into a file, a pipe, or whatever has a descriptor.
+"""Write the pieces of a tar to a file, a pipe, or a compressor.
 
 Small pieces and merged spans are gathered in one reused buffer, which stays in the
-processor's L2 cache; long spans without patches go from file to file inside the
+processor's L2 cache; long spans without patches are copied from file to file inside the
 kernel. Bench: bench/README.md.
 """
 
@@ -14,14 +14,12 @@ from ..host.compress import Sink
 from ..host.files import LayerBytes
 from ..plan.plan import MERGED, Piece, Span
 from ..tar.wire import BLOCK_SIZE
-from .reflink import clone
+from .copying import Copier
 
-LONG: Final = 1 << 17  # spans from this length on are copied by the kernel
-WORTHWHILE: Final = 1 << 14  # bytes of memory to give back
-STEP: Final = 1 << 24  # bytes a system call, so that progress moves
+LONG: Final = 1 << 17  # bytes of a span from which the kernel copies it
+FREED_FROM: Final = 1 << 14  # bytes of a range from which freeing its memory pays
 
 Advance = Callable[[int], object]
-_KernelCopy = Callable[[int, int, int, int], int]
 
 
 def write_tar(  # noqa: PLR0913 - the rare ones by keyword
@@ -31,18 +29,19 @@ def write_tar(  # noqa: PLR0913 - the rare ones by keyword
     advance: Advance | None = None,
     *,
     share: int = 0,
-    spent: bool = False,
+    read_once: bool = False,
 ) -> int:
     """Write all pieces in order.
 
     Args:
-        pieces: What ``plan.pieces`` yields.
+        pieces: The pieces, as ``plan.pieces`` yields them.
         layers: The layers' bytes, by position.
-        out: What takes the bytes.
-        advance: Called with the number of bytes, each time some are written.
-        share: Block size of the file system, to share contents instead of copying
-            them where they are in place; 0 copies.
-        spent: Contents are read just once: the memory that they are in is given back.
+        out: Receives the bytes.
+        advance: Called with the number of bytes after each write.
+        share: Block size of the output's file system, to share contents with the
+            layers' files instead of copying them; 0 copies.
+        read_once: No content is read again, so the memory of each range of an inflated
+            layer can be freed after it is written.
 
     Returns:
         The number of bytes written.
@@ -51,7 +50,7 @@ def write_tar(  # noqa: PLR0913 - the rare ones by keyword
         FormatError: A layer has fewer bytes than when it was indexed.
         FlattenError: Writing failed; BrokenPipeError passes as it is.
     """
-    writer = _Writer(out, advance, share, spent)
+    writer = _Writer(out, advance, share, read_once)
     for piece in pieces:
         if isinstance(piece, bytes):
             writer.put(piece)
@@ -64,23 +63,22 @@ def write_tar(  # noqa: PLR0913 - the rare ones by keyword
 
 
 class _Writer:
-    """What takes the bytes, behind a buffer."""
+    """Writes pieces to a sink through a buffer."""
 
     def __init__(
-        self, out: Sink, advance: Advance | None, share: int, spent: bool
+        self, out: Sink, advance: Advance | None, share: int, read_once: bool
     ) -> None:
         self.written = 0
         self._out = out
         self._advance = advance
         self._view = memoryview(bytearray(MERGED))
         self._fill = 0
-        self._share = share
         self._descriptor = out.descriptor()
-        self._spent = spent and _takes_copies(self._descriptor)
-        self._copies: dict[int, list[_KernelCopy]] = {}  # that work, by source
+        self._frees = read_once and _takes_copies(self._descriptor)
+        self._copier = Copier(share)
 
     def put(self, data: bytes) -> None:
-        """Write bytes that we encoded."""
+        """Write bytes that are in no layer."""
         size = len(data)
         if size > MERGED:
             self.flush()
@@ -97,30 +95,30 @@ class _Writer:
         for position, patch in span.patches:
             at = start + position
             view[at : at + len(patch)] = patch
-        if self._spent:
+        if self._frees:
             for begin, end in _own(span):
                 layer.release(span.offset + begin, end - begin)
 
     def copy(self, layer: LayerBytes, span: Span) -> None:
-        """Write a long span as it is."""
+        """Write a long span without patches."""
         self.flush()
         offset, stop = span.offset, span.offset + span.length
         while offset < stop:
-            count = min(STEP, stop - offset)
-            extent = layer.extent(offset)
-            done = self._kernel_copy(*extent, count) if extent else 0
-            if not done:
-                done = min(count, MERGED)
+            done = 0
+            if self._descriptor is not None:
+                done = self._copier.copy(layer, offset, self._descriptor, stop - offset)
+            if done:
+                self._count(done)
+            else:
+                done = min(MERGED, stop - offset)
                 layer.readinto(offset, self._view[:done])
                 self._write(self._view[:done])
-            else:
-                self._count(done)
-            if self._spent:
+            if self._frees:
                 layer.release(offset, done)
             offset += done
 
     def flush(self) -> None:
-        """Write what the buffer holds."""
+        """Write the bytes in the buffer."""
         fill, self._fill = self._fill, 0
         if fill:
             self._write(self._view[:fill])
@@ -144,65 +142,28 @@ class _Writer:
         if self._advance is not None:
             self._advance(done)
 
-    def _clone(self, source: int, out: int, count: int, offset: int) -> int:
-        """Share whole blocks that are in place in both files, and copy the rest."""
-        block = self._share
-        if (offset - os.lseek(out, 0, os.SEEK_CUR)) % block:
-            return _copy_file_range(source, out, count, offset)
-        before = -offset % block
-        if before or count < block:
-            return _copy_file_range(source, out, min(before or count, count), offset)
-        return clone(source, out, count - count % block, offset)
-
-    def _kernel_copy(self, source: int, offset: int, length: int, count: int) -> int:
-        """Copy inside the kernel; 0 where it cannot, or at the end of the file.
-
-        Where it fails, for whatever reason, reading and writing come next: they say
-        which of the two it was.
-        """
-        copies = self._copies.get(source)
-        if copies is None:
-            clone = [self._clone] if self._share else []
-            copies = self._copies[source] = [*clone, _copy_file_range, _sendfile]
-        while copies and self._descriptor is not None:
-            try:
-                return copies[0](source, self._descriptor, min(length, count), offset)
-            except BrokenPipeError:
-                raise
-            except OSError:
-                copies.pop(0)
-        return 0
-
 
 def _own(span: Span) -> Iterator[tuple[int, int]]:
-    """Yield the long stretches of a span that are surely of its own members.
+    """Yield the long ranges of a span that only its own members can have.
 
-    The block before a content is its header. Under what more we write there may be
-    anything, contents of others too.
+    A content and the header block before it belong to its member. Bytes under a longer
+    patch may belong to anything, also to contents that are written later.
     """
     begin = 0
     for position, patch in span.patches:
         if len(patch) >= 2 * BLOCK_SIZE:  # more than a header, and padding before it
-            if position - begin >= WORTHWHILE:
+            if position - begin >= FREED_FROM:
                 yield begin, position
             begin = position + len(patch) - BLOCK_SIZE
-    if span.length - begin >= WORTHWHILE:
+    if span.length - begin >= FREED_FROM:
         yield begin, span.length
 
 
 def _takes_copies(descriptor: int | None) -> bool:
-    """Say whether bytes are copied to the output at once.
+    """Return True if the output has its own copy of bytes once they are written.
 
-    Pipes and sockets are given the pages themselves, which readers find later.
+    Pipes and sockets refer to the pages themselves until somebody reads them.
 
     Reference: sendfile(2), "NOTES".
     """
     return descriptor is None or stat.S_ISREG(os.fstat(descriptor).st_mode)
-
-
-def _copy_file_range(source: int, out: int, count: int, offset: int) -> int:
-    return os.copy_file_range(source, out, count, offset)
-
-
-def _sendfile(source: int, out: int, count: int, offset: int) -> int:
-    return os.sendfile(out, source, offset, count)

@@ -158,7 +158,9 @@ def choose(entries: Sequence[Entry], wanted: Wanted, where: str) -> Entry:
         UsageError: Several images match.
     """
     if not entries:
-        raise FormatError("holds no image", where=where)
+        is_container = (wanted.name or "").startswith(CONTAINER)
+        what = "container" if is_container else "image"
+        raise FormatError(f"holds no {what}", where=where)
     if wanted.store is not None:
         entries = in_store(entries, wanted.store, where)
     found = _asked_for(entries, wanted.name, where)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ..errors import quoted
-from . import wire
+from . import wire, xattrs
 from .members import MAX_NAME
 from .wire import BLOCK_SIZE, MAX_RECORDS
 
@@ -130,6 +130,8 @@ def meant(records: Records) -> Records:
 def kept_records(records: Records) -> tuple[tuple[bytes, bytes], ...]:
     """Return the xattrs, ACLs and labels among PAX records, sorted by keyword.
 
+    ACLs are xattrs, except texts that cannot be converted (``xattrs``).
+
     Overlay's own xattrs are dropped: they would take effect if the output were
     unpacked under an overlay mount.
     """
@@ -143,6 +145,8 @@ def kept_records(records: Records) -> tuple[tuple[bytes, bytes], ...]:
             name, decoded = _libarchive_xattr(key, value)
             if name not in records and not name.startswith(_DROPPED_PREFIXES):
                 kept[name] = decoded
+    if kept:
+        xattrs.acls_as_xattrs(kept)
     return tuple(sorted(kept.items()))
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from ..errors import quoted
 from . import whiteout
-from .members import DIRECTORY, LINK, Members, drop_items
+from .members import DIRECTORY, FILE, LINK, Members, drop_items
 from .read_header import HeaderBytes
 from .reader import TarReader
 from .wire import BLOCK_SIZE
@@ -47,13 +47,7 @@ class LayerIndex:
 
 
 _TOC: Final = b"stargz.index.json"
-
-
 _ESTARGZ: Final = frozenset((_TOC, b".prefetch.landmark", b".no.prefetch.landmark"))
-"""Names of eStargz's own files: its table of contents, which comes last, and landmarks.
-
-Reference: stargz-snapshotter docs/estargz.md, "TOC" and "Prioritized Files".
-"""
 
 
 def read_layer(
@@ -111,7 +105,7 @@ def _take_marks(
             opaque = meaning == whiteout.OPAQUE
             index.removals.append(Removal(victim, opaque, offset))
             taken.add(row)
-    taken |= _added_by_estargz(index)
+    taken |= _added_by_estargz(index, into)
     if taken:
         gone = sorted(taken)
         into.drop(index.first, gone)
@@ -121,14 +115,29 @@ def _take_marks(
         index.aside = {row for row, path in rows if path in aside}
 
 
-def _added_by_estargz(index: LayerIndex) -> set[int]:
-    """Return the rows of eStargz's own files.
+def _added_by_estargz(index: LayerIndex, into: Members) -> set[int]:
+    """Return the rows of eStargz's own files: a table of contents, and a landmark.
 
-    Without its table of contents, those names are ordinary files.
+    In gzip layers the table comes after the landmark. In zstd:chunked layers it is not
+    in the tar, and the landmark is told by its header: a file of one byte with mode 0,
+    owner 0:0 and mtime 0. Other files with these names are ordinary files.
+
+    Reference: stargz-snapshotter docs/estargz.md, "TOC" and "Prioritized Files";
+    estargz/build.go for the landmark's header.
     """
     if _ESTARGZ.isdisjoint(index.paths):
         return set()
-    rows = [n for n, path in enumerate(index.paths) if path in _ESTARGZ]
-    if index.paths[rows[-1]] != _TOC:
-        return set()
-    return {index.first + row for row in rows}
+    rows = [n for n, path in enumerate(index.paths, index.first) if path in _ESTARGZ]
+    if index.paths[rows[-1] - index.first] == _TOC:
+        return set(rows)
+    return {row for row in rows if _has_landmark_header(into, row)}
+
+
+def _has_landmark_header(members: Members, row: int) -> bool:
+    owner = members.owner_table[members.owners[row]]
+    return (
+        members.kinds[row] == FILE
+        and members.sizes[row] == 1
+        and members.mtimes[row] == 0
+        and owner == (0, 0, 0)
+    )

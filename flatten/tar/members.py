@@ -10,9 +10,10 @@ the object that a path of the tree refers to, identified by the number of the me
 that created it; a hard link is a second path to the same number.
 """
 
+import stat
 from array import array
 from bisect import bisect_left
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, ClassVar, Final
@@ -27,6 +28,19 @@ CHAR: Final = 0x33  # "3"
 BLOCK: Final = 0x34  # "4"
 DIRECTORY: Final = 0x35  # "5"
 FIFO: Final = 0x36  # "6"
+
+FILE_TYPES: Final = {
+    FILE: stat.S_IFREG,
+    SYMLINK: stat.S_IFLNK,
+    CHAR: stat.S_IFCHR,
+    BLOCK: stat.S_IFBLK,
+    DIRECTORY: stat.S_IFDIR,
+    FIFO: stat.S_IFIFO,
+}
+"""The file type in st_mode (inode(7)) for each typeflag but that of hard links."""
+
+TYPEFLAGS: Final = {file_type: kind for kind, file_type in FILE_TYPES.items()}
+"""The typeflag for each file type in st_mode; a tar cannot contain sockets."""
 
 NO_SOURCE: Final = -1
 """The data offset of a member that is in no layer: an implied directory."""
@@ -148,7 +162,7 @@ class Members:
         """Return the number of members read so far, in all layers."""
         return len(self.kinds)
 
-    def imply(self, layer: int, mtime: int) -> int:
+    def imply(self, layer: int, mtime: int, nanoseconds: int = 0) -> int:
         """Append a directory that no layer lists and return its number."""
         self.kinds.append(DIRECTORY)
         self.layers.append(layer)
@@ -156,7 +170,18 @@ class Members:
         self.sizes.append(0)
         self.data.append(NO_SOURCE)
         self.mtimes.append(mtime)
-        return len(self.kinds) - 1
+        number = len(self.kinds) - 1
+        if nanoseconds:
+            self.extras[number] = Extra(nanoseconds=nanoseconds)
+        return number
+
+    def regions(self, number: int) -> Iterator[tuple[int, int, int]]:
+        """Yield a file's data regions: offset in it, length, offset in its layer."""
+        source = self.data[number]
+        sparse = self.extras.get(number, NO_EXTRA).sparse
+        for start, length in ((0, self.sizes[number]),) if sparse is None else sparse:
+            yield start, length, source
+            source += length
 
     def check_limit(self, more: int, *, where: str, offset: int | None = None) -> None:
         """Check that ``more`` members may be added.

@@ -22,6 +22,7 @@ from .members import (
     SparseMap,
 )
 from .wire import BLOCK_SIZE, MAX_RECORDS, format_number, format_records
+from .xattrs import with_acl_texts
 
 RECORD_SIZE: Final = 10_240  # bytes: tar's blocking factor of 20; outputs fill the last
 LONG_LINK: Final = b"././@LongLink"  # the name of L and K members
@@ -156,7 +157,8 @@ def gnu_member(  # noqa: PLR0913 - the fields of a member
     if len(name) > 100:
         out.append(long_name(b"L", name))
     if extra.records:
-        out.append(pax_header(list(extra.records), GNU_MAGIC))
+        records = sorted(with_acl_texts(extra.records).items())
+        out.append(pax_header(records, GNU_MAGIC))
     tail = blocks = b""
     typeflag = kind
     if extra.sparse is not None:
@@ -189,7 +191,7 @@ def posix_member(  # noqa: PLR0913 - the fields of a member
     """
     mode, uid, gid = owner
     size = 0 if kind in _DATALESS else size
-    records = dict(extra.records)
+    records = with_acl_texts(extra.records)
     data_map = b""
     shown = name
     if extra.sparse is not None:

@@ -8,12 +8,17 @@ record                            attribute
 ``SCHILY.acl.access|default``     ``system.posix_acl_access|default``, from text
 ================================  ===============================================
 
+An ACL is kept as the xattr and written as both records, so that equal trees give equal
+bytes and every reader restores it: GNU tar with ``--acls`` and bsdtar read only the
+text, GNU tar with ``--xattrs`` alone and container engines only the xattr.
+
 Reference: star(5), "POSIX.1-2001 extensions"; acl(5); linux/posix_acl_xattr.h.
 """
 
 import re
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 _SCHILY: Final = b"SCHILY.xattr."
@@ -22,6 +27,8 @@ _ACLS: Final = {
     b"SCHILY.acl.access": b"system.posix_acl_access",
     b"SCHILY.acl.default": b"system.posix_acl_default",
 }
+_VERSION: Final = struct.pack("<I", 2)  # of the kernel's form, before the entries
+_PERMISSIONS: Final = struct.Struct("<HHI")  # an entry: tag, permissions, id
 _NOBODY: Final = 0xFFFFFFFF  # the id in ACL entries that name no user or group
 _TAGS: Final = {  # ACL tags of entries without and with a qualifier
     b"user": (0x01, 0x02),
@@ -29,6 +36,8 @@ _TAGS: Final = {  # ACL tags of entries without and with a qualifier
     b"mask": (0x10, 0x10),
     b"other": (0x20, 0x20),
 }
+_KINDS: Final = {tag: kind for kind, tags in _TAGS.items() for tag in tags}
+_QUALIFIED: Final = (0x02, 0x08)
 _ENTRY: Final = re.compile(
     rb"(user|group|mask|other):([^:,\n]*):([r-][w-][x-])(?::([0-9]{1,10}))?"
 )
@@ -68,6 +77,61 @@ def parse_acl(text: bytes) -> bytes:
         tag = _TAGS[kind][bool(name)]
         who = int(number or name) if name else _NOBODY
         entries.append((tag, who, bits))
-    return struct.pack("<I", 2) + b"".join(
-        struct.pack("<HHI", tag, bits, who) for tag, who, bits in sorted(entries)
+    return _VERSION + b"".join(
+        _PERMISSIONS.pack(tag, bits, who) for tag, who, bits in sorted(entries)
     )
+
+
+def format_acl(value: bytes) -> bytes:
+    """Convert an ACL's binary form into text, with ids instead of names.
+
+    Raises:
+        ValueError: The value is not a valid ACL.
+
+    >>> format_acl(parse_acl(b"other::---,user:7:r-x,user::rw-,group::r--"))
+    b'user::rw-,user:7:r-x,group::r--,other::---'
+    """
+    if not value.startswith(_VERSION) or len(value) % _PERMISSIONS.size != 4:
+        raise ValueError("invalid ACL")
+    entries = []
+    for tag, bits, who in _PERMISSIONS.iter_unpack(value[len(_VERSION) :]):
+        if tag not in _KINDS or bits > 7:
+            raise ValueError("invalid ACL entry")
+        name = b"%d" % who if tag in _QUALIFIED else b""
+        letters = bytes(
+            letter if bits & bit else ord("-")
+            for letter, bit in zip(b"rwx", (4, 2, 1), strict=True)
+        )
+        entries.append(b"%b:%b:%b" % (_KINDS[tag], name, letters))
+    return b",".join(entries)
+
+
+def acls_as_xattrs(records: dict[bytes, bytes]) -> None:
+    """Replace the texts of ACLs by xattrs in canonical form; keep invalid ones.
+
+    Where both records are present, the xattr is used, as by ``from_records``. An ACL
+    without entries is removed: the kernel takes it for none.
+    """
+    for key, name in _ACLS.items():
+        text, value = records.get(key), records.get(_SCHILY + name)
+        with suppress(ValueError):
+            if value is not None:
+                value = parse_acl(format_acl(value))
+            elif text is not None:
+                value = parse_acl(text)
+        if value is not None:
+            records.pop(key, None)
+            records[_SCHILY + name] = value
+        if value == _VERSION:
+            del records[_SCHILY + name]
+
+
+def with_acl_texts(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return records with the texts of valid ACLs along with their xattrs."""
+    found = dict(records)
+    for key, name in _ACLS.items():
+        value = found.get(_SCHILY + name)
+        if value is not None:
+            with suppress(ValueError):
+                found[key] = format_acl(value)
+    return found

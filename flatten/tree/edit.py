@@ -124,7 +124,7 @@ def add_prefix(tree: Tree, path: bytes) -> None:
     ensure_root(tree)
     inode, mtime = tree.root_inode, newest(tree)
     for name in reversed(path.split(b"/")):
-        place = tree.members.imply(0, mtime) if inode is None else inode
+        place = tree.members.imply(0, *mtime) if inode is None else inode
         tree.children[place] = tree.root
         tree.root = {name: place}
         inode = None
@@ -137,14 +137,21 @@ def ensure_root(tree: Tree) -> None:
     It has mode 0755, owner 0:0 and the latest mtime in the tree: equal for equal trees.
     """
     if tree.root_inode is None:
-        tree.root_inode = tree.members.imply(0, newest(tree))
+        tree.root_inode = tree.members.imply(0, *newest(tree))
 
 
-def newest(tree: Tree) -> int:
-    """Return the latest mtime in a tree."""
-    mtimes = tree.members.mtimes
+def newest(tree: Tree) -> tuple[int, int]:
+    """Return the latest mtime in a tree: seconds and nanoseconds."""
+    mtimes, extras = tree.members.mtimes, tree.members.extras
     places = (tree.root, *tree.children.values())
-    return max((mtimes[i] for names in places for i in names.values()), default=0)
+    latest = max((mtimes[i] for names in places for i in names.values()), default=0)
+    fractions = (
+        extras[i].nanoseconds
+        for names in places
+        for i in names.values()
+        if mtimes[i] == latest and i in extras
+    )
+    return latest, max(fractions, default=0)
 
 
 def limit_times(tree: Tree, least: int, most: int) -> None:

@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 from ..errors import FormatError, quoted
 from ..tar import whiteout
 from ..tar.layer import LayerIndex
-from ..tar.members import DIRECTORY, LINK, SYMLINK, Members
+from ..tar.members import DIRECTORY, LINK, NO_EXTRA, SYMLINK, Members
 from ..tar.wire import BLOCK_SIZE
 
 MAX_LINKS: Final = 40  # symlinks followed per path, as in Linux (MAXSYMLINKS)
@@ -247,7 +247,10 @@ class Tree:
             if inode is None:
                 if whiteout.is_mark(name):  # reached through a symlink
                     raise ValueError(f"an entry below the whiteout {quoted(name)}")
-                inode = members.imply(members.layers[member], members.mtimes[member])
+                fraction = members.extras.get(member, NO_EXTRA).nanoseconds
+                inode = members.imply(
+                    members.layers[member], members.mtimes[member], fraction
+                )
                 way.names[name] = inode
                 children[inode] = {}
             below = children.get(inode)

@@ -1,1 +1,1 @@
-"""What can be seen in images: each module one view, as plain data. Nothing prints."""
+"""Views of images as plain data, one module for each; printing is up to ``cli``."""

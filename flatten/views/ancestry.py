@@ -1,9 +1,9 @@
-"""Kinship of images: which was built on which, what two share, what a build reuses.
+"""Which image was built on which, what two images share, what a build would reuse.
 
-Two images can be akin in three ways, from the surest to the weakest:
+Two images can be related in three ways, from the strongest to the weakest:
 
 ===========  =====================================================================
-``parent``   docker's record of local builds: each image names the one it is built on
+``parent``   docker's record of local builds: each image names the one it was built on
 ``history``  all steps and layers of the one are the first ones of the other, and it
              has more steps
 ``layers``   its layers are the first ones of the other, which has more; the
@@ -30,10 +30,10 @@ _CREATED: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Kin:
-    """An image that another is akin to.
+    """An image that is related to another.
 
     Attributes:
-        image: It.
+        image: The related image.
         how: ``parent``, ``history`` or ``layers``.
     """
 
@@ -43,12 +43,12 @@ class Kin:
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What two images have in common, from the beginning.
+    """The steps and layers at the beginning of two images that are the same.
 
     Attributes:
-        steps: Steps that are the same, with the layers that they made.
-        step_layers: The layers of these steps.
-        layers: Layers that are the same, whatever the steps say; at least as many.
+        steps: The number of equal steps with equal layers.
+        step_layers: The number of layers of these steps.
+        layers: The number of equal layers, whatever the steps are; at least as many.
     """
 
     steps: int
@@ -61,9 +61,9 @@ class Match:
     """An image that a build would reuse.
 
     Attributes:
-        image: It, or one that begins with what would be reused.
+        image: The image that would be reused, or one that begins with it.
         how: ``parent`` or ``history``.
-        step: How many steps of it would be reused; None for all.
+        step: The number of its steps that would be reused; None for all.
     """
 
     image: Image
@@ -75,7 +75,7 @@ def ancestors(image: Image, others: Iterable[Image]) -> list[Kin]:
     """Return the images that one was built on, the nearest first.
 
     Raises:
-        FormatError: The parents go in a circle.
+        FormatError: The parents form a cycle.
     """
     known = _by_id(others)
     chain = parents(image, known)
@@ -91,7 +91,7 @@ def derived(image: Image, others: Iterable[Image]) -> list[Kin]:
     """Return the images that were built on one, the nearest first.
 
     Raises:
-        FormatError: The parents go in a circle.
+        FormatError: The parents form a cycle.
     """
     known = _by_id(others)
     found = [
@@ -103,19 +103,19 @@ def derived(image: Image, others: Iterable[Image]) -> list[Kin]:
 
 
 def parents(image: Image, known: dict[str, Image]) -> list[str]:
-    """Return the ids on the way to the image that was built on nothing.
+    """Return the ids of an image's parent, its parent, and so on.
 
-    The way ends at the first image that names no parent, or is not known.
+    The chain ends at an image that names no parent, or at an unknown image.
 
     Raises:
-        FormatError: It goes in a circle.
+        FormatError: The parents form a cycle.
     """
     chain: dict[str, None] = {}
     parent = image.parent
     while parent is not None:
         if parent in chain or parent == image.id:
             raise FormatError(
-                f"the parents of {image.id[:12]} go in a circle, over {parent[:12]}",
+                f"the parents of {image.id[:12]} go in a circle, at {parent[:12]}",
                 where=image.source,
             )
         chain[parent] = None
@@ -135,13 +135,13 @@ def _age(image: Image) -> tuple[int, int]:
 
 
 def _entries(image: Image) -> list[Any]:
-    """Return the steps as they are in the config, checked."""
+    """Return the history entries of the config, after checking them."""
     read_history(image)
     return image.config.get("history") or []
 
 
 def _how(older: Image, newer: Image, chain: Sequence[str]) -> str:
-    """Say how one image is akin to a newer one; "" if it is not."""
+    """Return how one image is related to a newer one, or "" if it is not."""
     if older.id in chain:
         return "parent"
     if is_valid_parent(older, newer):
@@ -153,9 +153,9 @@ def _how(older: Image, newer: Image, chain: Sequence[str]) -> str:
 
 
 def is_valid_parent(older: Image | None, newer: Image) -> bool:
-    """Say whether steps and layers of one image are the first of another's.
+    """Return True if an image's steps and layers are the first ones of another.
 
-    None is what images from scratch are built on.
+    None stands for scratch.
     """
     theirs = _entries(newer)
     if not theirs:
@@ -165,7 +165,7 @@ def is_valid_parent(older: Image | None, newer: Image) -> bool:
     ours = _entries(older)
     layers, more = _diff_ids(older), _diff_ids(newer)
     if len(layers) < len(older.layers):
-        return False  # which layers they are is not known
+        return False  # some diff_ids are unknown
     return (
         len(ours) < len(theirs)
         and theirs[: len(ours)] == ours
@@ -174,14 +174,14 @@ def is_valid_parent(older: Image | None, newer: Image) -> bool:
 
 
 def _diff_ids(image: Image) -> list[str]:
-    """Return the diff_ids; none at all where one is not known."""
+    """Return the diff_ids of all layers, or nothing if one is unknown."""
     found = [layer.diff_id for layer in image.layers]
     known = [diff_id for diff_id in found if diff_id is not None]
     return known if len(known) == len(found) else []
 
 
 def common(one: Image, other: Image) -> Common:
-    """Return what two images have in common, from the beginning."""
+    """Return how much of the beginning of two images is the same."""
     layers = _same(_diff_ids(one), _diff_ids(other))
     first, second = read_history(one), read_history(other)
     if first.problem or second.problem:
@@ -197,7 +197,7 @@ def common(one: Image, other: Image) -> Common:
 
 
 def _same(ours: Sequence[str], theirs: Sequence[str]) -> int:
-    """Return how many items two lists begin with that are the same."""
+    """Return the number of equal items at the beginning of two lists."""
     count = 0
     for one, other in zip(ours, theirs, strict=False):
         if one != other:
@@ -212,16 +212,16 @@ def _same(ours: Sequence[str], theirs: Sequence[str]) -> int:
 def match(
     parent: Image | None, wanted: dict[str, Any], images: Iterable[Image]
 ) -> Match | None:
-    """Return what a build of one more step would take instead of running it.
+    """Return the image that a build would reuse instead of running one more step.
 
-    First among local builds: the newest child of ``parent`` that was made with the same
-    settings. Then by history: the first image whose steps go on from ``parent`` with
-    that command.
+    Local builds come first: the newest child of ``parent`` that was made with the same
+    settings. Then the history: the first image whose steps continue those of ``parent``
+    with the same command.
 
     Args:
-        parent: What the step is built on; None is scratch.
+        parent: The image that the step is built on; None is scratch.
         wanted: The settings of the container that would run the step.
-        images: Those that there are, in the order of preference.
+        images: The images to search, in order of preference.
     """
     known = list(_by_id(images).values())
     parent_id = None if parent is None else parent.id
@@ -254,7 +254,8 @@ _PLAIN: Final = {"AttachStdout": False, "AttachStderr": False, "User": "", "Tty"
 def _equal_settings(one: object, other: dict[str, Any]) -> bool:
     """Compare the settings of two containers as docker's builder does.
 
-    Names (host, image) do not count; what reads standard input is never the same.
+    Names (host, image) are ignored. A container that reads standard input is equal to
+    none.
     """
     if not isinstance(one, dict) or one.get("OpenStdin") or other.get("OpenStdin"):
         return False
@@ -267,7 +268,7 @@ def _equal_settings(one: object, other: dict[str, Any]) -> bool:
 
 
 def _created(image: Image) -> tuple[str, int]:
-    """Return when an image was made, so that later is greater; docker writes UTC."""
+    """Return a key that sorts images by time of creation; docker writes UTC."""
     found = _CREATED.fullmatch(str(image.config.get("created") or ""))
     if found is None:
         return "", 0

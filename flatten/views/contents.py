@@ -1,4 +1,4 @@
-"""The contents of files: their bytes, and their hashes."""
+"""The contents of files, and their hashes."""
 
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -8,27 +8,31 @@ from ..host.files import LayerBytes
 from ..image.image import Image
 from ..tar.members import NO_EXTRA, Members
 
-AHEAD: Final = 1 << 20  # read at once: most files are small and follow each other
+AHEAD: Final = 1 << 20  # bytes per read: most files are small and follow each other
 _ZEROS: Final = bytes(AHEAD)
 
 
 class Contents:
-    """What the files of an image hold.
+    """The contents of an image's files.
 
     Attributes:
-        image: Open.
+        image: The image, which is open.
         members: Its members.
     """
 
     def __init__(self, image: Image, members: Members, limit: int) -> None:
-        """Read nothing yet; files of more than ``limit`` bytes are refused."""
+        """Read nothing yet; files larger than ``limit`` bytes are refused."""
         self.image = image
         self.members = members
         self._limit = limit
         self._windows: dict[int, _Window] = {}
 
     def read(self, inode: int) -> Iterator[bytes]:
-        """Yield a file's bytes, holes too."""
+        """Yield a file's bytes, with zeros for holes.
+
+        Raises:
+            FormatError: The file is too large, or the layer ends within it.
+        """
         members = self.members
         size, offset = members.sizes[inode], members.data[inode]
         window = self._window(members.layers[inode])
@@ -52,7 +56,7 @@ class Contents:
             reached = start + length
 
     def hashes(self, inodes: Iterable[int]) -> dict[int, str]:
-        """Return xxh3-128 of files, in hex, as ``xxhsum -H2`` prints it."""
+        """Return the XXH3 (128 bits) of files, in hex as ``xxhsum -H2`` prints it."""
         from xxhash import (  # noqa: PLC0415 - 1 ms, only for contents
             xxh3_128,
             xxh3_128_hexdigest,
@@ -65,7 +69,7 @@ class Contents:
         found = {}
         for inode in sorted(set(inodes), key=lambda i: (layers[i], offsets[i])):
             size = sizes[inode]
-            if size <= AHEAD and inode not in extras:  # most are
+            if size <= AHEAD and inode not in extras:  # most files
                 window = self._window(layers[inode])
                 found[inode] = xxh3_128_hexdigest(window.whole(offsets[inode], size))
                 continue
@@ -84,7 +88,7 @@ class Contents:
 
 
 class _Window:
-    """What was last read of a layer, which often has what comes next."""
+    """The bytes of a layer that were read last; the next file is often in them."""
 
     def __init__(self, source: LayerBytes) -> None:
         self._source = source
@@ -92,7 +96,7 @@ class _Window:
         self._data = b""
 
     def whole(self, offset: int, size: int) -> bytes:
-        """Return a stretch of at most ``AHEAD`` bytes."""
+        """Return a range of at most ``AHEAD`` bytes."""
         skip = offset - self._start
         if not 0 <= skip <= len(self._data) - size:
             self._data = self._source.read(offset, AHEAD)
@@ -102,7 +106,7 @@ class _Window:
         return self._data[skip : skip + size]
 
     def read(self, offset: int, size: int) -> Iterator[bytes]:
-        """Yield a stretch in pieces."""
+        """Yield a range in pieces."""
         stop = offset + size
         while offset < stop:
             skip = offset - self._start

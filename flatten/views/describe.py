@@ -1,19 +1,20 @@
-"""A tree as rows of plain data, which say all that matters of it, contents by hash.
+"""A tree as rows of plain data, with a hash of each file's content.
 
 =============  ====================================================================
 ``path``       relative to the root, which is ""; bytes that are not UTF-8 are
-               surrogates (U+DC80 to U+DCFF), as Python's ``os.fsdecode`` makes them
+               surrogates (U+DC80 to U+DCFF), as from Python's ``os.fsdecode``
 ``type``       ``file`` ``dir`` ``symlink`` ``hardlink`` ``fifo`` ``chr`` ``blk``
 ``mode``       four octal digits
 ``uid gid``    numbers
 ``mtime``      seconds, floored
-``size``       of a file
-``xxh3``       of a file: XXH3, 128 bits, in hex. It finds damage and changes; whoever
-               can choose contents could make two that are equal in it
-``linkname``   what a symlink holds; of a hardlink, the first name of its inode
+``size``       of a file, in bytes
+``xxh3``       of a file: XXH3, 128 bits, in hex. It detects damage and changes, but
+               is no protection against chosen contents
+``linkname``   the target of a symlink; for a hardlink, the first path of its inode
 ``rdev``       of a device, ``major:minor``
 ``xattrs``     names, and values in base64, if there are any
-``layer``      which layer it is from, from 1; null if it is from none
+``layer``      the position of the layer that it is from, from 1; null if from none
+``verified``   false in ``flatten ls``, if not all layers were checked; else absent
 =============  ====================================================================
 
 Rows are in walk order: depth first, siblings bytewise by name.
@@ -24,18 +25,26 @@ import stat
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from ..errors import FlattenError, quoted
 from ..host.beneath import Beneath
 from ..host.files import LayerBytes
 from ..plan.plan import Plan
 from ..tar import xattrs
-from ..tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, NO_EXTRA, SYMLINK, Members
+from ..tar.members import (
+    BLOCK,
+    CHAR,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    FILE_TYPES,
+    NO_EXTRA,
+    SYMLINK,
+    Members,
+)
 
-Row = dict[str, Any]
-
-STEP: Final = 1 << 20
+STEP: Final = 1 << 20  # bytes per read
 _ZEROS: Final = bytes(STEP)
 _KINDS: Final = {
     FILE: "file",
@@ -45,24 +54,36 @@ _KINDS: Final = {
     CHAR: "chr",
     BLOCK: "blk",
 }
-_FORMATS: Final = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "dir",
-    stat.S_IFLNK: "symlink",
-    stat.S_IFIFO: "fifo",
-    stat.S_IFCHR: "chr",
-    stat.S_IFBLK: "blk",
-    stat.S_IFSOCK: "socket",
+_FORMATS: Final = {FILE_TYPES[kind]: word for kind, word in _KINDS.items()} | {
+    stat.S_IFSOCK: "socket"
 }
+
+
+class Row(TypedDict, total=False):
+    """A row; its fields are described above. Each type of file has only some."""
+
+    path: str
+    type: str
+    mode: str
+    uid: int
+    gid: int
+    mtime: int
+    size: int
+    xxh3: str
+    linkname: str
+    rdev: str
+    xattrs: dict[str, str] | None
+    layer: int | None
+    verified: bool
 
 
 def plan_rows(plan: Plan, layers: Sequence[LayerBytes], own: int) -> Iterator[Row]:
     """Yield a row for each member of a plan.
 
     Args:
-        plan: What is written.
+        plan: The plan of an output.
         layers: The layers' bytes, by position.
-        own: How many of them are the image's; what is on top is from no layer.
+        own: The number of layers of the image; members of later ones have no layer.
 
     Raises:
         FormatError: A layer has fewer bytes than when it was indexed.
@@ -82,10 +103,10 @@ def describe(members: Members, path: bytes, inode: int, first: bytes | None) -> 
     """Return the row of a path of a tree, without the hash of its content.
 
     Args:
-        members: The columns that ``inode`` is a row of.
-        path: As in a tar: of a directory with a slash at its end, the root ``./``.
-        inode: What the path names.
-        first: The first name of the same inode, if this is a later one.
+        members: The image's members.
+        path: As in a tar: a directory ends with a slash, and the root is ``./``.
+        inode: The number of the member at the path.
+        first: If the inode has an earlier path, the first one, else None.
     """
     mode, uid, gid = members.owner_table[members.owners[inode]]
     extra = members.extras.get(inode, NO_EXTRA)
@@ -108,21 +129,22 @@ def describe(members: Members, path: bytes, inode: int, first: bytes | None) -> 
     elif kind in (CHAR, BLOCK):
         row["rdev"] = "{}:{}".format(*extra.device)
     if first is None and extra.records:
-        row |= _xattrs_field(readable_xattrs(extra.records))
+        _add_xattrs(row, readable_xattrs(extra.records))
     return row
 
 
 def readable_xattrs(records: tuple[tuple[bytes, bytes], ...]) -> dict[bytes, bytes]:
-    """Return the attributes that records say, but for ACLs that say nothing here."""
+    """Return the xattrs in PAX records, without ACLs that cannot be parsed."""
     with suppress(ValueError):
         return xattrs.from_records(records)
     return xattrs.from_records(r for r in records if not r[0].startswith(b"SCHILY.acl"))
 
 
-def _xattrs_field(found: Mapping[bytes, bytes]) -> Row:
-    """Return the field for attributes, if there are any."""
+def _add_xattrs(row: Row, found: Mapping[bytes, bytes]) -> None:
+    """Add the field for xattrs, if there are any."""
     values = {_text(n): b64encode(v).decode() for n, v in sorted(found.items())}
-    return {"xattrs": values} if values else {}
+    if values:
+        row["xattrs"] = values
 
 
 def _text(name: bytes) -> str:
@@ -154,10 +176,10 @@ def _hash_member(plan: Plan, inode: int, layers: Sequence[LayerBytes]) -> str:
 
 
 def directory_rows(top: str) -> Iterator[Row]:
-    """Yield a row for each name in a directory, following no symlink.
+    """Yield a row for each path below a directory, without following symlinks.
 
     Raises:
-        FlattenError: Something cannot be read.
+        FlattenError: A file or directory cannot be read.
     """
     firsts: dict[tuple[int, int], str] = {}
     todo = [b""]
@@ -193,7 +215,9 @@ def _file_row(
     }
     inode = status.st_dev, status.st_ino
     if kind != "dir" and status.st_nlink > 1 and inode in firsts:
-        return row | {"type": "hardlink", "linkname": firsts[inode]}
+        row["type"] = "hardlink"
+        row["linkname"] = firsts[inode]
+        return row
     firsts[inode] = _text(path)
     if kind == "file":
         row["size"] = status.st_size
@@ -202,7 +226,8 @@ def _file_row(
         row["linkname"] = _text(tree.link(path))
     elif kind in ("chr", "blk"):
         row["rdev"] = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-    return row | _xattrs_field(tree.xattrs(path))
+    _add_xattrs(row, tree.xattrs(path))
+    return row
 
 
 def _hash_file(file: int) -> str:

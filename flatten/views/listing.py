@@ -1,24 +1,27 @@
-"""The flattened tree as rows: what each path is, and which layer it comes from."""
+"""The paths of the flattened tree, and the inode at a path."""
 
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..errors import FlattenError, quoted
 from ..image.read import Index
 from ..tree.patterns import Patterns
+from ..tree.tree import MAX_LINKS
 from ..tree.walk import later_names, walk
-from .paths import MAX_LINKS, find
+from .paths import find
+
+_GLOB: Final = re.compile("[*?[]")
 
 
 class Row(NamedTuple):
     """One path of a tree.
 
     Attributes:
-        path: As in the tar: of a directory with a slash at its end, the root ``./``.
-        inode: The member that the path names.
-        first: The first name of the same inode, if this is a later one.
+        path: As in the tar: a directory ends with a slash, and the root is ``./``.
+        inode: The number of the member at the path.
+        first: If the inode has an earlier path, the first one, else None.
     """
 
     path: bytes
@@ -29,15 +32,15 @@ class Row(NamedTuple):
 def list_rows(
     index: Index, patterns: Sequence[str] = (), *, parents: bool = False
 ) -> Iterator[Row]:
-    """Return the paths of a tree, in walk order; with patterns, what those fit.
+    """Return the paths of a tree in walk order.
 
     Args:
-        index: What is in the image.
-        patterns: As ``pattern`` reads them.
-        parents: With patterns, the directories on the way too.
+        index: The image's members.
+        patterns: If there are any, return only the paths that ``select`` chooses.
+        parents: With patterns, return the parents of these paths too.
 
     Raises:
-        FlattenError: A pattern fits nothing.
+        FlattenError: A pattern matches nothing.
     """
     paths, inodes = walk(index.tree)
     links = later_names(index.tree, paths, inodes)
@@ -50,45 +53,42 @@ def list_rows(
 
 
 def select(paths: Sequence[bytes], patterns: Sequence[str]) -> set[int]:
-    """Return the positions of the paths that patterns fit, and of all below those.
+    """Return the positions of the paths that match a pattern, and of all below them.
 
     A pattern without ``*``, ``?`` and ``[`` is a path from the root.
 
     Raises:
-        FlattenError: A pattern fits nothing.
+        FlattenError: A pattern matches nothing.
     """
     found: set[int] = set()
     for wanted in patterns:
-        some = set(_fitting(paths, wanted))
+        some = set(_matching(paths, wanted))
         if not some:
-            raise FlattenError(
-                f"{quoted(wanted)} fits nothing in the tree; paths begin at the root, "
-                "* is any part of a name, ** any directories"
-            )
+            raise FlattenError(f"{quoted(wanted)}: no such path or pattern in the tree")
         found |= some
     return found
 
 
-def _fitting(paths: Sequence[bytes], wanted: str) -> Iterator[int]:
-    """Yield the positions of what one pattern fits, and of all below."""
-    globs = Patterns([wanted]) if re.search(r"[*?[]", wanted) else None
+def _matching(paths: Sequence[bytes], wanted: str) -> Iterator[int]:
+    """Yield the positions of the paths that match a pattern, and of all below them."""
+    globs = Patterns([wanted]) if _GLOB.search(wanted) else None
     plain = b"/".join(
         part for part in os.fsencode(wanted).split(b"/") if part not in (b"", b".")
     )
-    chosen = None if plain else b""  # the directory whose contents are chosen
+    chosen = None if plain else b""  # a directory that matches: so does all below it
     for position, path in enumerate(paths):
         if chosen is None or not path.startswith(chosen):
             name = path.rstrip(b"/")
             is_directory = name != path
-            fits = globs.fit(name, is_directory) if globs else name == plain
-            chosen = path if fits and is_directory else None
-            if not fits:
+            matches = globs.fit(name, is_directory) if globs else name == plain
+            chosen = path if matches and is_directory else None
+            if not matches:
                 continue
         yield position
 
 
 def _parents(paths: Sequence[bytes], found: Iterable[int]) -> set[int]:
-    """Return the positions of the directories on the way to some paths."""
+    """Return the positions of the parents of some paths."""
     positions = {path: at for at, path in enumerate(paths)}
     out: set[int] = set()
     for at in found:
@@ -100,10 +100,11 @@ def _parents(paths: Sequence[bytes], found: Iterable[int]) -> set[int]:
 
 
 def lookup(index: Index, path: str) -> int:
-    """Return the inode that a path names, through symlinks, inside the root.
+    """Return the inode at a path, following symlinks within the root.
 
     Raises:
-        FlattenError: It names nothing, or a directory, or is behind too many symlinks.
+        FlattenError: The path does not exist, is a directory, or leads through too many
+            symlinks.
     """
     try:
         entry = find(index, path.encode("utf-8", "surrogateescape"))
@@ -113,7 +114,7 @@ def lookup(index: Index, path: str) -> int:
         raise FlattenError(f"{quoted(path)}: a parent is not a directory") from error
     except OSError as error:  # ELOOP
         raise FlattenError(
-            f"{quoted(path)} is behind over {MAX_LINKS} symlinks"
+            f"{quoted(path)} leads through more than {MAX_LINKS} symlinks"
         ) from error
     if entry.inode is None or entry.names is not None:
         raise FlattenError(f"{quoted(path)} is a directory")

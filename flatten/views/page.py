@@ -1,12 +1,12 @@
-"""A report as one HTML page, which needs nothing else: no network, no other file.
+"""A report as one HTML page, which needs no network and no other file.
 
-All paths of the tree are in it, in columns, deflated: some 9 bytes a path. The page
-inflates them with the browser's own DecompressionStream. Where that would be over
-``LIMIT``, the smallest files of each directory are shown as one.
+The page contains all paths of the tree as compressed columns, about 9 bytes a path. It
+inflates them with the browser's DecompressionStream. If it would be larger than
+``LIMIT``, the smallest files of each directory are combined into one.
 
-The columns, one after the other, numbers little-endian: sizes (their low 32 bits, then
-their high ones), depths and layers (16 bits), kinds (8 bits), then the names (UTF-8,
-NUL between them).
+The columns follow each other; numbers are little-endian: sizes (first the low 32 bits
+of all, then the high 32 bits), depths and layers (16 bits), kinds (8 bits), then the
+names (UTF-8, separated by NULs).
 """
 
 import base64
@@ -22,8 +22,8 @@ from typing import Final
 from ..tar.members import DIRECTORY, FILE, SYMLINK
 from .report import Report, document
 
-LIMIT: Final = 5_000_000  # bytes of a page
-LISTED: Final = 500  # items of a list in it
+LIMIT: Final = 5_000_000  # maximum size of a page, in bytes
+LISTED: Final = 500  # maximum number of items in each of its lists
 _MORE: Final = "… {:,} smaller files"
 _KINDS: Final = {FILE: 0, DIRECTORY: 1, SYMLINK: 2}
 _OTHER: Final = 3
@@ -32,7 +32,7 @@ _HARD_LINK: Final = 4
 
 @dataclass(slots=True)
 class Columns:
-    """The paths of a tree, from the root's contents on, in walk order."""
+    """The paths of a tree in walk order, without the root."""
 
     sizes: "array[int]" = field(default_factory=lambda: array("Q"))
     depths: "array[int]" = field(default_factory=lambda: array("H"))
@@ -49,7 +49,7 @@ class Columns:
         self.sizes.append(size)
 
     def pack(self) -> bytes:
-        """Return the columns as one piece, deflated."""
+        """Return all columns, compressed with zlib."""
         low = array("I", [size & 0xFFFFFFFF for size in self.sizes])
         high = array("I", [size >> 32 for size in self.sizes])
         parts = [low, high, self.depths, self.layers, self.kinds]
@@ -58,7 +58,7 @@ class Columns:
 
 
 def make_page(report: Report) -> str:
-    """Return the page."""
+    """Return the page of a report."""
     columns = _columns(report)
     keep = len(columns.names)
     page = _page(report, columns)
@@ -87,11 +87,11 @@ def _columns(report: Report) -> Columns:
 
 
 def _without_small(columns: Columns, keep: int) -> Columns:
-    """Return columns in which all but the ``keep`` largest are one path a directory."""
+    """Combine all but the ``keep`` largest files into one path per directory."""
     places = range(len(columns.names))
     kept = set(sorted(places, key=lambda at: -columns.sizes[at])[:keep])
     out = Columns()
-    rest: dict[int, tuple[int, int]] = {}  # by depth: how many, of which size
+    rest: dict[int, tuple[int, int]] = {}  # by depth: number of files, their size
     for at in (*places, None):
         depth = -1 if at is None else columns.depths[at]
         for deeper in sorted((d for d in rest if d > depth), reverse=True):
@@ -129,5 +129,5 @@ def _part(name: str) -> str:
 
 
 def _in_script(text: str) -> str:
-    """Return JSON that cannot end the element it stands in."""
+    """Return JSON that cannot end the script element that contains it."""
     return text.replace("<", "\\u003c")

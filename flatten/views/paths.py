@@ -6,13 +6,11 @@ are those that Linux would give, as ``OSError`` with the path in the image.
 
 import errno
 import os
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ..image.read import Index
 from ..tar.members import SYMLINK
-from ..tree.tree import Names
-
-MAX_LINKS: Final = 40  # symlinks followed for one path, as Linux (MAXSYMLINKS)
+from ..tree.tree import MAX_LINKS, Names
 
 
 class Entry(NamedTuple):

@@ -1,69 +1,197 @@
-"""Reading an image for a view: from indexes that were kept, where there are any."""
+"""Read an image for a view, from cached indexes where that is safe.
+
+The index of a layer depends only on the layer's bytes, so it is cached by diff_id. An
+image may claim any diff_id: a cached index is used only for a layer whose bytes have
+that digest. They are hashed, or they are at a place of the host whose bytes were hashed
+before and have not changed since (``identity.Location``).
+"""
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass
+from enum import Enum
 
 from ..host.limits import Limits
 from ..image import read
+from ..image.blob import BlobLayer
 from ..image.columns import Rows
 from ..image.image import Image, Layer
 from ..image.read import Index
 from ..image.verify import checking
 from ..tar.layer import LayerIndex, read_layer
 from ..tar.members import Members
+from .identity import Location, location
 from .index_cache import IndexCache, pack
 
 
+class Verify(Enum):
+    """Which layers a view checks against the digests that the image records."""
+
+    NONE = "none"
+    BLOBS = "blobs"
+    """Layers that are stored as one blob. An engine's layer directories would have to
+    be read whole; a view only needs their records."""
+    ALL = "all"
+    """All layers, even those that were hashed before."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedIndex(Index):
+    """An index, and which of its layers were checked.
+
+    Attributes:
+        checked: By position, whether the layer's bytes have the recorded digests.
+    """
+
+    checked: tuple[bool, ...]
+
+    @property
+    def verified(self) -> bool:
+        """Whether all layers were checked."""
+        return all(self.checked)
+
+
 def read_index(
-    image: Image, limits: Limits | None = None, cache: IndexCache | None = None
-) -> Index:
+    image: Image,
+    limits: Limits | None = None,
+    cache: IndexCache | None = None,
+    verify: Verify = Verify.BLOBS,
+) -> CheckedIndex:
     """Read the headers of all layers, and apply them.
 
     Args:
         image: An open image.
-        limits: What it may cost.
-        cache: Layers whose indexes are there are not read; those of others are checked
-            against the image's digests, and their indexes kept.
+        limits: Limits on the resources that it may take.
+        cache: Indexes of layers that were hashed before.
+        verify: Which layers are checked.
 
     Raises:
-        FormatError: A layer breaks its format, or says what no tree can be; or a
-            limit is passed.
-        IntegrityError: With a cache: a layer is not what the image promises.
+        FormatError: A layer breaks its format or cannot be applied to the tree, or a
+            limit is exceeded.
+        IntegrityError: A layer that is checked does not have its digest.
     """
-    return read.read_index(image, limits, partial(read_layers, cache=cache))
+    reader = LayerReader(cache, verify)
+    index = read.read_index(image, limits, reader.read)
+    return CheckedIndex(index.members, index.layers, index.tree, tuple(reader.checked))
 
 
-def read_layers(
-    image: Image, into: Members, cache: IndexCache | None = None
-) -> Iterator[LayerIndex]:
-    """Read the headers of one layer after the other, oldest first."""
-    known = [cache.find(layer.diff_id) if cache else None for layer in image.layers]
-    new = [layer for layer, found in zip(image.layers, known, strict=True) if not found]
-    for layer in new:  # all begin to inflate
-        layer.open()
-    kept = [layer for layer in new if cache and cache.keeps and _may_be_kept(layer)]
-    packed = []
-    with checking(kept) as check:
-        for position, layer in enumerate(image.layers):
-            found = known[position]
-            if found is not None and len(into) + len(found.paths) <= into.limit:
-                yield found.append(layer.name, position, into)
+@dataclass(slots=True)
+class _Known:
+    """What is known of a layer before it is read.
+
+    Attributes:
+        location: Where its bytes are, if in one file.
+        settled: That file was not written just now.
+        hashed: The bytes there were hashed before, and have the recorded digests.
+        rows: Its cached index, if there is one.
+    """
+
+    location: Location | None
+    settled: bool = False
+    hashed: bool = False
+    rows: Rows | None = None
+
+
+class LayerReader:
+    """Reads the headers of an image's layers.
+
+    Attributes:
+        checked: By position, whether the layer's bytes have the recorded digests;
+            complete when all layers have been read.
+    """
+
+    def __init__(self, cache: IndexCache | None, verify: Verify) -> None:
+        """Read nothing yet; the arguments are those of ``read_index``."""
+        self._cache = cache
+        self._verify = verify
+        self.checked: list[bool] = []
+
+    def read(self, image: Image, into: Members) -> Iterator[LayerIndex]:
+        """Read the headers of one layer after another, oldest first.
+
+        Raises:
+            FormatError: A layer breaks its format, or a limit is exceeded.
+            IntegrityError: A layer that is checked does not have its digest.
+        """
+        layers = image.layers
+        known = [self._look_up(layer) for layer in layers]
+        wanted = [
+            not before.hashed and self._is_wanted(layer)
+            for layer, before in zip(layers, known, strict=True)
+        ]
+        self.checked = [
+            before.hashed or want for before, want in zip(known, wanted, strict=True)
+        ]
+        packed: dict[int, bytes] = {}
+        to_check = [layer for layer, want in zip(layers, wanted, strict=True) if want]
+        with checking(to_check) as check:
+            for layer, before, sure in zip(layers, known, self.checked, strict=True):
+                if before.rows is None or not sure:
+                    layer.open()  # all begin to inflate
+            for at, (layer, before) in enumerate(zip(layers, known, strict=True)):
+                rows = before.rows if self.checked[at] else None
+                if rows is not None and len(into) + len(rows.paths) <= into.limit:
+                    yield rows.append(layer.name, at, into)
+                    continue
+                index = read_layer(layer.headers(), layer.name, at, into)
+                if self._cache and self.checked[at] and layer.diff_id is not None:
+                    packed[at] = pack(layer.diff_id, Rows.of(index, into))
+                yield index
+            check.start_rest()
+            check.finish()
+        self._keep(layers, known, wanted, packed)
+
+    def _look_up(self, layer: Layer) -> _Known:
+        if self._cache is None:
+            return _Known(None)
+        where = location(layer)
+        settled = where is not None and where.is_settled()
+        hashed = (
+            where is not None
+            and settled
+            and has_digest(layer)
+            and self._verify is not Verify.ALL
+            and self._cache.was_hashed(where, layer.diff_id, layer.digest)
+        )
+        return _Known(where, settled, hashed, self._cache.find(layer.diff_id))
+
+    def _is_wanted(self, layer: Layer) -> bool:
+        """Return True if a layer is to be checked."""
+        if self._verify is Verify.ALL:
+            return has_digest(layer)
+        is_blob = isinstance(layer, BlobLayer)
+        return self._verify is Verify.BLOBS and is_blob and has_digest(layer)
+
+    def _keep(
+        self,
+        layers: tuple[Layer, ...],
+        known: list[_Known],
+        wanted: list[bool],
+        packed: dict[int, bytes],
+    ) -> None:
+        """Cache the indexes of checked layers, and where their bytes are.
+
+        Headers and hash are read one after the other: if the file has changed, they may
+        be of different bytes.
+        """
+        if self._cache is None:
+            return
+        for at, (layer, before) in enumerate(zip(layers, known, strict=True)):
+            where = location(layer)
+            if where != before.location or (where is None and _is_on_disk(layer)):
                 continue
-            index = read_layer(layer.headers(), layer.name, position, into)
-            if layer in kept:
-                packed.append((layer.diff_id, pack(Rows.of(index, into))))
-            yield index
-        check.start_rest()
-        check.finish()
-    if cache is not None:
-        for diff_id, data in packed:
-            cache.keep(diff_id, data)
+            if at in packed and layer.diff_id is not None:
+                self._cache.keep(layer.diff_id, packed[at])
+            if wanted[at] and where is not None and before.settled:
+                self._cache.keep_hashed(where, layer.diff_id, layer.digest)
+        if any(wanted):
+            self._cache.trim()
 
 
-def _may_be_kept(layer: Layer) -> bool:
-    """Say whether it costs no more than a look at the layer's bytes to check it.
+def _is_on_disk(layer: Layer) -> bool:
+    """Return True if the bytes are in files, or a device, that others may change."""
+    return layer.blob().sample() is not None
 
-    A layer of an engine's root is put together from many files for that; its headers
-    alone are read much faster.
-    """
-    return layer.diff_id is not None and layer.headers() is layer.open()
+
+def has_digest(layer: Layer) -> bool:
+    """Return True if the image records a digest of the layer."""
+    return layer.diff_id is not None or layer.digest is not None

@@ -1,4 +1,4 @@
-"""What is in an image, by layer, directory and file; and what of it is in vain."""
+"""What an image contains by layer, directory and file, and what of it is wasted."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -6,19 +6,25 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..image.image import Image
-from ..image.read import Index
 from ..tar.members import FILE
 from .contents import Contents
 from .listing import Row, list_rows
-from .steps import list_steps
+from .reading import CheckedIndex
+from .steps import StepRow, list_steps
 from .waste import Efficiency, Hidden, efficiency, find_hidden
 
-DIRECTORY_SHARE: Final = 0.02  # of the whole: smaller directories are not listed
+DIRECTORY_SHARE: Final = 0.02  # of the image's size; smaller directories are left out
+
+
+class ReportStep(StepRow):
+    """A step; ``hidden`` is the bytes of its files that the image does not show."""
+
+    hidden: int
 
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """A directory with all that is below it: bytes of content, and how many files."""
+    """A directory: the bytes of all files below it, and the number of these files."""
 
     path: bytes
     size: int
@@ -27,11 +33,11 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Equal:
-    """Files of one content, that are not hard links of each other.
+    """Files with the same content that are not hard links of each other.
 
     Attributes:
-        size: Bytes of each.
-        xxh3: Of the content.
+        size: Bytes of each file.
+        xxh3: XXH3 (128 bits) of the content, in hex.
         paths: In walk order.
     """
 
@@ -41,34 +47,34 @@ class Equal:
 
     @property
     def spare(self) -> int:
-        """Return the bytes of all but one."""
+        """Return the bytes that deduplicating them would save: all files but one."""
         return self.size * (len(self.paths) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that a report shows.
+    """The data of a report.
 
     Attributes:
-        image: It.
-        problem: Why steps and layers do not agree, or "".
-        steps: As ``steps.list_steps`` makes them.
+        image: The image.
+        problem: Why steps and layers do not match, or "".
+        steps: The steps, as in ``steps.list_steps``.
         rows: All paths of the tree.
-        index: The members that they name.
-        size: Bytes of content in the tree, hard links counted once.
-        files: How many files that is.
+        index: The image's members.
+        size: Bytes of file content in the tree; hard links count once.
+        files: The number of these files.
         directories: In walk order, from the root.
         efficiency: dive's figures.
-        hidden: What layers hold and no path shows, the largest first.
-        equal: Files of equal content, those with most bytes to spare first; None if
-            they were not looked for.
+        hidden: Files that a layer contains but the tree does not show, largest first.
+        equal: Groups of files with the same content, those that waste most first; None
+            if they were not searched for.
     """
 
     image: Image
     problem: str
-    steps: list[dict[str, Any]]
+    steps: list[ReportStep]
     rows: list[Row]
-    index: Index
+    index: CheckedIndex
     size: int
     files: int
     directories: list[Directory]
@@ -77,20 +83,20 @@ class Report:
     equal: list[Equal] | None
 
     def largest(self, count: int) -> list[Row]:
-        """Return the largest files, of those that have any content."""
+        """Return up to ``count`` of the largest files that are not empty."""
         sizes = self.index.members.sizes
         own = [row for row in self.rows if row.first is None and sizes[row.inode]]
         own.sort(key=lambda row: (-sizes[row.inode], row.path))
         return own[:count]
 
 
-def make_report(index: Index, contents: Contents, *, equal: bool) -> Report:
-    """Look at all of an image.
+def make_report(index: CheckedIndex, contents: Contents, *, equal: bool) -> Report:
+    """Make the report of an image.
 
     Args:
-        index: What is in it.
-        contents: What its files hold.
-        equal: Look for files of equal content, which reads them.
+        index: The image's members.
+        contents: The contents of its files.
+        equal: Search for files with the same content, which reads them.
     """
     image = contents.image
     history, steps = list_steps(image, index.members, index.layers)
@@ -102,12 +108,13 @@ def make_report(index: Index, contents: Contents, *, equal: bool) -> Report:
     by_layer = Counter[int]()
     for item in hidden:
         by_layer[item.layer] += item.size
-    for step in steps:
-        step["hidden"] = 0 if step["layer"] is None else by_layer[step["layer"] - 1]
     return Report(
         image=image,
         problem=history.problem,
-        steps=steps,
+        steps=[
+            {**step, "hidden": by_layer[step["layer"] - 1] if step["layer"] else 0}
+            for step in steps
+        ],
         rows=rows,
         index=index,
         size=sum(sizes[inode] for inode in shown),
@@ -119,8 +126,8 @@ def make_report(index: Index, contents: Contents, *, equal: bool) -> Report:
     )
 
 
-def _directories(rows: Iterable[Row], index: Index) -> list[Directory]:
-    """Sum up what is below each directory."""
+def _directories(rows: Iterable[Row], index: CheckedIndex) -> list[Directory]:
+    """Sum up the files below each directory."""
     kinds, sizes = index.members.kinds, index.members.sizes
     bytes_, files = defaultdict[bytes, int](int), defaultdict[bytes, int](int)
     for row in rows:
@@ -139,7 +146,7 @@ def _directories(rows: Iterable[Row], index: Index) -> list[Directory]:
 
 
 def _find_equal(rows: Iterable[Row], contents: Contents) -> list[Equal]:
-    """Find files of equal content: those of one size are hashed."""
+    """Find files with the same content; files of the same size are hashed."""
     members = contents.members
     by_size = defaultdict[int, list[Row]](list)
     for row in rows:
@@ -155,13 +162,13 @@ def _find_equal(rows: Iterable[Row], contents: Contents) -> list[Equal]:
 
 
 def main_directories(report: Report) -> list[Directory]:
-    """Return the directories that hold a fair share of the image."""
+    """Return the directories with at least ``DIRECTORY_SHARE`` of the image's size."""
     least = max(report.size * DIRECTORY_SHARE, 1)
     return [item for item in report.directories if item.path and item.size >= least]
 
 
 def document(report: Report, count: int) -> dict[str, Any]:
-    """Return a report for JSON, with at most ``count`` items in its lists."""
+    """Return a report for JSON, with at most ``count`` items in each list."""
     image, members = report.image, report.index.members
     platform = [image.config.get(key) for key in ("os", "architecture", "variant")]
     largest = sorted(report.directories, key=lambda item: (-item.size, item.path))
@@ -170,6 +177,7 @@ def document(report: Report, count: int) -> dict[str, Any]:
         "names": list(image.names),
         "platform": "/".join(str(part) for part in platform if part) or None,
         "problem": report.problem or None,
+        "verified": report.index.verified,
         "size": report.size,
         "files": report.files,
         "paths": len(report.rows),
@@ -227,5 +235,5 @@ def _equal_document(found: list[Equal], count: int) -> dict[str, Any]:
 
 
 def text(path: bytes) -> str:
-    """Return a path for JSON, as lists have it."""
+    """Return a path as text, as in ``describe``."""
     return path.decode("utf-8", "surrogateescape")

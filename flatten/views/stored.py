@@ -1,6 +1,6 @@
-"""What a source holds, and where: its images; the layers of one of them."""
+"""What a source contains, and where: its images, and the layers of one image."""
 
-from typing import Any
+from typing import TypedDict
 
 from ..errors import FlattenError
 from ..image.chain_ids import layer_chains
@@ -9,16 +9,68 @@ from ..image.image import Image, Layer
 from ..sources.open import Opened
 
 
-def list_images(opened: Opened) -> list[dict[str, Any]]:
-    """Return a row an image, in the order of the source.
+class ImageRow(TypedDict):
+    """An image of a source.
 
-    Keys: ``id``, ``names``, ``created``, ``size`` (bytes, as stored), ``layers``,
-    ``platform``, ``driver`` and ``namespace`` (None where there is none); ``error``
-    says what is wrong with an image that cannot be opened, which lacks the rest.
+    Attributes:
+        id: Hex digest of its config, or its id before docker 1.10.
+        names: Its names with tags.
+        created: A time as in the config (RFC 3339), or None.
+        size: Bytes of its layers as stored, or None if a size is unknown.
+        layers: The number of its layers.
+        platform: ``os/architecture[/variant]``, or None.
+        driver: The storage driver or snapshotter, or None in an archive.
+        namespace: containerd's namespace, or None.
+        error: Why the image cannot be opened, or None; if it cannot, the fields except
+            ``id``, ``names``, ``driver`` and ``namespace`` are None.
     """
+
+    id: str
+    names: list[str]
+    created: str | None
+    size: int | None
+    layers: int | None
+    platform: str | None
+    driver: str | None
+    namespace: str | None
+    error: str | None
+
+
+class LayerRow(TypedDict):
+    """A layer of an image; a field that is unknown or does not apply is None.
+
+    Attributes:
+        position: From 1.
+        diff_id: As the image records it.
+        chain_id: The digest of this and all layers below.
+        cache_id: The storage driver's name for the layer.
+        directory: The layer's directory in an engine's root.
+        driver: The storage driver or snapshotter.
+        stored: Bytes as stored: the size of the blob, or the engine's own figure.
+        size: Bytes of the layer tar.
+        digest: The digest of the blob, as the image records it.
+        step: The number of the step that created the layer, from 1.
+        created_by: The command of that step.
+    """
+
+    position: int
+    diff_id: str | None
+    chain_id: str | None
+    cache_id: str | None
+    directory: str | None
+    driver: str | None
+    stored: int | None
+    size: int
+    digest: str | None
+    step: int | None
+    created_by: str | None
+
+
+def list_images(opened: Opened) -> list[ImageRow]:
+    """Return a row for each image, in the order of the source."""
     rows = []
     for entry in opened.entries:
-        row: dict[str, Any] = {
+        row: ImageRow = {
             "id": entry.ids[0] if entry.ids else "",
             "names": list(entry.names),
             "created": None,
@@ -29,38 +81,29 @@ def list_images(opened: Opened) -> list[dict[str, Any]]:
             "namespace": entry.store if opened.by_namespace else None,
             "error": None,
         }
+        rows.append(row)
         try:
             image = entry.load()
             platform = entry.platform()
         except FlattenError as error:
-            rows.append(row | {"error": str(error)})
+            row["error"] = str(error)
             continue
         sizes = [stored_size(layer) for layer in image.layers]
+        known = [size for size in sizes if size is not None]
         created = image.config.get("created")
-        rows.append(
-            row
-            | {
-                "id": image.id,
-                "created": created if isinstance(created, str) else None,
-                "size": None if None in sizes else sum(map(int, filter(None, sizes))),
-                "layers": len(image.layers),
-                "platform": None if platform is None else str(platform),
-                "driver": row["driver"] or _driver(image),
-            }
-        )
+        row["id"] = image.id
+        row["created"] = created if isinstance(created, str) else None
+        row["size"] = sum(known) if len(known) == len(sizes) else None
+        row["layers"] = len(image.layers)
+        row["platform"] = None if platform is None else str(platform)
+        row["driver"] = row["driver"] or _driver(image)
     return rows
 
 
-def list_layers(image: Image) -> list[dict[str, Any]]:
-    """Return a row a layer, oldest first. No tree is read, and no content.
-
-    Keys: ``position`` (from 1), ``diff_id``, ``chain_id``, ``cache_id``,
-    ``directory``, ``driver`` (None where there is none), ``stored`` (bytes, as the
-    engine or the archive has it), ``size`` (of the tar), ``digest`` (of a blob),
-    ``step`` (from 1, None where it cannot be told), ``created_by``.
-    """
+def list_layers(image: Image) -> list[LayerRow]:
+    """Return a row for each layer, oldest first, without reading trees or contents."""
     steps = {s.layer: s for s in read_history(image).steps if s.layer is not None}
-    rows = []
+    rows: list[LayerRow] = []
     for position, (layer, chain_id) in enumerate(
         zip(image.layers, layer_chains(image.layers), strict=True)
     ):
@@ -69,20 +112,20 @@ def list_layers(image: Image) -> list[dict[str, Any]]:
             "position": position + 1,
             "diff_id": layer.diff_id,
             "chain_id": chain_id,
-            "cache_id": place and place.cache_id,
-            "directory": place and place.directory,
-            "driver": place and place.driver,
+            "cache_id": place.cache_id if place else None,
+            "directory": place.directory if place else None,
+            "driver": place.driver if place else None,
             "stored": stored_size(layer),
             "size": layer.headers().size(),
             "digest": layer.digest,
-            "step": step and step.number,
-            "created_by": step and step.created_by,
+            "step": step.number if step else None,
+            "created_by": step.created_by if step else None,
         })  # fmt: skip
     return rows
 
 
 def stored_size(layer: Layer) -> int | None:
-    """Return the bytes of a layer as stored: of its blob, or as the engine counts."""
+    """Return a layer's bytes as stored: its blob's size, or the engine's own figure."""
     if layer.place is not None and layer.digest is None:
         return layer.place.size
     return layer.blob().size()

@@ -1,47 +1,78 @@
-"""Two trees: what one has and the other has not, and what differs.
+"""Compare the trees of two images: the paths that only one has, and those that differ.
 
-Fields are those of ``listing``. Times are compared by the second, since GNU tar holds
-no fractions. Contents are compared by size, then by XXH3; those that two images have
-from one layer are the same and are not read.
+Fields are those of ``describe``. Times are compared in seconds, since GNU tar holds no
+fractions. Contents are compared by size, then by XXH3; those that both trees have from
+the same bytes of a layer are equal and are not read.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass, field
 
 from ..errors import FlattenError
-from ..image.read import Index
+from ..image.chain_ids import layer_chains
 from ..tar.members import FILE, NO_SOURCE
 from .contents import Contents
 from .describe import describe
+from .differences import FIELDS, Fields, differing, pair, path_key
+from .identity import bytes_key
 from .listing import Row, list_rows
-
-FIELDS: Final = (
-    "type", "mode", "uid", "gid", "mtime", "size", "xxh3", "linkname", "rdev", "xattrs",
-)  # fmt: skip
-CONTENT: Final = ("type", "size", "xxh3", "linkname")
-"""What is there and what is in it, whoever owns it and since when."""
-
-Fields = dict[str, tuple[Any, Any]]
+from .reading import CheckedIndex
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Side:
-    """One of the two trees: what is in it, and what its files hold."""
+    """One of the two trees.
 
-    index: Index
+    Attributes:
+        index: Its members.
+        contents: The contents of its files.
+        keys: A key for each layer; layers of both sides that have the same key are the
+            same bytes: either they have the same digest and were checked, or they are
+            stored in the same place.
+    """
+
+    index: CheckedIndex
     contents: Contents
+    keys: list[Hashable] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Find the keys."""
+        layers = self.contents.image.layers
+        self.keys = [
+            layer.diff_id if done and layer.diff_id else bytes_key(layer, chain_id)
+            for layer, done, chain_id in zip(
+                layers, self.index.checked, layer_chains(layers), strict=True
+            )
+        ]
+
+    def place(self, inode: int) -> tuple[Hashable, int]:
+        """Return where a member is; equal places hold equal members and contents."""
+        members = self.index.members
+        return self.keys[members.layers[inode]], members.data[inode]
+
+    def raw(self, row: Row) -> tuple[object, ...]:
+        """Return all metadata of a row, as it is stored; quicker than describing it."""
+        members, inode = self.index.members, row.inode
+        return (
+            members.kinds[inode],
+            members.owner_table[members.owners[inode]],
+            members.mtimes[inode],
+            members.sizes[inode],
+            members.extras.get(inode),
+            members.targets.get(inode),
+            row.first,
+        )
 
 
 @dataclass(slots=True)
 class Change:
-    """A path that is not the same on both sides.
+    """A path that differs between two trees.
 
     Attributes:
         path: As in the tar.
-        before: The row of the first side; None where the path is not there.
-        after: Of the second.
-        fields: Those that differ, by name, with both values, ready for JSON.
+        before: The row of the first side, or None if the path is not there.
+        after: The row of the second side, or None.
+        fields: If both sides have the path, the fields that differ, ready for JSON.
     """
 
     path: bytes
@@ -53,128 +84,102 @@ class Change:
 def compare(
     before: Side,
     after: Side,
-    fields: Iterable[str] = FIELDS,
+    fields: Collection[str] = FIELDS,
     patterns: Sequence[str] = (),
 ) -> list[Change]:
     """List the paths that differ, in walk order.
 
     Args:
         before: One side.
-        after: The other.
-        fields: Which of ``FIELDS`` count.
-        patterns: Compare only what they fit.
+        after: The other side.
+        fields: The fields of ``FIELDS`` to compare.
+        patterns: Compare only the paths that match one.
 
     Raises:
-        FlattenError: A pattern fits nothing on either side.
+        FlattenError: A pattern matches nothing on either side.
     """
-    old, new = _chosen(before, after, patterns)
-    changes = [Change(old[name].path, old[name], None, {}) for name in old.keys() - new]
-    changes += [
-        Change(new[name].path, None, new[name], {}) for name in new.keys() - old
-    ]
-    both = {
-        name: (old[name], row)
-        for name, row in new.items()
-        if name in old and not _are_one(before, old[name], after, row)
-    }
+    changes = []
+    both: list[tuple[Row, Row]] = []
+    for old, new in pair(*_chosen(before, after, patterns), _row_key):
+        if old is None and new is not None:
+            changes.append(Change(new.path, None, new, {}))
+        elif old is not None and new is None:
+            changes.append(Change(old.path, old, None, {}))
+        elif (
+            old is not None
+            and new is not None
+            and not _are_one(before, old, after, new)
+        ):
+            both.append((old, new))
     hashed = _hashed(before, after, both) if "xxh3" in fields else {}
-    for name, rows in both.items():
-        found = hashed.get(name, {}) | _differing(before, after, *rows, fields)
+    for old, new in both:
+        found = hashed.get(new.path, {}) | _differing(before, old, after, new, fields)
         if found:
-            ordered: Fields = {key: found[key] for key in FIELDS if key in found}
-            changes.append(Change(new[name].path, *rows, ordered))
-    return sorted(changes, key=lambda change: _walk_order(change.path))
+            ordered: Fields = {name: found[name] for name in FIELDS if name in found}
+            changes.append(Change(new.path, old, new, ordered))
+    return sorted(changes, key=lambda change: path_key(change.path))
 
 
 def _chosen(
     before: Side, after: Side, patterns: Sequence[str]
-) -> tuple[dict[bytes, Row], dict[bytes, Row]]:
-    """Return both sides' rows, by path without a directory's slash."""
+) -> tuple[list[Row], list[Row]]:
+    """Return the rows of both sides that are compared, in walk order."""
     if not patterns:
-        return _by_path(list_rows(before.index)), _by_path(list_rows(after.index))
-    sides: tuple[dict[bytes, Row], dict[bytes, Row]] = {}, {}
+        return [*list_rows(before.index)], [*list_rows(after.index)]
+    sides: tuple[set[Row], set[Row]] = set(), set()
     for wanted in patterns:
         misses = []
         for rows, side in zip(sides, (before, after), strict=True):
             try:
-                rows.update(_by_path(list_rows(side.index, [wanted])))
+                rows.update(list_rows(side.index, [wanted]))
             except FlattenError as error:
                 misses.append(error)
         if len(misses) == len(sides):
             raise misses[0]
-    return sides
+    return sorted(sides[0], key=_row_key), sorted(sides[1], key=_row_key)
 
 
-def _by_path(rows: Iterable[Row]) -> dict[bytes, Row]:
-    return {row.path.rstrip(b"/"): row for row in rows}
-
-
-def _walk_order(path: bytes) -> bytes:
-    """Return a key that sorts paths by their components: none has a NUL."""
-    return path.rstrip(b"/").replace(b"/", b"\0")
+def _row_key(row: Row) -> bytes:
+    return path_key(row.path)
 
 
 def _are_one(before: Side, old: Row, after: Side, new: Row) -> bool:
-    """Say whether both rows are of one member of one layer, as most are."""
-    place = _place(before, old.inode)
+    """Return True if both rows are one member of one layer, as most are."""
+    place = before.place(old.inode)
     return (
-        place == _place(after, new.inode)
+        place == after.place(new.inode)
         and place[1] != NO_SOURCE
         and old.first == new.first
     )
 
 
 def _hashed(
-    before: Side, after: Side, both: dict[bytes, tuple[Row, Row]]
+    before: Side, after: Side, both: Sequence[tuple[Row, Row]]
 ) -> dict[bytes, Fields]:
-    """Return the hashes that differ."""
+    """Return the hashes that differ, by path."""
     a, b = before.index.members, after.index.members
     pairs = {}
-    for name, (old, new) in both.items():
+    for old, new in both:
         i, j = old.inode, new.inode
         if a.kinds[i] != FILE or b.kinds[j] != FILE:
             continue
-        if a.sizes[i] == b.sizes[j] != 0 and _place(before, i) != _place(after, j):
-            pairs[name] = i, j
+        if a.sizes[i] == b.sizes[j] != 0 and before.place(i) != after.place(j):
+            pairs[new.path] = i, j
     ours = before.contents.hashes(i for i, _ in pairs.values())
     theirs = after.contents.hashes(j for _, j in pairs.values())
     return {
-        name: {"xxh3": (ours[i], theirs[j])}
-        for name, (i, j) in pairs.items()
+        path: {"xxh3": (ours[i], theirs[j])}
+        for path, (i, j) in pairs.items()
         if ours[i] != theirs[j]
     }
 
 
-def _place(side: Side, inode: int) -> tuple[object, int]:
-    """Return where a member is: equal places hold equal members and contents."""
-    members = side.index.members
-    layer = side.contents.image.layers[members.layers[inode]]
-    return layer.diff_id or layer, members.data[inode]
-
-
 def _differing(
-    before: Side, after: Side, old: Row, new: Row, fields: Iterable[str]
+    before: Side, old: Row, after: Side, new: Row, fields: Collection[str]
 ) -> Fields:
-    """Return the fields, all but the hash, that differ."""
-    if _raw(before, old) == _raw(after, new):  # most are
+    """Return the fields, except the hash, in which two rows differ."""
+    if before.raw(old) == after.raw(new):  # most are
         return {}
     ours = describe(before.index.members, *old)
     theirs = describe(after.index.members, *new)
-    return {
-        name: (ours.get(name), theirs.get(name))
-        for name in fields
-        if ours.get(name) != theirs.get(name)
-    }
-
-
-def _raw(side: Side, row: Row) -> tuple[object, ...]:
-    members, inode = side.index.members, row.inode
-    return (
-        members.kinds[inode],
-        members.owner_table[members.owners[inode]],
-        members.mtimes[inode],
-        members.sizes[inode],
-        members.extras.get(inode),
-        members.targets.get(inode),
-        row.first,
-    )
+    return differing(ours, theirs, fields)

@@ -1,9 +1,9 @@
-"""Who uses a layer, and what nobody does: the questions of those who clean up."""
+"""Which images and containers use a layer, and which directories nothing uses."""
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from ..errors import SourceError, quoted
 from ..image.chain_ids import layer_chains
@@ -11,19 +11,72 @@ from ..image.image import Image
 from ..sources.engines.survey import StoredContainer, Survey
 from ..sources.open import Opened
 
-_LONG: Final = 64  # digits of an id that is a digest, or as good as one
-_IN: Final = 3  # SNAPSHOTTER/snapshots/NUMBER
+_NUMBER: Final = re.compile(r"[0-9]{1,19}")  # the cache-id of a containerd snapshot
+_TAIL: Final = 3  # components of containerd's SNAPSHOTTER/snapshots/NUMBER
 
 _Key = tuple[str, str]
-"""A driver, and what it calls a layer; in an archive, "" and a diff_id or digest."""
+"""A driver and its name for a layer; in an archive, "" and a chain id or digest."""
+
+
+class ImageUse(TypedDict):
+    """An image that uses a layer; ``position`` is the layer's, from 1."""
+
+    id: str
+    names: list[str]
+    position: int
+
+
+class ContainerUse(TypedDict):
+    """A container that uses a layer."""
+
+    id: str
+    names: list[str]
+
+
+class LayerUse(TypedDict):
+    """A layer, and the images and containers that use it; unknown ids are None.
+
+    Attributes:
+        held_by: The build cache or a lease that needs the layer, or None.
+    """
+
+    chain_id: str | None
+    diff_id: str | None
+    digest: str | None
+    cache_id: str | None
+    directory: str | None
+    images: list[ImageUse]
+    containers: list[ContainerUse]
+    held_by: str | None
+
+
+class Orphan(TypedDict):
+    """A part of an engine's root that no image and no container uses.
+
+    Attributes:
+        kind: ``directory`` (not in the engine's list of layers), ``layer`` (of no image
+            and no container) or ``leftover`` (of an interruption).
+        path: The directory.
+        why: A phrase for people.
+        chain_id: Of a layer, else None.
+        diff_id: Of a layer, else None.
+        size: Bytes, if the engine records them.
+    """
+
+    kind: str
+    path: str
+    why: str
+    chain_id: str | None
+    diff_id: str | None
+    size: int | None
 
 
 @dataclass(slots=True)
 class _Layer:
-    """A layer of a source, and those who use it.
+    """A layer of a source, and the images and containers that use it.
 
     Attributes:
-        images: With the layer's position in each, from 1.
+        images: Each with the layer's position in it, from 1.
     """
 
     chain_id: str | None = None
@@ -33,9 +86,10 @@ class _Layer:
     directory: str | None = None
     images: list[tuple[Image, int]] = field(default_factory=list)
     containers: list[StoredContainer] = field(default_factory=list)
+    held_by: str | None = None
 
-    def row(self) -> dict[str, Any]:
-        """Return it for printing."""
+    def row(self) -> LayerUse:
+        """Return the layer as plain data."""
         return {
             "chain_id": self.chain_id,
             "diff_id": self.diff_id,
@@ -50,10 +104,11 @@ class _Layer:
                 {"id": container.id, "names": list(container.names)}
                 for container in self.containers
             ],
+            "held_by": self.held_by,
         }
 
     def is_called(self, name: str) -> bool:
-        """Say whether a name, a path in its directory or the start of an id fits."""
+        """Return True for an id, the start of one, or a path in the directory."""
         ids = [
             known.removeprefix("sha256:")
             for known in (self.chain_id, self.diff_id, self.digest, self.cache_id)
@@ -63,39 +118,36 @@ class _Layer:
             return self._is_below(name)
         wanted = name.removeprefix("sha256:")
         return wanted in ids or (
-            re.fullmatch(r"[0-9a-f]{6,63}", wanted) is not None
+            re.fullmatch(r"[0-9a-z]{6,63}", wanted) is not None
             and any(known.startswith(wanted) for known in ids)
         )
 
     def _is_below(self, path: str) -> bool:
-        """Say whether a path is the layer's directory, or in it, wherever the root is.
+        """Return True if a path is the layer's directory or in it.
 
-        Docker and podman name it by 64 digits, which nothing else is called; containerd
-        counts, so that what that directory is in must be the same.
+        The root may be mounted anywhere. Docker, BuildKit and podman give a layer's
+        directory a name that nothing else has. containerd numbers them, so the
+        directories above must have the same names too.
         """
         parts, own = path.split("/"), (self.directory or "").split("/")
-        if self.cache_id not in own or len(self.cache_id) >= _LONG:
+        if self.cache_id not in own or not _NUMBER.fullmatch(self.cache_id):
             return self.cache_id in parts
         end = len(own) - own[::-1].index(self.cache_id)
-        tail = own[max(end - _IN, 0) : end]
+        tail = own[max(end - _TAIL, 0) : end]
         starts = range(len(parts) - len(tail) + 1)
         return any(parts[start : start + len(tail)] == tail for start in starts)
 
 
-def users(opened: Opened, name: str) -> list[dict[str, Any]]:
-    """Return the layers that a name fits, each with all who use it.
+def users(opened: Opened, name: str) -> list[LayerUse]:
+    """Return the layers that a name matches, each with all its users.
 
     Args:
         opened: The source.
-        name: A diff_id, chain id, cache-id, the digest of a blob, at least six digits
-            of one, or a path to a layer's directory or into it.
-
-    Keys: ``chain_id``, ``diff_id``, ``digest``, ``cache_id``, ``directory``;
-    ``images``: ``id``, ``names``, ``position`` (from 1); ``containers``: ``id``,
-    ``names``.
+        name: A diff_id, chain id, cache-id or digest of a blob, at least the first six
+            characters of one, or a path to a layer's directory or into it.
 
     Raises:
-        SourceError: No layer has that name.
+        SourceError: No layer matches.
     """
     images, _ = opened.load()
     survey = opened.survey()
@@ -103,50 +155,51 @@ def users(opened: Opened, name: str) -> list[dict[str, Any]]:
     found = [layer for layer in layers.values() if layer.is_called(name)]
     if not found:
         raise SourceError(
-            f"{opened.where}: no layer is called {quoted(name)}; a diff_id, a chain "
-            "id, a cache-id, or a path to its directory would do"
+            f"{opened.where}: no layer matches {quoted(name)}; give a diff_id, chain "
+            "id, cache-id or digest, or a path to the layer's directory"
         )
     return [layer.row() for layer in found]
 
 
-def orphans(opened: Opened) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return what nothing needs in a root, and what kept us from being sure.
-
-    Keys: ``kind`` (``directory`` that no list has, ``layer`` that no image and no
-    container has, ``leftover`` of an interruption), ``path``, ``why``, ``chain_id``,
-    ``diff_id``, ``size`` (bytes, where the engine counts them).
-    """
+def orphans(opened: Opened) -> tuple[list[Orphan], list[str]]:
+    """Return a root's orphans, and the problems that make the list uncertain."""
     images, broken = opened.load()
     survey = opened.survey()
     layers = _all_layers(opened, images, survey)
     left = {leftover.path for leftover in survey.leftovers}
     rows = [
-        _row("directory", place.directory, "no list of layers has it")
+        _row("directory", place.directory, "not in the engine's list of layers")
         for place in survey.directories
         if (place.driver, place.cache_id) not in layers and place.directory not in left
     ]
     for stored in survey.layers:
         layer = layers[stored.place.driver, stored.place.cache_id]
-        if not layer.images and not layer.containers:
-            why = "no image and no container has it"
-            rows.append(_row("layer", stored.place.directory, why) | {
-                "chain_id": stored.chain_id or None,
-                "diff_id": stored.diff_id or None,
-                "size": stored.place.size,
-            })  # fmt: skip
+        if not layer.images and not layer.containers and not layer.held_by:
+            why = "no image and no container uses it"
+            row = _row("layer", stored.place.directory, why)
+            row["chain_id"] = stored.chain_id or None
+            row["diff_id"] = stored.diff_id or None
+            row["size"] = stored.place.size
+            rows.append(row)
     rows += [_row("leftover", each.path, each.why) for each in survey.leftovers]
     return rows, [*map(str, broken), *survey.problems]
 
 
-def _row(kind: str, path: str, why: str) -> dict[str, Any]:
-    return {"kind": kind, "path": path, "why": why, "chain_id": None, "diff_id": None,
-            "size": None}  # fmt: skip
+def _row(kind: str, path: str, why: str) -> Orphan:
+    return {
+        "kind": kind,
+        "path": path,
+        "why": why,
+        "chain_id": None,
+        "diff_id": None,
+        "size": None,
+    }
 
 
 def _all_layers(
     opened: Opened, images: Sequence[Image], survey: Survey
 ) -> dict[_Key, _Layer]:
-    """Return all layers, those of no image too, each with its users."""
+    """Return all layers, including those of no image, each with its users."""
     found: dict[_Key, _Layer] = {}
     by_chain: dict[str | None, list[tuple[Image, int]]] = {}
     for stored in survey.layers:
@@ -164,18 +217,17 @@ def _all_layers(
             by_chain.setdefault(layer.chain_id, []).append((image, position))
     for layer in found.values():
         if opened.by_namespace and layer.chain_id and not layer.images:
-            layer.images += by_chain.get(layer.chain_id, [])  # unpacked twice
+            # One image may be unpacked by several snapshotters.
+            layer.images += by_chain.get(layer.chain_id, [])
     _add_containers(survey, found)
+    _add_holders(survey, found)
     return found
 
 
 def _add_containers(survey: Survey, found: dict[_Key, _Layer]) -> None:
-    """Note which containers use a layer: their own, and all below."""
+    """Add the containers that use each layer, as their own or below it."""
     places = {(p.driver, p.cache_id): p.directory for p in survey.directories}
-    parents = {
-        (stored.place.driver, stored.place.cache_id): stored.parent
-        for stored in survey.layers
-    }
+    parents = _parents(survey)
     for container in survey.containers:
         for own in container.own:
             key = container.driver, own
@@ -187,6 +239,29 @@ def _add_containers(survey: Survey, found: dict[_Key, _Layer]) -> None:
                 break  # a circle
             found[key].containers.append(container)
             below = parents.get(key, "")
+
+
+def _add_holders(survey: Survey, found: dict[_Key, _Layer]) -> None:
+    """Note which layers the build cache or a lease needs: its own, and all below."""
+    places = {(p.driver, p.cache_id): p.directory for p in survey.directories}
+    parents = _parents(survey)
+    for key, holder in survey.held.items():
+        below = key
+        while below in found or below in places:
+            layer = _Layer(cache_id=below[1], directory=places.get(below))
+            layer = found.setdefault(below, layer)
+            if layer.held_by:
+                break  # those below have it too
+            layer.held_by = holder
+            below = below[0], parents.get(below, "")
+
+
+def _parents(survey: Survey) -> dict[_Key, str]:
+    """Return the cache-id of the layer below each layer, "" if there is none."""
+    return {
+        (stored.place.driver, stored.place.cache_id): stored.parent
+        for stored in survey.layers
+    }
 
 
 def _layers_of(image: Image) -> Iterator[tuple[int, _Key, _Layer]]:

@@ -1,17 +1,17 @@
-"""What layers hold in vain: dive's efficiency, and the bytes that no path shows.
+"""Wasted space in layers: dive's efficiency, and files that the image does not show.
 
-dive works on names, without the rules of the tree; what it makes of an image is done
-over here step by step, so that the figures are the same:
+dive works on names, without the rules of the tree. Its steps are repeated here, so that
+the figures are the same:
 
-- A layer is a tree of nodes, one a name, with the directories on the way. Marks are
-  nodes too (``.wh.x`` counts as ``x``); opaque marks and their like are not.
-- Of each layer the leaves are visited, in the order of names, deepest first. A path is
-  noted with its size; a mark with 0, or with all that is below it where it hides a
-  listed directory of the layers before.
-- A mark that hides nothing ends the visit of its layer: dive takes that for an error,
-  and counts a size of -1 for the path.
-- Efficiency is the sum of each path's least size over the sum of all its sizes. Wasted
-  is the sum of all sizes of the paths that were noted twice or more.
+- A layer is a tree of nodes, one for each name, including the parents. Whiteouts are
+  nodes too (``.wh.x`` counts as ``x``); opaque marks and AUFS bookkeeping are not.
+- The leaves of each layer are visited in the order of names, deepest first, and the
+  size of each is added to its path. A whiteout has size 0, or the size of all below it
+  if it hides a directory that a lower layer lists.
+- A whiteout that hides nothing ends the visit of its layer: dive takes that for an
+  error, and counts a size of -1 for the path.
+- Efficiency is the sum of the least size of each path, divided by the sum of all sizes.
+  Wasted is the sum of all sizes of the paths that were visited twice or more.
 
 Reference: wagoodman/dive, dive/filetree/efficiency.go and file_tree.go, v0.12.
 """
@@ -22,19 +22,18 @@ from typing import Final
 
 from ..image.read import Index
 from ..tar import whiteout
+from ..tar.layer import LayerIndex
 from ..tar.members import DIRECTORY, FILE
 
-_DROPPED: Final = (
-    whiteout.META + b"."
-)  # what dive leaves out: opaque marks and their like
+_BOOKKEEPING: Final = whiteout.META + b"."  # opaque marks, and names of AUFS
 
 Node = tuple[int, bool]
-"""Size, and whether it was listed as a directory."""
+"""The size of a name, and whether the layer lists it as a directory."""
 
 
 @dataclass(slots=True)
 class Noted:
-    """A path over all layers: how often it was noted, all its sizes, the least."""
+    """The visits of a path in all layers: their number, total size and least size."""
 
     count: int = 0
     total: int = 0
@@ -46,11 +45,11 @@ class Efficiency:
     """dive's figures.
 
     Attributes:
-        score: From 0 to 1.
-        size: Bytes of content of all layers.
-        user_size: Of all but the first.
-        wasted: Bytes of the paths that were noted twice or more, all of them.
-        paths: Those paths with what was noted of them, the most bytes first.
+        score: The efficiency, from 0 to 1.
+        size: Bytes of file content in all layers.
+        user_size: The same without the first layer.
+        wasted: Bytes of all visits of the paths that were visited twice or more.
+        paths: These paths with their visits, the most bytes first.
     """
 
     score: float
@@ -62,13 +61,13 @@ class Efficiency:
 
 @dataclass(slots=True)
 class Hidden:
-    """A file that a layer holds and no path shows.
+    """A file that a layer contains but the image does not show.
 
     Attributes:
-        path: Where it was.
-        layer: Position of the layer.
+        path: Its path in the layer.
+        layer: The position of the layer, from 0.
         size: Bytes of content.
-        replaced: Something else has its path now; else nothing has.
+        replaced: Whether the image has something else at the path.
     """
 
     path: bytes
@@ -78,12 +77,12 @@ class Hidden:
 
 
 def find_hidden(index: Index, paths: set[bytes], shown: set[int]) -> list[Hidden]:
-    """List the files that no path shows, the largest first.
+    """List the files that the image does not show, the largest first.
 
     Args:
-        index: What is in the image.
-        paths: All paths of the tree, without slashes at the end.
-        shown: Their inodes.
+        index: The image's members.
+        paths: All paths of the tree, without trailing slashes.
+        shown: The inodes of these paths.
     """
     kinds, sizes = index.members.kinds, index.members.sizes
     found = [
@@ -96,14 +95,14 @@ def find_hidden(index: Index, paths: set[bytes], shown: set[int]) -> list[Hidden
 
 
 def efficiency(index: Index) -> Efficiency:
-    """Return what dive says of an image."""
+    """Return dive's figures for an image."""
     noted: dict[bytes, Noted] = {}
     stack = _Stack({})
     sums = []
     for position in range(len(index.layers)):
         layer = _Layer.read(index, position)
         if not position:
-            stack = _Stack(layer.nodes)  # dive begins with a copy of the first tree
+            stack = _Stack(layer.nodes)  # dive starts with a copy of the first tree
         _visit(layer, stack, noted)
         stack.add(layer)
         sums.append(layer.size)
@@ -125,10 +124,10 @@ class _Layer:
     """A layer as dive sees it.
 
     Attributes:
-        nodes: By path; marks under their own names.
-        order: Their paths; in dive's order, where that matters.
-        marks: The paths of the marks.
-        size: Bytes of content, of all that is listed.
+        nodes: The nodes by path; whiteouts under their own names.
+        order: The paths, in dive's order if there are whiteouts.
+        marks: The paths of the whiteouts.
+        size: Bytes of file content.
     """
 
     nodes: dict[bytes, Node] = field(default_factory=dict)
@@ -138,40 +137,59 @@ class _Layer:
 
     @classmethod
     def read(cls, index: Index, position: int) -> "_Layer":
-        """Make one from what our reader found."""
-        members, layer = index.members, index.layers[position]
-        out = cls()
-        nodes = out.nodes
-        kinds, sizes = members.kinds, members.sizes
-        for member, path in enumerate(layer.paths, layer.first):
-            if path:
-                nodes[path] = sizes[member], kinds[member] == DIRECTORY
-                out.size += sizes[member]
-        for removal in layer.removals:
-            parent, slash, name = removal.path.rpartition(b"/")
-            if not removal.opaque:
-                nodes[parent + slash + whiteout.MARK + name] = 0, False
-            elif removal.path:
-                nodes.setdefault(removal.path, (0, False))
-        for path in [path for path in nodes if _DROPPED in path]:  # AUFS bookkeeping
-            if any(part.startswith(_DROPPED) for part in path.split(b"/")):
+        """Make a layer from its members and removals."""
+        nodes, size = _listed(index, position)
+        nodes |= _removed(index.layers[position], nodes)
+        for path in [path for path in nodes if _BOOKKEEPING in path]:
+            if any(part.startswith(_BOOKKEEPING) for part in path.split(b"/")):
                 del nodes[path]
-        todo = {path.rpartition(b"/")[0] for path in nodes}
-        while todo:
-            missing = [path for path in todo if path and path not in nodes]
-            nodes |= dict.fromkeys(missing, (0, False))
-            todo = {path.rpartition(b"/")[0] for path in missing}
-        marked = [path for path in nodes if whiteout.MARK in path]
-        out.marks = {
-            path for path in marked if whiteout.is_mark(path.rpartition(b"/")[2])
+        _add_parents(nodes)
+        marks = {
+            path
+            for path in nodes
+            if whiteout.MARK in path and whiteout.is_mark(path.rpartition(b"/")[2])
         }
-        out.order = sorted(nodes, key=_deepest_first) if out.marks else list(nodes)
-        return out
+        order = sorted(nodes, key=_deepest_first) if marks else list(nodes)
+        return cls(nodes, order, marks, size)
 
     def leaves(self) -> list[bytes]:
-        """Return what has nothing below it."""
+        """Return the paths that have nothing below them."""
         parents = {path.rpartition(b"/")[0] for path in self.nodes}
         return [path for path in self.order if path not in parents]
+
+
+def _listed(index: Index, position: int) -> tuple[dict[bytes, Node], int]:
+    """Return the nodes of a layer's members, and their bytes of content."""
+    members, layer = index.members, index.layers[position]
+    kinds, sizes = members.kinds, members.sizes
+    nodes: dict[bytes, Node] = {}
+    total = 0
+    for member, path in enumerate(layer.paths, layer.first):
+        if path:
+            nodes[path] = sizes[member], kinds[member] == DIRECTORY
+            total += sizes[member]
+    return nodes, total
+
+
+def _removed(layer: LayerIndex, listed: dict[bytes, Node]) -> dict[bytes, Node]:
+    """Return the nodes of a layer's whiteouts, and of directories with opaque marks."""
+    nodes: dict[bytes, Node] = {}
+    for removal in layer.removals:
+        parent, slash, name = removal.path.rpartition(b"/")
+        if not removal.opaque:
+            nodes[parent + slash + whiteout.MARK + name] = 0, False
+        elif removal.path and removal.path not in listed:
+            nodes.setdefault(removal.path, (0, False))
+    return nodes
+
+
+def _add_parents(nodes: dict[bytes, Node]) -> None:
+    """Add the parents that are not listed."""
+    todo = {path.rpartition(b"/")[0] for path in nodes}
+    while todo:
+        missing = [path for path in todo if path and path not in nodes]
+        nodes |= dict.fromkeys(missing, (0, False))
+        todo = {path.rpartition(b"/")[0] for path in missing}
 
 
 def _unmarked(path: bytes) -> bytes:
@@ -180,18 +198,18 @@ def _unmarked(path: bytes) -> bytes:
 
 
 def _deepest_first(path: bytes) -> bytes:
-    """Return a key that sorts siblings by name, and a directory behind its contents."""
+    """Return a key that sorts siblings by name, and a directory after its contents."""
     return path.replace(b"/", b"\0") + b"\0\xff"
 
 
 def _visit(layer: _Layer, stack: "_Stack", noted: dict[bytes, Noted]) -> None:
-    """Note the leaves of a layer."""
+    """Add the leaves of a layer to ``noted``."""
     for path in layer.leaves():
         size = layer.nodes[path][0]
         if path in layer.marks:
-            path = _unmarked(path)  # noqa: PLW2901 - it stands for that path
+            path = _unmarked(path)  # noqa: PLW2901 - the path that it hides
             if path not in stack.nodes:
-                noted.setdefault(path, Noted())  # with its least of -1, as in dive
+                noted.setdefault(path, Noted())  # with a least size of -1, as in dive
                 return
             size = stack.below(path) if stack.nodes[path][1] else 0
         entry = noted.get(path)
@@ -204,24 +222,24 @@ def _visit(layer: _Layer, stack: "_Stack", noted: dict[bytes, Noted]) -> None:
 
 
 class _Stack:
-    """The layers so far, one on the other.
+    """The layers so far, merged.
 
     Attributes:
-        nodes: By path.
+        nodes: The nodes by path.
     """
 
     def __init__(self, nodes: dict[bytes, Node]) -> None:
         self.nodes = dict(nodes)
-        self._sorted = sorted(nodes)  # its paths; while a layer is added, of that too
+        self._sorted = sorted(nodes)  # paths; while a layer is added, also its own
 
     def below(self, path: bytes) -> int:
-        """Sum up the sizes of a directory and all below it."""
+        """Return the size of a directory and all below it."""
         return sum(self.nodes[name][0] for name in self._range(path))
 
     def add(self, layer: _Layer) -> None:
         """Put a layer on top."""
         self._sorted += [path for path in layer.order if path not in self.nodes]
-        self._sorted.sort()  # runs that are sorted: they are merged
+        self._sorted.sort()  # two sorted runs, which sort() merges
         for path in layer.order:
             if path not in layer.marks:
                 self.nodes[path] = layer.nodes[path]
@@ -232,7 +250,7 @@ class _Stack:
             self._sorted = [path for path in self._sorted if path in self.nodes]
 
     def _range(self, path: bytes) -> list[bytes]:
-        """List a path and all below it, as far as they are there."""
+        """List a path and all paths below it; nothing if the path does not exist."""
         start = bisect_left(self._sorted, path + b"/")
         stop = bisect_left(self._sorted, path + b"0")  # "0" comes after "/"
         found = [name for name in self._sorted[start:stop] if name in self.nodes]

@@ -1,39 +1,105 @@
-"""Which layers a path comes from: the reverse of listing an image.
+"""Find the layers that a path comes from: the reverse of listing an image.
 
-Only headers are read, of each layer once, however many images share it. Of those the
-few rows are kept that can bear on the path: it, the directories it is in, and the same
-by other ways (``bin/x``, where ``bin`` leads to ``usr/bin``). With them each image's
-layers are applied, by the rules that flatten it.
+Each layer's headers are read once, however many images share it. Only rows that can
+affect the path are kept: its own, those of its parents, and those of its aliases
+(``bin/x``, where ``bin`` is a symlink to ``usr/bin``). They are applied layer by layer,
+by the same rules as for flattening.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from ..errors import FlattenError, UsageError, quoted
 from ..host.limits import Limits
+from ..image.blob import BlobLayer
 from ..image.chain_ids import layer_chains
 from ..image.image import Image, Layer
+from ..image.verify import checking
 from ..sources.open import Opened
 from ..tar.layer import LayerIndex, Removal, read_layer
 from ..tar.members import FILE, LINK, SYMLINK, Members
 from ..tar.wire import normalise
 from ..tree.tree import Tree
 from .describe import describe
+from .identity import bytes_key
+from .reading import has_digest
 
-MAX_WAYS: Final = 1000
-"""Ways to one path, through symlinks; more are not followed."""
+MAX_ALIASES: Final = 1000
+"""Maximum number of aliases of one path, through symlinks, that are followed."""
 
-_UNKNOWN: Final = -1
+_UNKNOWN: Final = -1  # the size of a hard link whose target was not kept
+
+
+class ImageUse(TypedDict):
+    """An image that contains a layer.
+
+    Attributes:
+        id: The image's id.
+        names: Its names with tags.
+        position: The position of the layer in it, from 1.
+        visible: Whether the image shows the layer's content at the path.
+    """
+
+    id: str
+    names: list[str]
+    position: int
+    visible: bool
+
+
+class EventRow(TypedDict):
+    """A change that a layer makes to the path; unknown fields are None.
+
+    Attributes:
+        event: ``adds``, ``changes``, ``deletes`` or ``hides``.
+        chain_id: The layer's chain id.
+        diff_id: Its diff_id, as the images record it.
+        cache_id: The storage driver's name for it.
+        directory: Its directory in an engine's root.
+        layer: Its name in messages.
+        entry: The path in the layer, or None if the layer does not list it.
+        type: As in ``describe``.
+        implied: The path is a directory that the layer needs but does not list.
+        size: Bytes of the file.
+        images: The images that contain the layer.
+    """
+
+    event: str
+    chain_id: str | None
+    diff_id: str | None
+    cache_id: str | None
+    directory: str | None
+    layer: str
+    entry: str | None
+    type: str | None
+    implied: bool
+    size: int | None
+    images: list[ImageUse]
+
+
+class Found(TypedDict):
+    """The result of ``which``.
+
+    Attributes:
+        path: As given.
+        verified: All layers of the images that were read were checked.
+        layers: The oldest layers of each image first.
+        problems: Why some images could not be read.
+    """
+
+    path: str
+    verified: bool
+    layers: list[EventRow]
+    problems: list[str]
 
 
 @dataclass(slots=True)
 class _Rows:
-    """What of a layer may bear on a path, in archive order.
+    """The rows of a layer that may affect a path, in archive order.
 
     Attributes:
-        leads: The symlinks, by what they lead to.
-        links: What each of them leads to.
+        links: The target of each symlink, as a path from the root.
+        leads: The symlinks to each target.
     """
 
     members: Members = field(default_factory=Members)
@@ -43,7 +109,7 @@ class _Rows:
     links: dict[bytes, bytes] = field(default_factory=dict)
 
     def add(self, path: bytes, members: Members, member: int) -> None:
-        """Add a row; a hard link is a file whose size may be unknown."""
+        """Add a row; a hard link becomes a file, whose size may be unknown."""
         own, kind = self.members, members.kinds[member]
         number = len(own)
         own.kinds.append(FILE if kind == LINK else kind)
@@ -56,26 +122,18 @@ class _Rows:
         self.paths.append(path)
 
 
-@dataclass(slots=True)
-class _Event:
-    """What a layer does to the path, on what is below it."""
+def which(opened: Opened, path: str, limits: Limits, *, verify: bool = False) -> Found:
+    """Return the layers that add, change, delete or hide a path, and their images.
 
-    row: dict[str, Any]
-    images: list[dict[str, Any]]
-
-
-def which(opened: Opened, path: str, limits: Limits) -> dict[str, Any]:
-    """Return which layers add, change, delete or hide a path, and who carries them.
-
-    Keys: ``path``; ``layers``, the oldest of each image first: ``event``,
-    ``chain_id``, ``diff_id``, ``cache_id``, ``directory``, ``entry`` (the path in the
-    layer, None where something else removes it), ``type``, ``implied`` (a
-    directory that the layer does not list, but needs), ``size``, ``images``:
-    ``id``, ``names``, ``position`` (of the layer, from 1), ``visible`` (the image
-    shows what this layer has there). ``problems``: what kept images from being read.
+    Args:
+        opened: The source.
+        path: Relative to the root of the images.
+        limits: Limits on the resources that a layer may take.
+        verify: Check the layers against the digests that the images record.
 
     Raises:
-        FlattenError: No layer has it.
+        FlattenError: No layer has the path, or no image can be read.
+        IntegrityError: A layer that is checked does not have its digest.
     """
     try:
         wanted = normalise(path.encode("utf-8", "surrogateescape"))
@@ -83,19 +141,52 @@ def which(opened: Opened, path: str, limits: Limits) -> dict[str, Any]:
         raise UsageError(f"{quoted(path)} is {error}") from error
     if not wanted:
         raise UsageError("the root is in every layer")
-    images, broken = opened.load()
-    problems = [str(error) for error in broken]
-    rows = _read_all(images, wanted, limits)
-    events: dict[object, _Event] = {}
-    for image in images:
-        try:
-            _trace(image, wanted, rows, events)
-        except FlattenError as error:
-            problems.append(str(error))
+    images, problems = opened.load()
+    events: dict[Hashable, EventRow] = {}
+    read: list[Image] = []
+    with checking(_claims(images) if verify else []) as check:
+        rows = _read_all(images, wanted, limits)
+        check.start_rest()
+        for image in images:
+            try:
+                _trace(image, wanted, rows, events)
+                read.append(image)
+            except FlattenError as error:
+                problems.append(error)
+        check.finish()
     if not events:
-        raise FlattenError(f"{opened.where}: no layer has {quoted(wanted)}")
-    found = [event.row | {"images": event.images} for event in events.values()]
-    return {"path": path, "layers": found, "problems": problems}
+        raise _nothing(opened.where, wanted, read, problems)
+    digests = all(has_digest(layer) for image in read for layer in image.layers)
+    return {
+        "path": path,
+        "verified": verify and digests,
+        "layers": list(events.values()),
+        "problems": [str(problem) for problem in problems],
+    }
+
+
+def _nothing(
+    where: str, wanted: bytes, read: list[Image], problems: list[FlattenError]
+) -> FlattenError:
+    """Return the error for a path of which nothing was found."""
+    if read:
+        unread = f"; {len(problems):,} images could not be read" if problems else ""
+        return FlattenError(f"{where}: no layer has {quoted(wanted)}{unread}")
+    if not problems:
+        return FlattenError(f"{where}: there are no images")
+    error = FlattenError(f"{where}: no image could be read: {problems[0]}")
+    error.exit_code = problems[0].exit_code
+    return error
+
+
+def _claims(images: Iterable[Image]) -> list[Layer]:
+    """Return a layer for each pair of bytes and digests that they should have."""
+    claims = {
+        (key, layer.diff_id, layer.digest): layer
+        for image in images
+        for layer, key in _keyed(image)
+    }
+    return list(claims.values())
 
 
 # --- reading
@@ -103,32 +194,58 @@ def which(opened: Opened, path: str, limits: Limits) -> dict[str, Any]:
 
 def _read_all(
     images: Iterable[Image], wanted: bytes, limits: Limits
-) -> dict[object, _Rows]:
-    """Read each layer once, and again if ways are found that more is needed for."""
-    layers = {_key(layer): layer for image in images for layer in image.layers}
+) -> dict[Hashable, _Rows | FlattenError]:
+    """Read each layer once, and again if aliases are found that need more rows."""
+    layers = {key: layer for image in images for layer, key in _keyed(image)}
     parts = frozenset(wanted.split(b"/"))
     no_more: frozenset[bytes] = frozenset()
-    rows = {
-        key: _read(layer, wanted, parts, no_more, limits)
-        for key, layer in layers.items()
-    }
-    needed = _prefixes(_ways(wanted, list(rows.values())))
+    rows = _read_each(layers, wanted, parts, no_more, limits)
+    needed = _prefixes(
+        _aliases(wanted, [r for r in rows.values() if isinstance(r, _Rows)])
+    )
     if all(_bears(path, parts, no_more) for path in needed):
         return rows
-    return {
-        key: _read(layer, wanted, parts, needed, limits)
-        for key, layer in layers.items()
-    }
+    return _read_each(layers, wanted, parts, needed, limits)
 
 
-def _key(layer: Layer) -> object:
-    if layer.diff_id is not None:
-        return layer.diff_id
-    return layer.name if layer.place is None else layer.place
+def _read_each(
+    layers: dict[Hashable, Layer],
+    wanted: bytes,
+    parts: frozenset[bytes],
+    needed: frozenset[bytes],
+    limits: Limits,
+) -> dict[Hashable, _Rows | FlattenError]:
+    """Return what is kept of each layer, or the reason why it cannot be read."""
+    found: dict[Hashable, _Rows | FlattenError] = {}
+    for key, layer in layers.items():
+        try:
+            found[key] = _read(layer, wanted, parts, needed, limits)
+        except FlattenError as error:
+            found[key] = error
+    return found
+
+
+def _keyed(image: Image) -> list[tuple[Layer, Hashable]]:
+    """Return the layers of an image, each with a key of its bytes in this source.
+
+    Blobs of one source that are named by a digest are one file if the digest is the
+    same, right or wrong; a diff_id is only what some config says.
+    """
+    return [
+        (
+            layer,
+            layer.digest
+            if isinstance(layer, BlobLayer) and layer.digest is not None
+            else bytes_key(layer, chain_id),
+        )
+        for layer, chain_id in zip(
+            image.layers, layer_chains(image.layers), strict=True
+        )
+    ]
 
 
 def _bears(path: bytes, parts: frozenset[bytes], needed: frozenset[bytes]) -> bool:
-    """Say whether a path is kept: if it is near the root, or is called like a part."""
+    """Return True if a path is kept: near the root, or named like one of ``parts``."""
     name = path[path.rfind(b"/") + 1 :]
     return name in parts or path.count(b"/") < 2 or path in needed
 
@@ -140,7 +257,7 @@ def _read(
     needed: frozenset[bytes],
     limits: Limits,
 ) -> _Rows:
-    """Return what is kept of a layer."""
+    """Return the rows of a layer that are kept."""
     members, rows = Members(limit=limits.members), _Rows()
     index = read_layer(layer.headers(), layer.name, 0, members)
     rows.removals = index.removals
@@ -163,7 +280,7 @@ def _read(
 
 
 def _target(path: bytes, target: bytes) -> bytes:
-    """Return where a symlink leads, as far as its text says it."""
+    """Return the path of a symlink's target, without following other symlinks."""
     trail = [] if target.startswith(b"/") else path.split(b"/")[:-1]
     for part in target.split(b"/"):
         if part == b"..":
@@ -173,33 +290,34 @@ def _target(path: bytes, target: bytes) -> bytes:
     return b"/".join(trail)
 
 
-def _ways(wanted: bytes, rows: Sequence[_Rows]) -> list[bytes]:
-    """Return a path, and the same through symlinks that any of the layers has."""
-    ways = {wanted: None}
-    for way in (queue := [wanted]):
-        for parent in _parents(way):
-            rest = way[len(parent) :].lstrip(b"/")
+def _aliases(wanted: bytes, rows: Sequence[_Rows]) -> list[bytes]:
+    """Return a path, and its aliases through symlinks of any of the layers."""
+    aliases = {wanted: None}
+    for alias in (queue := [wanted]):
+        for parent in _parents(alias):
+            rest = alias[len(parent) :].lstrip(b"/")
             for each in rows:
                 others = each.leads.get(parent, [])
                 if parent in each.links:
                     others = [*others, each.links[parent]]
                 for other in others:
                     found = other + b"/" + rest if other else rest
-                    if found not in ways and len(ways) < MAX_WAYS:
-                        ways[found] = None
+                    if found not in aliases and len(aliases) < MAX_ALIASES:
+                        aliases[found] = None
                         queue.append(found)
-    return list(ways)
+    return list(aliases)
 
 
 def _parents(path: bytes) -> Iterator[bytes]:
-    """Yield the directories that a path is in, the root too."""
+    """Yield the parents of a path, up to the root."""
     while path:
         path = path.rpartition(b"/")[0]
         yield path
 
 
-def _prefixes(ways: Iterable[bytes]) -> frozenset[bytes]:
-    return frozenset(path for way in ways for path in (way, *_parents(way)))
+def _prefixes(paths: Iterable[bytes]) -> frozenset[bytes]:
+    """Return some paths, with all their parents."""
+    return frozenset(each for path in paths for each in (path, *_parents(path)))
 
 
 # --- tracing
@@ -208,17 +326,23 @@ def _prefixes(ways: Iterable[bytes]) -> frozenset[bytes]:
 def _trace(
     image: Image,
     wanted: bytes,
-    rows: dict[object, _Rows],
-    events: dict[object, _Event],
+    rows: dict[Hashable, _Rows | FlattenError],
+    events: dict[Hashable, EventRow],
 ) -> None:
-    """Apply an image's layers, and note what each does to the path."""
-    own = [rows[_key(layer)] for layer in image.layers]
-    bearing = _prefixes(_ways(wanted, own))
+    """Apply an image's layers, and record the changes of each to the path."""
+    keyed = _keyed(image)
+    own = []
+    for _, key in keyed:
+        found_rows = rows[key]
+        if isinstance(found_rows, FlattenError):
+            raise found_rows
+        own.append(found_rows)
+    bearing = _prefixes(_aliases(wanted, own))
     members = Members()
     tree = Tree(members)
-    found: list[tuple[int | None, dict[str, Any]]] = []
+    found: list[tuple[int | None, ImageUse]] = []
     chains = layer_chains(image.layers)
-    for position, (layer, each) in enumerate(zip(image.layers, own, strict=True)):
+    for position, ((layer, bytes_), each) in enumerate(zip(keyed, own, strict=True)):
         before = tree.find(wanted)
         index = _index(each, layer.name, position, wanted, bearing, members)
         tree.apply(index)
@@ -230,12 +354,15 @@ def _trace(
             row["event"] = "deletes" if _deletes(index, bearing) else "hides"
         else:
             row["event"] = "adds" if before is None else "changes"
-            row |= _entry(members, after, index, wanted)
-        known = chains[position] or layer.place or (image.id, position)
-        key = (known, row["event"])
-        event = events.setdefault(key, _Event(row, []))
-        listed = {"id": image.id, "names": list(image.names), "position": position + 1}
-        event.images.append(listed)
+            _add_entry(row, members, after, index, wanted)
+        key = (chains[position], bytes_, row["event"])
+        listed: ImageUse = {
+            "id": image.id,
+            "names": list(image.names),
+            "position": position + 1,
+            "visible": False,
+        }
+        events.setdefault(key, row)["images"].append(listed)
         found.append((after, listed))
     last = tree.find(wanted)
     for inode, listed in found:
@@ -250,7 +377,7 @@ def _index(  # noqa: PLR0913, PLR0917 - of a layer, for an image
     bearing: frozenset[bytes],
     members: Members,
 ) -> LayerIndex:
-    """Return what a layer does, as far as it bears on the path."""
+    """Return the part of a layer's index that affects the path."""
     index = LayerIndex(where, first=len(members))
     copy = _Rows(members)
     for member, path in enumerate(rows.paths):
@@ -263,37 +390,36 @@ def _index(  # noqa: PLR0913, PLR0917 - of a layer, for an image
 
 
 def _deletes(index: LayerIndex, bearing: frozenset[bytes]) -> bool:
-    """Say whether it is a whiteout that removes the path, its own or a directory's."""
+    """Return True if a whiteout of the path or of a parent removes it."""
     return any(r.path in bearing and not r.opaque for r in index.removals)
 
 
-def _row(layer: Layer, chain_id: str | None) -> dict[str, Any]:
+def _row(layer: Layer, chain_id: str | None) -> EventRow:
     place = layer.place
     return {
-        "event": None,
+        "event": "",
         "chain_id": chain_id,
         "diff_id": layer.diff_id,
-        "cache_id": place and place.cache_id,
-        "directory": place and place.directory,
+        "cache_id": place.cache_id if place else None,
+        "directory": place.directory if place else None,
         "layer": layer.name,
         "entry": None,
         "type": None,
         "implied": False,
         "size": None,
+        "images": [],
     }
 
 
-def _entry(
-    members: Members, inode: int, index: LayerIndex, wanted: bytes
-) -> dict[str, Any]:
-    """Return what is in the layer under the path."""
+def _add_entry(
+    row: EventRow, members: Members, inode: int, index: LayerIndex, wanted: bytes
+) -> None:
+    """Add the fields for the layer's entry at the path."""
     number = inode - index.first
     listed = 0 <= number < len(index.paths)
     path = index.paths[number] if listed else wanted
     size = members.sizes[inode]
-    return {
-        "entry": path.decode("utf-8", "surrogateescape"),
-        "type": describe(members, path, inode, None)["type"],
-        "implied": not listed,
-        "size": None if size == _UNKNOWN else size,
-    }
+    row["entry"] = path.decode("utf-8", "surrogateescape")
+    row["type"] = describe(members, path, inode, None)["type"]
+    row["implied"] = not listed
+    row["size"] = None if size == _UNKNOWN else size

@@ -61,14 +61,14 @@ FORMATS = {
     "gzip, all header fields": gzip_with_everything,
     "gzip, several members": lambda data: halves(data, gzip.compress),
     "gzip, an empty member": lambda data: gzip.compress(b"") + gzip.compress(data),
-    "gzip, zeros behind it": lambda data: gzip.compress(data) + bytes(5000),
+    "gzip, zeros after it": lambda data: gzip.compress(data) + bytes(5000),
     "zstd": zstd,
     "zstd, with a checksum": lambda data: zstd(data, write_checksum=True),
-    "zstd, of unknown size": zstd_stream,
+    "zstd, without the content size": zstd_stream,
     "zstd, several frames": lambda data: halves(data, zstd),
     "zstd, an empty frame": lambda data: zstd(b"") + zstd(data),
     "zstd, skippable frames": lambda data: SKIPPABLE + halves(data, zstd) + SKIPPABLE,
-    "zstd, zeros behind it": lambda data: zstd(data) + bytes(5000),
+    "zstd, zeros after it": lambda data: zstd(data) + bytes(5000),
     "xz": lzma.compress,
     "xz, several streams": lambda data: halves(data, lzma.compress),
     "xz, padded": lambda data: lzma.compress(data) + bytes(512),
@@ -134,7 +134,7 @@ def test_a_damaged_archive_is_malformed_not_unknown(flat, pack):
         flat(whole[: len(whole) // 2])
 
 
-def test_what_ends_a_thread_is_not_lost(flat, monkeypatch, tmp_path):
+def test_an_error_in_a_thread_is_reported(flat, monkeypatch, tmp_path):
     """Neither a digest that nobody checked, nor a reader that waits for ever."""
     monkeypatch.setattr(flatten.image.verify, "STEP", None)
     with pytest.raises(flatten.FlattenError, match="cannot check digests"):
@@ -187,7 +187,7 @@ BEHIND = {
 
 
 @pytest.mark.parametrize("pack", BEHIND.values(), ids=BEHIND)
-def test_what_is_behind_the_end_is_refused(flat, pack):
+def test_garbage_after_the_end_is_refused(flat, pack):
     with pytest.raises(flatten.FormatError):
         flat(packed_archive(lambda tar: pack(tar) + b"junk"))
 
@@ -250,7 +250,7 @@ def estargz(*words):
     return b"".join(parts), b"".join(map(gzip.compress, parts))
 
 
-def test_what_estargz_adds_does_not_reach_the_rootfs(flat):
+def test_files_that_estargz_adds_are_left_out(flat):
     tar, packed = estargz("a", "b=a", "d/")
 
     got = contents(flat(packed_archive(lambda _: packed, [tar])))
@@ -258,7 +258,29 @@ def test_what_estargz_adds_does_not_reach_the_rootfs(flat):
     assert got == {"a": "0", "b": "0", "d/": ""}
 
 
-def test_files_that_are_only_called_like_estargz_stay(flat):
+@pytest.mark.parametrize("name", [".prefetch.landmark", ".no.prefetch.landmark"])
+def test_the_landmark_of_a_zstd_chunked_layer_is_left_out(flat, name):
+    """Its table of contents is not in the tar; the header has no mode, owner or time."""
+    landmark = member(name, b"\x0f", mode=0, mtime=0)
+
+    got = contents(flat(docker_archive(layers(["a", landmark, "d/"]))))
+
+    assert got == {"a": "0", "d/": ""}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [{"mode": 0o400}, {"uid": 1}, {"gid": 1}, {"mtime": 1}, {"data": b"\x0f\x0f"}],
+    ids=str,
+)
+def test_a_file_whose_header_is_not_a_landmarks_is_kept(flat, header):
+    fields = {"mode": 0, "mtime": 0, "data": b"\x0f"} | header
+    other = member(".no.prefetch.landmark", **fields)
+
+    assert ".no.prefetch.landmark" in contents(flat(docker_archive(layers([other]))))
+
+
+def test_files_that_only_have_the_names_of_estargz_files_are_kept(flat):
     words = ["stargz.index.json", ".prefetch.landmark", "a", "x=.prefetch.landmark"]
 
     got = contents(flat(docker_archive(layers(words))))
@@ -270,7 +292,7 @@ def test_files_that_are_only_called_like_estargz_stay(flat):
 
 
 @pytest.mark.parametrize("memory", [0, 1000, 400_000])
-def test_what_memory_does_not_hold_goes_to_scratch_space(flat, plain, memory):
+def test_data_beyond_the_memory_budget_goes_to_scratch_space(flat, plain, memory):
     limits = flatten.Limits(memory=memory)
 
     assert flat(packed_archive(gzip.compress), limits=limits) == plain
@@ -391,7 +413,7 @@ def test_a_fifo(tmp_path, plain):
         assert process.stdout.read() == plain
 
 
-def test_standard_input_that_is_no_image():
+def test_standard_input_that_is_not_an_image():
     for data in (b"", b"hello"):
         got = run("-", input=data)
         assert got.returncode == 3
@@ -434,7 +456,7 @@ def test_compressed_output(tmp_path, plain, name):
 
 
 @pytest.mark.parametrize("how", ["gzip", "zstd"])
-def test_the_number_of_processors_does_not_show(tmp_path, how):
+def test_the_bytes_do_not_depend_on_the_number_of_processors(tmp_path, how):
     noise = [member(f"{n}", os.urandom(1_500_000) + b"x" * 3_000_000) for n in range(3)]
     (tmp_path / "i.tar").write_bytes(docker_archive(layers(noise)))
     all_of_them = os.sched_getaffinity(0)
@@ -488,7 +510,7 @@ def test_an_archive_in_an_archive_is_not_opened(flat):
         flat(archive([("inner.tar", docker_archive(TARS))]))
 
 
-def test_no_layer_of_an_oci_archive_need_be_plain(flat, plain):
+def test_all_layers_of_an_oci_archive_may_be_compressed(flat, plain):
     files = oci_files(TARS, pack=zstd)
 
     assert flat(archive(files.items())) == plain

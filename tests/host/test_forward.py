@@ -19,7 +19,7 @@ def chunks(data, size):
 
 
 @pytest.mark.parametrize("size", [1, 7, 512, 5000, 1 << 20])
-def test_reads_that_go_forward_are_right(size):
+def test_forward_reads_return_the_right_bytes(size):
     data = os.urandom(20_000)
     source = Forward(chunks(data, size), "layer", Limits())
     places = random.Random(size)
@@ -65,7 +65,7 @@ def test_plain_layers_are_left_as_they_are():
     assert forward(source, Limits(), "layer") is source
 
 
-def test_what_inflates_without_end_is_refused():
+def test_a_layer_that_inflates_beyond_the_limit_is_refused():
     source = forward(
         Bytes(gzip.compress(bytes(2_000_000))), Limits(size=1_000_000), "layer"
     )

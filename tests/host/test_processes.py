@@ -1,4 +1,4 @@
-"""Work in child processes: the same results, the same errors, nobody left behind."""
+"""Work in child processes: the same results and errors, and no child outlives it."""
 
 import filecmp
 import os
@@ -31,7 +31,7 @@ def value(number):
     return number, os.getpid()
 
 
-def test_results_come_in_order_the_first_from_here():
+def test_results_come_in_order_and_the_first_runs_in_this_process():
     results = together([partial(value, number) for number in range(3)])
     assert [number for number, _ in results] == [0, 1, 2]
     assert results[0][1] == os.getpid()
@@ -39,7 +39,8 @@ def test_results_come_in_order_the_first_from_here():
 
 
 def test_each_key_is_done_once():
-    assert each([7, 65_535, 0], lambda key: key + 1) == {7: 8, 65_535: 65_536, 0: 1}
+    found = each([7, 65_535, 0], lambda key: key + 1, 2)
+    assert found == {7: 8, 65_535: 65_536, 0: 1}
 
 
 def fail(error):
@@ -55,7 +56,7 @@ def test_an_error_is_raised_as_it_was(at):
     assert (str(caught.value), caught.value.offset) == ("layer 1: bad at byte 512", 512)
 
 
-def test_one_that_ends_without_a_result_is_an_error():
+def test_a_child_that_ends_without_a_result_is_an_error():
     with pytest.raises(
         FlattenError,
         match="a worker process was killed, possibly by the out-of-memory killer",
@@ -117,12 +118,12 @@ FEW = """
 import os, resource
 from flatten.host.processes import each
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
-print(each([4, 2], lambda key: os.getpid()) == {4: os.getpid(), 2: os.getpid()})
+print(each([4, 2], lambda key: os.getpid(), 2) == {4: os.getpid(), 2: os.getpid()})
 """
 
 
 @pytest.mark.parametrize("program", [ALONE, FEW], ids=["processes", "descriptors"])
-def test_where_there_can_be_no_child_all_is_done_here(program):
+def test_without_children_everything_runs_in_this_process(program):
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
@@ -171,6 +172,18 @@ def test_the_tar_does_not_depend_on_the_processes(image, tmp_path, options):
         patch.setattr("flatten.image.read.PARALLEL_FROM", 1 << 62)
         flatten.export(image, file.fileno(), **options)
     assert out.stat().st_size > 10_000_000
+    assert filecmp.cmp(out, alone, shallow=False)
+
+
+@pytest.mark.usefixtures("split")
+def test_one_process_never_forks(image, tmp_path):
+    out, alone = tmp_path / "out.tar", tmp_path / "alone.tar"
+    flatten.export(image, out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr("os.fork")
+        with pytest.raises(AttributeError):  # both steps fork here
+            flatten.export(image, alone)
+        flatten.export(image, alone, limits=Limits(processes=1))
     assert filecmp.cmp(out, alone, shallow=False)
 
 

@@ -141,7 +141,7 @@ def mixed(tmp_path_factory):
 @pytest.mark.parametrize("processes", [1, 4])
 def test_what_is_given_back_is_of_no_other_member(mixed, monkeypatch, processes):
     flatten.export(mixed / "plain.tar", mixed / "plain.out")
-    monkeypatch.setattr("flatten.outputs.tar.WORTHWHILE", 0 if processes > 1 else 1000)
+    monkeypatch.setattr("flatten.outputs.tar.MANY", 0 if processes > 1 else 1000)
     monkeypatch.setattr("flatten.outputs.tar.SMALL", 1 << 40)
     monkeypatch.setattr("flatten.plan.make.MARK", 1)
     monkeypatch.setattr("flatten.plan.pieces.MARK", 1)

@@ -1,9 +1,9 @@
-"""Every header that is accepted, other readers read the same way: CVE-2025-62518's class.
+"""Other readers read every accepted header in the same way (class of CVE-2025-62518).
 
-Names, kinds, sizes, and where the next member is (another one follows), as GNU tar,
-bsdtar, Python and Go list them; or we refuse, or they do. ``DIFFER`` is where that is
-not so, and why it is accepted all the same. ``FLATTEN_ROUNDS`` makes more random ones;
-hypothesis minimises what differs.
+Compared are names, types, sizes, and where the next member is (another one follows), as
+GNU tar, bsdtar, Python and Go list them. Headers that flatten or the reader refuses are
+not compared. ``DIFFER`` lists the accepted headers that a reader reads differently, and
+why. ``FLATTEN_ROUNDS`` makes more random ones; hypothesis minimises the differences.
 """
 
 import os

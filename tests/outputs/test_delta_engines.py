@@ -1,6 +1,6 @@
-"""Deltas and cut images in real engines: base and delta are the whole, for all of them.
+"""Deltas and cut images in real engines: a base and its delta give the whole tree.
 
-Run by `make check-engines`.
+`make check-engines` runs it.
 """
 
 import json
@@ -23,7 +23,7 @@ TARS = layers(
     ["bin/", "d/", "d/a", "d/b", "d/sub/", "d/sub/x", "e/", "e/1", "e/2", "h=d/a", "gone/",
      "gone/x", "swap/", "swap/x", "file", "s->d", member("x", b"0", records={b"SCHILY.xattr.user.k": b"v"})],
     ["d/", "-d/a", "-gone", "e/", "e/*", "mid"],
-    ["d/", "d/sub/", "d/sub/y", "d/c", "-mid", "swap", "file/", "file/in", "e/", "l=d/b"],
+    ["d/", "d/sub/", "d/sub/y", "d/c", "-mid", "swap", "file/", "file/in", "e/", "d/b", "l=d/b"],
     ["e/", "gone/", "gone/new", member("late", b"3", records={b"mtime": b"1600000000.25"})],
 )  # fmt: skip
 STEPS = {"history": history("one", "-ENV A=1", "two", "three", "four", "-CMD [\"x\"]"),
@@ -139,7 +139,8 @@ def test_docker_loads_an_image_that_was_cut(docker, image, tmp_path, step):  # n
     docker("load", "-i", path)
     (found,) = json.loads(docker("inspect", "us/cut:1"))
 
-    assert found["Id"] == f"sha256:{digest(document)}"
+    if "Descriptor" not in found:  # with containerd's store the id is the manifest's
+        assert found["Id"] == f"sha256:{digest(document)}"
     assert len(found["RootFS"]["Layers"]) == count
     assert found["Config"]["Env"] == (["A=1"] if step > 1 else found["Config"]["Env"])
     assert len(docker("history", "-q", "us/cut:1").split()) == step

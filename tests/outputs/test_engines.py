@@ -1,25 +1,30 @@
-"""Images of ours in real engines: docker, podman, skopeo. Run by `make check-engines`."""
+"""Images that flatten writes, in docker, podman, containerd, skopeo and umoci.
+
+`make check-engines` runs it.
+"""
 
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from test_headers import sparse_gnu
 from test_image import SETTINGS, STEPS
-from test_tar import EVERYTHING, root_only
+from test_tar import ACL_TEXT, EVERYTHING, on_disk, root_only
 
 import flatten
-from builders import config, docker_archive
+from builders import TRUSTED, config, docker_archive, layer, member
 from flatten.image.history import Point
 from listing import listing
 
 pytestmark = [pytest.mark.engines, root_only]
 
-STEPS_OF_ALL = [STEPS[0], STEPS[1], STEPS[2]]  # of two layers
+STEPS_OF_ALL = STEPS  # of three layers
 MADE_BY_ENGINES = ("etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/mtab", "dev/",
                    "proc", "sys", "dev", ".dockerenv", "run/.containerenv", "run")  # fmt: skip
 
@@ -30,44 +35,60 @@ def need(tool):
 
 
 def call(*command, **options):
-    return subprocess.run(
-        list(map(str, command)), check=True, capture_output=True, text=True, **options
-    ).stdout
+    """Run a command; return its standard output."""
+    done = subprocess.run(
+        list(map(str, command)), check=False, capture_output=True, text=True, **options
+    )
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
 
 
-@pytest.fixture(scope="module")
-def docker(tmp_path_factory):
-    """Return what runs docker, with a daemon of its own."""
-    need("dockerd")
-    folder = tmp_path_factory.mktemp("d")  # a socket's path is short
-    address = f"unix://{folder}/s"
-    argv = [
-        "dockerd", "--data-root", folder / "root", "--exec-root", folder / "exec",
-        "--pidfile", folder / "pid", "-H", address, "--storage-driver", "vfs",
-        "--iptables=false", "--ip-masq=false", "--bridge=none",
-    ]  # fmt: skip
-    with (folder / "log").open("w") as log:
-        daemon = subprocess.Popen(argv, stdout=log, stderr=log)
-    client = shutil.which("docker", path="/usr/bin") or "docker"
+@contextmanager
+def running(command, log, ready):
+    """Run a daemon until the body ends; skip if it does not become ready."""
+    with log.open("w") as out:
+        daemon = subprocess.Popen(list(map(str, command)), stdout=out, stderr=out)
     try:
         for _ in range(200):
-            if subprocess.run([client, "-H", address, "info"], check=False,
-                              capture_output=True).returncode == 0:  # fmt: skip
+            if not subprocess.run(ready, check=False, capture_output=True).returncode:
                 break
             time.sleep(0.1)
         else:
-            pytest.skip(
-                f"dockerd does not start here: {(folder / 'log').read_text()[-500:]}"
-            )
-        yield lambda *args: call(client, "-H", address, *args)
+            pytest.skip(f"{command[0]} does not start: {log.read_text()[-500:]}")
+        yield
     finally:
         daemon.terminate()
         daemon.wait()
 
 
+@pytest.fixture(scope="module", params=["its own store", "containerd's store"])
+def docker(tmp_path_factory, request):
+    """Return a function that runs docker, with its own daemon, on each store."""
+    need("dockerd")
+    need("docker")
+    folder = tmp_path_factory.mktemp("d")  # a socket's path is short
+    uses_containerd = request.param == "containerd's store"
+    (folder / "config.json").write_text(
+        json.dumps({"features": {"containerd-snapshotter": uses_containerd}})
+    )
+    address = f"unix://{folder}/s"
+    client = [shutil.which("docker", path="/usr/bin") or "docker", "-H", address]
+    daemon = [
+        "dockerd", "--data-root", folder / "root", "--exec-root", folder / "exec",
+        "--pidfile", folder / "pid", "--config-file", folder / "config.json",
+        "-H", address, "--iptables=false", "--ip6tables=false", "--ip-masq=false",
+        "--bridge=none",
+    ]  # fmt: skip
+    with running(daemon, folder / "log", [*client, "info"]):
+        status = call(*client, "info", "-f", "{{.DriverStatus}}")
+        if uses_containerd and "io.containerd.snapshotter" not in status:
+            pytest.skip("needs a docker that can use containerd's store")
+        yield lambda *args: call(*client, *args)
+
+
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory):
-    """Return what runs podman, with a store of its own."""
+    """Return a function that runs podman, with its own store."""
     need("podman")
     folder = tmp_path_factory.mktemp("p")
     return lambda *args: call(
@@ -76,16 +97,42 @@ def podman(tmp_path_factory):
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def containerd(tmp_path_factory):
+    """Return a function that runs ctr, with its own containerd."""
+    need("containerd")
+    need("ctr")
+    folder = tmp_path_factory.mktemp("c")
+    (folder / "config.toml").write_text(
+        'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+    )
+    daemon = [
+        "containerd", "--config", folder / "config.toml", "--root", folder / "root",
+        "--state", folder / "state", "--address", folder / "s",
+    ]  # fmt: skip
+    client = ["ctr", "--address", str(folder / "s")]
+    with running(daemon, folder / "log", [*client, "version"]):
+        yield lambda *args: call(*client, *args)
+
+
 @pytest.fixture
 def image(tmp_path, request):
     """Return an image; one of whose layers stay has no sparse file, as docker wants."""
-    tars = EVERYTHING
+    acl = {b"SCHILY.acl.access": ACL_TEXT}
+    tars = [*EVERYTHING, layer(member("acl", b"x", mode=0o640, records=acl))]
     if "since" in request.fixturenames and request.getfixturevalue("since"):
         sparse = sparse_gnu(b"sparse", [(8192, 512), (1 << 20, 0)], 1 << 20, b"s" * 512)
         tars = [tar.replace(sparse, b"") for tar in tars]
     document = config(tars, config=SETTINGS, history=STEPS_OF_ALL)
     path = tmp_path / "i.tar"
     path.write_bytes(docker_archive(tars, config_document=document))
+    return path
+
+
+@pytest.fixture
+def nameless(tmp_path):
+    path = tmp_path / "nameless.tar"
+    path.write_bytes(docker_archive(EVERYTHING, tags=None))
     return path
 
 
@@ -118,12 +165,24 @@ def compared(found, since):
     return found
 
 
-@pytest.mark.parametrize("since", [None, Point(step=1)])
-def test_docker_loads_it(docker, image, tmp_path, since):
-    flatten.export(
-        image, tmp_path / "o.tar", image_kind="docker", since=since, tags=("us/x:1",)
-    )
-    assert docker("load", "-i", tmp_path / "o.tar").endswith("Loaded image: us/x:1\n")
+ONE = ("us/x:1",)
+TWO = ("us/x:1", "registry.example:5000/y:2")
+NAMED = ("--filter", "dangling=false", "--format", "{{.Repository}}:{{.Tag}}")
+COMPRESSIONS = [None, "gzip", "zstd"]
+SINCE = [None, Point(step=1)]
+
+
+def written(image, folder, **options):
+    """Write the image again; return the archive."""
+    flatten.export(image, folder / "o.tar", image_kind="oci", **options)
+    return folder / "o.tar"
+
+
+@pytest.mark.parametrize("compress", COMPRESSIONS)
+@pytest.mark.parametrize("since", SINCE)
+def test_docker_loads_the_tree_and_the_config(docker, image, tmp_path, since, compress):
+    path = written(image, tmp_path, since=since, tags=ONE, compress=compress)
+    assert docker("load", "-i", path).endswith("Loaded image: us/x:1\n")
 
     (found,) = json.loads(docker("inspect", "us/x:1"))
     assert {key: found["Config"][key] for key in SETTINGS} == SETTINGS
@@ -131,38 +190,121 @@ def test_docker_loads_it(docker, image, tmp_path, since):
     assert docker("history", "-q", "us/x:1").count("\n") == len(STEPS_OF_ALL) + 1
     container = docker("create", "us/x:1").strip()
     docker("export", container, "-o", tmp_path / "export.tar")
+    docker("rm", container)
     got = compared(rows(tmp_path / "export.tar"), since)
     assert got == compared(wanted(image, tmp_path), since)
 
 
-@pytest.mark.parametrize("kind", ["docker", "oci"])
-@pytest.mark.parametrize("since", [None, Point(step=1)])
-def test_podman_loads_it(podman, image, tmp_path, kind, since):
-    flatten.export(
-        image, tmp_path / "o.tar", image_kind=kind, since=since, tags=("us/x:1",)
+@pytest.mark.parametrize("tags", [ONE, TWO], ids=["one", "two"])
+def test_docker_knows_the_image_by_each_name(docker, image, tmp_path, tags):
+    docker("load", "-i", written(image, tmp_path, tags=tags))
+
+    listed = docker("images", *NAMED).split()
+    assert sorted(listed) == sorted(tags)
+    for tag in tags:
+        assert f"Untagged: {tag}" in docker("rmi", tag)
+
+
+def test_docker_loads_an_image_without_a_name(docker, nameless, tmp_path):
+    said = docker("load", "-i", written(nameless, tmp_path))
+
+    image_id = said.removeprefix("Loaded image ID: ").strip()
+    assert json.loads(docker("inspect", image_id))[0]["RepoTags"] == []
+
+
+def test_podman_loads_an_image_without_a_name(podman, nameless, tmp_path):
+    said = podman("load", "-i", written(nameless, tmp_path))
+
+    image_id = said.removeprefix("Loaded image: ").strip()
+    assert json.loads(podman("inspect", image_id))[0]["RepoTags"] == []
+
+
+@pytest.mark.parametrize("compress", COMPRESSIONS)
+@pytest.mark.parametrize("since", SINCE)
+def test_podman_loads_the_tree_and_the_config(podman, image, tmp_path, since, compress):
+    podman(
+        "load", "-i", written(image, tmp_path, since=since, tags=ONE, compress=compress)
     )
-    podman("load", "-i", tmp_path / "o.tar")
 
-    (found,) = json.loads(podman("inspect", "localhost/us/x:1"))
+    (found,) = json.loads(podman("inspect", "docker.io/us/x:1"))
     assert {key: found["Config"][key] for key in SETTINGS} == SETTINGS
-    container = podman("create", "localhost/us/x:1").strip()
+    container = podman("create", "docker.io/us/x:1").strip()
     podman("export", container, "-o", tmp_path / "export.tar")
-    got = compared(rows(tmp_path / "export.tar"), since)
     podman("rm", container)
+    got = compared(rows(tmp_path / "export.tar"), since)
     assert got == compared(wanted(image, tmp_path), since)
 
 
-@pytest.mark.parametrize("kind", ["docker-archive", "oci-archive"])
-@pytest.mark.parametrize("compress", [None, "gzip"])
-def test_skopeo_copies_it(image, tmp_path, kind, compress):
-    need("skopeo")
-    if kind == "docker-archive" and compress:
-        return
-    flatten.export(image, tmp_path / "o.tar", image_kind=kind.partition("-")[0],
-                   compress=compress)  # fmt: skip
-    call("skopeo", "--insecure-policy", "copy", f"{kind}:{tmp_path}/o.tar",
-         f"oci:{tmp_path}/layout:x", cwd=tmp_path, env=os.environ)  # fmt: skip
+@pytest.mark.parametrize("tags", [ONE, TWO], ids=["one", "two"])
+def test_podman_knows_the_image_by_each_name(podman, image, tmp_path, tags):
+    podman("load", "-i", written(image, tmp_path, tags=tags))
 
-    flatten.export(tmp_path / "layout", tmp_path / "again.tar")
-    flatten.export(image, tmp_path / "flat.tar")
-    assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "flat.tar").read_bytes()
+    names = ["docker.io/us/x:1", "registry.example:5000/y:2"][: len(tags)]
+    listed = podman("images", *NAMED).split()
+    assert sorted(listed) == sorted(names)
+    podman("rmi", *names)
+
+
+@pytest.mark.parametrize("compress", COMPRESSIONS)
+@pytest.mark.parametrize("tags", [ONE, TWO], ids=["one", "two"])
+def test_containerd_imports_the_tree_by_each_name(
+    containerd, image, tmp_path, tags, compress
+):
+    containerd(
+        "images", "import", written(image, tmp_path, tags=tags, compress=compress)
+    )
+
+    names = ["docker.io/us/x:1", "registry.example:5000/y:2"][: len(tags)]
+    assert sorted(containerd("images", "ls", "-q").split()) == sorted(names)
+    (tmp_path / "mounted").mkdir()
+    for name in names:
+        containerd("images", "mount", name, tmp_path / "mounted")
+        try:
+            got = on_disk(tmp_path / "mounted")
+        finally:
+            containerd("images", "unmount", "--rm", tmp_path / "mounted")
+        want = extracted(image, tmp_path)
+        for row in want.values():
+            row["mtime"] = max(row["mtime"], 0)  # containerd sets none before 1970
+        del got[""], want[""]  # nor any on the root
+        assert got == want
+    containerd("images", "rm", *names)
+
+
+def extracted(image, tmp_path):
+    """List the tree as the directory output makes it."""
+    flatten.export(image, f"{tmp_path}/tree/", force=True)
+    return on_disk(tmp_path / "tree")
+
+
+@pytest.mark.parametrize("compress", COMPRESSIONS)
+@pytest.mark.parametrize("tags", [(), ONE, TWO], ids=["no tag", "one", "two"])
+def test_skopeo_copies_it(image, tmp_path, tags, compress):
+    need("skopeo")
+    path = written(image, tmp_path, tags=tags, compress=compress)
+    names = ["us/x:1", "registry.example:5000/y:2"][: len(tags)]
+    sources = [f"oci-archive:{path}:{name}" for name in names]
+    if len(tags) < 2:
+        sources.append(f"oci-archive:{path}")
+    for number, source in enumerate([f"docker-archive:{path}", *sources]):
+        call("skopeo", "--insecure-policy", "copy", source,
+             f"oci:{tmp_path}/{number}:x", cwd=tmp_path, env=os.environ)  # fmt: skip
+
+        flatten.export(tmp_path / str(number), tmp_path / "again.tar")
+        flatten.export(image, tmp_path / "flat.tar")
+        again = (tmp_path / "again.tar").read_bytes()
+        assert again == (tmp_path / "flat.tar").read_bytes()
+
+
+@pytest.mark.parametrize("compress", COMPRESSIONS)
+def test_umoci_unpacks_it(image, tmp_path, compress):
+    need("umoci")
+    if compress == "zstd" and "0.4." in call("umoci", "--version"):
+        pytest.skip("needs umoci 0.5, which reads zstd")
+    with tarfile.open(written(image, tmp_path, tags=ONE, compress=compress)) as tar:
+        tar.extractall(tmp_path / "layout", **TRUSTED)
+    call("umoci", "unpack", "--image", f"{tmp_path}/layout:us/x:1", tmp_path / "bundle")
+
+    want = extracted(image, tmp_path)
+    want["xattr"]["xattrs"] = {"user.a": b"\0\xff\n"}  # umoci drops empty xattrs
+    assert on_disk(tmp_path / "bundle" / "rootfs") == want

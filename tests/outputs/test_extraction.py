@@ -1,9 +1,9 @@
 """Random images against real extraction, layer by layer: the same tree on a disk.
 
-GNU tar, bsdtar and Python's tarfile extract each layer over those before it. What one
-of them refuses is not compared. The images are of a kind that they can extract: no
-names with ``..``, no links to names that come later, no AUFS; the model
-(test_random) judges those. ``FLATTEN_ROUNDS`` makes more of them.
+GNU tar, bsdtar and Python's tarfile extract each layer over those before it. An image
+that one of them refuses is not compared with it. The images have only what they can
+extract: no names with ``..``, no links to later names, no AUFS; test_random compares
+those with the model. ``FLATTEN_ROUNDS`` makes more images.
 """
 
 import os
@@ -100,16 +100,16 @@ def symlinks(image: Image) -> set[bytes]:
 
 
 def behind_itself(image: Image) -> bool:
-    """Say whether a name may be that of a symlink that is on the way to it.
+    """Return True if a name may be that of a symlink on the way to it.
 
-    GNU tar removes the symlink, and then makes a directory of its name.
+    GNU tar removes such a symlink, and then creates a directory with its name.
     """
     links = set(map(posixpath.basename, symlinks(image)))
     return any(posixpath.basename(name) in links for name in behind(image))
 
 
 def behind_or_of_windows(image: Image) -> bool:
-    """Say whether a name may lie behind a symlink, or begins as on Windows."""
+    """Return True if a name may be below a symlink, or has a backslash."""
     entries = [entry for each in image for entry in each]
     return bool(behind(image)) or any(b"\\" in entry.name for entry in entries)
 

@@ -80,7 +80,7 @@ def test_names_stay_short_enough_for_busybox(image):
     assert max(sizes) <= 4095
 
 
-def test_what_cannot_share_copies_or_says_why(image, tmp_path):
+def test_without_reflink_contents_are_copied_or_the_reason_is_given(image, tmp_path):
     """No tmpfs can share extents."""
     memory = Path("/dev/shm")
     if not memory.is_dir():
@@ -106,7 +106,7 @@ WHY_NOT = {
 
 
 @pytest.mark.parametrize(("options", "why"), WHY_NOT.values(), ids=WHY_NOT)
-def test_what_can_never_share_says_so(image, tmp_path, options, why):
+def test_outputs_that_can_never_share_give_the_reason(image, tmp_path, options, why):
     with pytest.raises(flatten.FlattenError, match=why):
         flatten.export(image, tmp_path / "o.tar", reflink="always", **options)
     flatten.export(image, tmp_path / "o.tar", reflink="auto", **options)
@@ -167,7 +167,7 @@ def test_contents_take_no_space_twice(mounted):
             assert opened.extractfile(info).read() == word[512 : 512 + size]
 
 
-def test_every_reader_reads_it(mounted, tmp_path):
+def test_every_reader_reads_an_aligned_tar(mounted, tmp_path):
     (mounted / "image.tar").write_bytes(docker_archive(TARS))
     flatten.export(mounted / "image.tar", mounted / "out.tar", reflink="auto")
     flatten.export(mounted / "image.tar", mounted / "plain.tar")
@@ -186,7 +186,7 @@ def test_every_reader_reads_it(mounted, tmp_path):
     assert len(names) == len(set(names))
 
 
-def test_sections_that_several_processes_write_share_as_well(mounted, monkeypatch):
+def test_sections_written_by_several_processes_share_extents_too(mounted, monkeypatch):
     """Cut at every member that can be: what each shares is at its own offset."""
     words = [member(f"{n}", os.urandom(300_000 + n)) for n in range(60)]
     image = docker_archive(layers(words[::2], words[1::2]))
@@ -194,7 +194,7 @@ def test_sections_that_several_processes_write_share_as_well(mounted, monkeypatc
     flatten.export(mounted / "image.tar", mounted / "one.tar", reflink="always")
     before = used(mounted)
 
-    monkeypatch.setattr("flatten.outputs.tar.WORTHWHILE", 0)
+    monkeypatch.setattr("flatten.outputs.tar.MANY", 0)
     monkeypatch.setattr("flatten.plan.make.MARK", 1)
     monkeypatch.setattr("flatten.plan.pieces.MARK", 1)
     monkeypatch.setattr("flatten.host.processes.processes", lambda: 4)

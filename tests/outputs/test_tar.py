@@ -136,6 +136,40 @@ def test_bsdtar_unpacks_what_python_reads(output, tmp_path):
     assert got == want
 
 
+ACL_TEXT = b"user::rw-,user:1000:r--,group::r--,mask::r--,other::---"
+ACL = bytes.fromhex(
+    "02000000 01000600ffffffff 02000400e8030000 04000400ffffffff 10000400ffffffff"
+    "20000000ffffffff"
+)
+UNPACKERS = {
+    "tar with ACLs": ["tar", "--acls"],
+    "tar with xattrs": ["tar", "--xattrs", "--xattrs-include=*"],
+    "tar with both": ["tar", "--acls", "--xattrs", "--xattrs-include=*"],
+    "bsdtar": ["bsdtar"],
+}
+
+
+@root_only
+@pytest.mark.parametrize("unpacker", UNPACKERS.values(), ids=UNPACKERS)
+def test_acls_are_restored_whichever_form_they_came_in(tmp_path, unpacker):
+    if shutil.which(unpacker[0]) is None:
+        pytest.skip(f"needs {unpacker[0]}")
+    access, default = "system.posix_acl_access", "system.posix_acl_default"
+    words = [
+        member("f", b"x", mode=0o640, records={b"SCHILY.acl.access": ACL_TEXT}),
+        member("g", b"x", mode=0o640, records={f"SCHILY.xattr.{access}".encode(): ACL}),
+        member("d/", type=b"5", records={b"SCHILY.acl.default": ACL_TEXT}),
+        member("e/", type=b"5", records={f"SCHILY.xattr.{default}".encode(): ACL}),
+    ]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+    flatten.export(tmp_path / "i.tar", tmp_path / "o.tar")
+    (tmp_path / "o").mkdir()
+    subprocess.run([*unpacker, "-xpf", "../o.tar"], cwd=tmp_path / "o", check=True)
+
+    assert [os.getxattr(tmp_path / "o" / name, access) for name in "fg"] == [ACL] * 2
+    assert [os.getxattr(tmp_path / "o" / name, default) for name in "de"] == [ACL] * 2
+
+
 def test_a_plain_tar_x_keeps_the_mtimes_of_directories(output, tmp_path):
     subprocess.run(
         ["tar", "--no-same-owner", "--exclude=dev", "-xf", output],
@@ -212,7 +246,7 @@ def test_the_end_is_zeros_up_to_a_record(output):
     assert data.endswith(bytes(1024))
 
 
-def test_an_image_of_nothing_is_an_empty_tar(tmp_path):
+def test_an_empty_image_is_an_empty_tar(tmp_path):
     (tmp_path / "i.tar").write_bytes(docker_archive([]))
 
     flatten.export(tmp_path / "i.tar", tmp_path / "o.tar")
@@ -220,7 +254,7 @@ def test_an_image_of_nothing_is_an_empty_tar(tmp_path):
     assert (tmp_path / "o.tar").read_bytes() == bytes(10_240)
 
 
-def test_the_same_bytes_on_every_run_and_way_out(tmp_path):
+def test_the_same_bytes_on_every_run_and_for_every_kind_of_output(tmp_path):
     (tmp_path / "i.tar").write_bytes(docker_archive(EVERYTHING))
     for name in ("a.tar", "b.tar"):
         flatten.export(tmp_path / "i.tar", tmp_path / name)
@@ -241,7 +275,7 @@ SAME = {
         [["a", member("b", b"0")]],
         [["a", member("b", b"junk")], [member("b", b"0")]],
     ),
-    "a detour over removals": (
+    "removed and added again": (
         [["d/", "d/x"]],
         [["d/", "d/x", "d/y", "e/", "e/z"], ["-e", "-d/y"]],
     ),
@@ -250,7 +284,7 @@ SAME = {
         [["z", "d/", "d/x", "a"]],
     ),
     "other spellings": ([["d/", "d/x"]], [["./d", "./d//x"][0:0] or ["./d/", "/d/x"]]),
-    "links named from the other end": (
+    "links in the other direction": (
         [["a", "b=a", "c=a"]],
         [["b", "c=b", "a=c"]],
     ),
@@ -291,7 +325,7 @@ def test_mtimes_are_clamped_not_set(tmp_path):
 SIZES = [0, 1, 511, 512, 513, 131_071, 131_072, 262_143, 262_144, 262_145, 1_000_000]
 
 
-def test_contents_of_all_sizes_beside_each_other(tmp_path):
+def test_contents_of_all_sizes_next_to_each_other(tmp_path):
     """Around the sizes at which spans merge, fill the buffer, or go by the kernel."""
     want = {f"{n:02}-{size}": os.urandom(size) for n, size in enumerate(SIZES * 2)}
     words = [member(name, data) for name, data in want.items()]

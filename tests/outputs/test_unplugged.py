@@ -1,9 +1,8 @@
-"""A disk that goes away while it is read or written: the real thing, in two ways.
+"""A disk that disappears during a read or a write, in two real ways.
 
-The disk is a file system in user space whose process is killed (bindfs: what was open
-answers ENOTCONN), or an ext4 on a loop device whose file is cut to nothing, and cannot
-grow again (EIO).
-Runs are held in the middle: by a pipe that nobody reads, or stopped.
+The disk is a file system in user space whose process is killed (bindfs: open files give
+ENOTCONN), or an ext4 on a loop device whose file is truncated to nothing and cannot grow
+again (EIO). Runs are held in the middle by a pipe that nobody reads, or by SIGSTOP.
 """
 
 import os
@@ -133,7 +132,7 @@ def test_the_disk_of_an_image(disk, put, more):
     assert re.fullmatch(rf"flatten: .*/disk.*cannot read.*: ({GONE}).*\n", said), said
 
 
-def test_the_disk_of_an_image_before_it_is_read(disk, tmp_path):
+def test_the_disk_of_an_image_disappears_before_it_is_read(disk, tmp_path):
     source = archive_on(disk.top, tars())
     disk.settle()
     disk.unplug()

@@ -8,7 +8,8 @@ import pytest
 
 import flatten
 from builders import END, docker_archive, layer, layers, long_name, member, pax
-from listing import contents, listing
+from flatten.tree.edit import Edits
+from listing import contents, listing, open_tar
 
 
 @pytest.fixture
@@ -324,6 +325,27 @@ def test_25_implied_parents_are_0755_root_with_the_mtime_of_their_cause(flat):
         }  # fmt: skip
 
 
+def test_25_implied_parents_have_the_fraction_of_that_mtime_in_pax(flat):
+    tar = flat([member("a/b/c", records={b"mtime": b"77.25"})], format="pax")
+
+    with open_tar(tar) as opened:
+        times = [info.pax_headers["mtime"] for info in opened]
+    assert times == ["77.25", "77.25", "77.25"]
+
+
+def test_25_a_prefix_has_the_fraction_of_the_latest_mtime_in_pax(flat):
+    words = [
+        member("a", records={b"mtime": b"77.5"}),
+        member("b", records={b"mtime": b"77.25"}),
+        member("c", records={b"mtime": b"76.75"}),
+    ]
+    tar = flat(words, format="pax", edits=Edits(prefix=b"p/q"))
+
+    with open_tar(tar) as opened:
+        times = {info.name: info.pax_headers["mtime"] for info in opened}
+    assert (times["p"], times["p/q"]) == ("77.5", "77.5")
+
+
 def test_26_a_directory_listed_below_keeps_its_metadata(flat):
     got = rows(flat([directory("d", mode=0o2750, uid=4, mtime=5)], ["d/x"]))
 
@@ -337,13 +359,21 @@ def test_27_all_mode_bits_are_kept_and_file_type_bits_are_not(flat, mode):
     assert got["a"]["mode"] == got["d"]["mode"] == f"{mode:04o}"
 
 
-XATTRS = {
+ACL = b"user::rw-,user:1000:r--,group::r--,mask::r--,other::---"
+BINARY_ACL = bytes.fromhex(
+    "02000000 01000600ffffffff 02000400e8030000 04000400ffffffff 10000400ffffffff"
+    "20000000ffffffff"
+)
+BOTH_FORMS = {
+    b"SCHILY.acl.access": ACL,
+    b"SCHILY.xattr.system.posix_acl_access": BINARY_ACL,
+}
+XATTRS = BOTH_FORMS | {
     b"SCHILY.xattr.user.text": b"value",
     b"SCHILY.xattr.user.binary": bytes(range(256)),
     b"SCHILY.xattr.user.empty=sign": b"a=b\n7 c=d\n",
     b"SCHILY.xattr.security.capability": bytes.fromhex("010000020020" + "00" * 14),
     b"SCHILY.xattr.security.selinux": b"system_u:object_r:etc_t:s0\0",
-    b"SCHILY.acl.access": b"user::rw-\nuser:1000:r--\ngroup::r--\nmask::r--\nother::---",
     b"RHT.security.selinux": b"system_u:object_r:etc_t:s0",
 }
 
@@ -355,6 +385,49 @@ def test_28_xattrs_acls_and_capabilities_are_kept_byte_for_byte(flat):
 
     wanted = pax(dict(sorted((k, v) for k, v in XATTRS.items())))[512:]
     assert tar.count(wanted) == 2
+
+
+FORMS_OF_AN_ACL = {
+    "text": {b"SCHILY.acl.access": ACL},
+    "text with newlines": {b"SCHILY.acl.access": ACL.replace(b",", b"\n") + b"\n"},
+    "text with names": {b"SCHILY.acl.access": ACL.replace(b"1000:r--", b"me:r--:1000")},
+    "an xattr": {b"SCHILY.xattr.system.posix_acl_access": BINARY_ACL},
+    "both": BOTH_FORMS,
+    "both, with other text": BOTH_FORMS | {b"SCHILY.acl.access": b"user::rwx"},
+}
+
+
+@pytest.mark.parametrize("records", FORMS_OF_AN_ACL.values(), ids=FORMS_OF_AN_ACL)
+@pytest.mark.parametrize("format", ["gnu", "pax"])
+def test_28_an_acl_is_written_in_both_forms_whatever_it_came_in(flat, records, format):
+    tar = flat([member("f", b"x", records=records)], format=format)
+
+    assert pax(BOTH_FORMS)[512:] in tar
+    assert tar == flat([member("f", b"x", records=BOTH_FORMS)], format=format)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        {b"SCHILY.acl.access": b"user:nobody-known:rw-"},
+        {b"SCHILY.xattr.system.posix_acl_access": BINARY_ACL[:-1]},
+        {b"SCHILY.xattr.system.posix_acl_default": b"\3" + BINARY_ACL[1:]},
+        {b"SCHILY.xattr.system.posix_acl_default": BINARY_ACL[:4] + BINARY_ACL},
+        {b"SCHILY.acl.ace": b"owner@:rwx:allow"},
+    ],
+    ids=["text without ids", "cut", "another version", "an unknown tag", "NFSv4"],
+)
+def test_28_an_acl_that_is_not_valid_stays_as_it_is(flat, records):
+    assert pax(records)[512:] in flat([member("f", b"x", records=records)])
+
+
+def test_28_an_acl_without_entries_is_none(flat):
+    records = {
+        b"SCHILY.acl.access": b"",
+        b"SCHILY.xattr.system.posix_acl_default": b"\2\0\0\0",
+    }
+
+    assert flat([member("f", b"x", records=records)]) == flat([member("f", b"x")])
 
 
 def test_28_overlay_marks_are_dropped(flat):

@@ -33,34 +33,34 @@ def image(name, layers="", steps=(), parent=None, **more):
 
 
 FAMILIES = {
-    "steps and layers that go on": (
+    "more steps and layers": (
         image("a", "x", ["1"]), image("b", "xy", ["1", "2"]), "history",
     ),
     "one more step without a layer": (
         image("a", "x", ["1"]), image("b", "x", ["1", "-2"]), "history",
     ),
     "the same steps": (image("a", "x", ["1"]), image("b", "x", ["1"]), ""),
-    "other steps on the same layers": (
+    "the same layers with other steps": (
         image("a", "x", ["1"]), image("b", "xy", ["0", "2"]), "layers",
     ),
-    "the same layers, and steps that differ": (
+    "more layers with other steps": (
         image("a", "x", ["1"]), image("b", "x", ["0", "-2"]), "",
     ),
-    "other layers under the same steps": (
+    "other layers with the same steps": (
         image("a", "x", ["1"]), image("b", "zy", ["1", "2"]), "",
     ),
     "no history": (image("a", "x"), image("b", "xy"), "layers"),
-    "an image of nothing is everyone's": (image("a"), image("b", "x", ["1"]), "history"),
-    "layers that are not known are not the same": (image("a", "?"), image("b", "??"), ""),
-    "a record of the parent": (image("a", "?"), image("b", "??", parent="a"), "parent"),
-    "a record is surer than history": (
+    "an image without layers": (image("a"), image("b", "x", ["1"]), "history"),
+    "unknown diff_ids are not equal": (image("a", "?"), image("b", "??"), ""),
+    "a parent record": (image("a", "?"), image("b", "??", parent="a"), "parent"),
+    "a parent record goes before the history": (
         image("a", "x", ["1"]), image("b", "xy", ["1", "2"], parent="a"), "parent",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("older", "newer", "how"), FAMILIES.values(), ids=FAMILIES)
-def test_kinship(older, newer, how):
+def test_how_images_are_related(older, newer, how):
     want = [how] if how else []
 
     assert [kin.how for kin in ancestors(newer, [older, newer])] == want
@@ -74,14 +74,14 @@ LINE = [
 ]  # fmt: skip
 
 
-def test_the_nearest_comes_first():
+def test_the_nearest_ancestor_comes_first():
     others = [LINE[2], LINE[0], LINE[3], LINE[1], LINE[0]]
 
     assert [kin.image.id for kin in ancestors(LINE[3], others)] == ["c", "b", "a"]
     assert [kin.image.id for kin in derived(LINE[0], others)] == ["b", "c", "d"]
 
 
-def test_a_chain_ends_at_a_parent_that_is_not_there():
+def test_parents_end_at_an_unknown_image():
     assert [kin.how for kin in ancestors(LINE[3], [LINE[0], LINE[1]])] == [
         "history"
     ] * 2
@@ -100,23 +100,23 @@ def test_parents_in_a_circle():
 SHARED = {
     "nothing": (image("a", "x", ["1"]), image("b", "y", ["2"]), (0, 0, 0)),
     "all of one": (image("a", "x", ["1"]), image("b", "xy", ["1", "2"]), (1, 1, 1)),
-    "a step that made another layer": (
+    "an equal step with another layer": (
         image("a", "xy", ["1", "2"]), image("b", "xz", ["1", "2"]), (1, 1, 1),
     ),
-    "layers further than steps": (
+    "more equal layers than steps": (
         image("a", "xyz", ["1", "-e", "2", "3"]), image("b", "xyw", ["1", "-f", "2", "4"]), (1, 1, 2),
     ),
     "empty steps at the end": (
         image("a", "x", ["1", "-e", "-f"]), image("b", "x", ["1", "-e", "-g"]), (2, 1, 1),
     ),
-    "steps that do not tell of layers": (
+    "a history that does not match the layers": (
         image("a", "xy", ["1"]), image("b", "xy", ["1"]), (0, 0, 2),
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("one", "other", "want"), SHARED.values(), ids=SHARED)
-def test_what_two_have_in_common(one, other, want):
+def test_common_steps_and_layers(one, other, want):
     got = common(one, other)
 
     assert (got.steps, got.step_layers, got.layers) == want
@@ -133,32 +133,32 @@ WANTED = {"Cmd": ["c"], "Env": ["A=1"], "Labels": None}
 EARLY, LATE = "2024-01-01T00:00:00.5Z", "2024-01-01T00:00:00.45Z"
 REUSED = {
     "the child with the same settings": ([made("b", "a", EARLY, Env=["A=1"])], ("b", "parent", None)),
-    "the newest of several": (
+    "the newest of several children": (
         [made("b", "a", LATE, Env=["A=1"]), made("c", "a", EARLY, Env=["A=1"])], ("c", "parent", None),
     ),
-    "names of host and image do not count": (
+    "names of host and image are ignored": (
         [made("b", "a", EARLY, Env=["A=1"], Hostname="h", Image="i")], ("b", "parent", None),
     ),
     "another environment": ([made("b", "a", EARLY, Env=["A=2"])], None),
     "another parent": ([made("b", "z", EARLY, Env=["A=1"])], None),
     "another user": ([made("b", "a", EARLY, Env=["A=1"], User="u")], None),
-    "a label more": ([made("b", "a", EARLY, Env=["A=1"], Labels={"l": "1"})], None),
-    "a port more": ([made("b", "a", EARLY, Env=["A=1"], ExposedPorts={"80/tcp": {}})], None),
-    "standard input is never the same": ([made("b", "a", EARLY, Env=["A=1"], OpenStdin=True)], None),
-    "a step of that command goes on from it": ([image("b", "xy", ["0", "c"])], ("b", "history", None)),
-    "and further": ([image("b", "xy", ["0", "c", "-d"])], ("b", "history", 2)),
+    "one more label": ([made("b", "a", EARLY, Env=["A=1"], Labels={"l": "1"})], None),
+    "one more port": ([made("b", "a", EARLY, Env=["A=1"], ExposedPorts={"80/tcp": {}})], None),
+    "a container that reads standard input": ([made("b", "a", EARLY, Env=["A=1"], OpenStdin=True)], None),
+    "a history that continues with the command": ([image("b", "xy", ["0", "c"])], ("b", "history", None)),
+    "a history that goes on after the command": ([image("b", "xy", ["0", "c", "-d"])], ("b", "history", 2)),
     "another command": ([image("b", "xy", ["0", "d"])], None),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("images", "want"), REUSED.values(), ids=REUSED)
-def test_what_a_build_would_reuse(images, want):
+def test_match_of_images(images, want):
     got = match(image("a", "x", ["0"]), WANTED, images)
 
     assert (got and (got.image.id, got.how, got.step)) == want
 
 
-def test_what_a_first_step_would_reuse():
+def test_match_of_a_first_step():
     got = match(None, {"Cmd": ["c"]}, [image("a", "x", ["c", "d"], parent="z")])
 
     assert (got.image.id, got.how, got.step) == ("a", "history", 1)
@@ -205,7 +205,7 @@ def test_ancestors_and_derived(two):
     assert down[1].split()[1:] == ["parent", "2", "app:2"]
 
 
-def test_other_sources_are_looked_through_too(two, tmp_path):
+def test_among_searches_other_sources(two, tmp_path):
     alone = docker(
         tmp_path, layers(["a"], ["b"], ["c"]), history=history("one", "x", "y")
     )
@@ -250,20 +250,20 @@ def test_settings_from_a_file(two, tmp_path):
 
 MATCH_FAILS = {
     "no step": ([], "one of the arguments --cmd --exec --settings is required"),
-    "no list": (["--exec", "make"], "'make' is no JSON list of texts"),
-    "no settings": (["--settings", "/nowhere"], "'/nowhere': "),
+    "not a JSON list": (["--exec", "make"], "'make' is no JSON list of texts"),
+    "no file of settings": (["--settings", "/nowhere"], "'/nowhere': "),
 }
 
 
 @pytest.mark.parametrize(("args", "text"), MATCH_FAILS.values(), ids=MATCH_FAILS)
-def test_match_of_what_is_no_step(two, args, text):
+def test_match_with_invalid_arguments(two, args, text):
     got = run("match", f"{two}#app:1", *args)
 
     assert got.returncode == 2
     assert text in got.stderr
 
 
-def test_an_image_that_is_broken_is_left_out(two):
+def test_a_broken_image_is_left_out(two):
     data = two.read_bytes()
     two.write_bytes(data.replace(b'"1/layer.tar"', b'"9/layer.tar"', 1))
 
@@ -277,7 +277,7 @@ def test_an_image_that_is_broken_is_left_out(two):
 
 
 @needs_fixtures
-def test_every_step_that_docker_built_is_found_again(data_root):
+def test_match_finds_every_step_that_docker_built(data_root):
     root = data_root("tiny-docker20-overlay2")
     with open_family(str(root)) as (images, broken):
         known = {image.id: image for image in images}

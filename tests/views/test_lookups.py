@@ -1,4 +1,4 @@
-"""What lies where, and who uses it: images, layers, which, users, orphans."""
+"""The contents of sources: images, layers, which, users, orphans."""
 
 import gzip
 import json
@@ -76,7 +76,7 @@ def test_images_as_a_table(sources):
     assert "NAMESPACE" not in run("images", sources["docker-archive"]).stdout
 
 
-def test_images_that_a_name_fits(tmp_path):
+def test_images_that_match_a_name(tmp_path):
     podman_image(tmp_path, TARS, ["a/x:1"])
     podman_image(tmp_path, TARS[:1], ["a/y:1", "a/z:1"])
 
@@ -89,7 +89,7 @@ def test_images_that_a_name_fits(tmp_path):
     assert len(run("images", tmp_path).stdout.splitlines()) == 4  # a line a name
 
 
-def test_a_broken_image_is_a_line_and_a_warning(tmp_path):
+def test_a_broken_image_is_listed_with_a_warning(tmp_path):
     podman_image(tmp_path, TARS)
     broken = podman_image(tmp_path, TARS[:1], ["broken:1"])
     for path in (tmp_path / "overlay-images" / broken).iterdir():
@@ -99,7 +99,7 @@ def test_a_broken_image_is_a_line_and_a_warning(tmp_path):
     done = run("images", tmp_path)
 
     assert whole["error"] is None
-    assert "is not there" in row["error"]
+    assert "is missing" in row["error"]
     assert (row["id"], row["names"], row["layers"]) == (broken, ["broken:1"], None)
     assert "warning: " in done.stderr
     assert "broken:1" in done.stdout
@@ -146,7 +146,7 @@ def test_layers_without_history_or_diff_ids(tmp_path):
     assert [row["step"] for row in rows] == [None] * 3
 
 
-def test_layers_that_are_compressed(tmp_path):
+def test_compressed_layers(tmp_path):
     packed = [gzip.compress(tar) for tar in TARS]
     document = builders.config(TARS)
     (tmp_path / "i.tar").write_bytes(docker_archive(packed, config_document=document))
@@ -161,15 +161,15 @@ def test_layers_that_are_compressed(tmp_path):
 
 WHICH = {
     "a file that is added": ([["a"], ["b"]], "a", ["1 adds* a"]),
-    "and changed": ([["a"], ["a"]], "a", ["1 adds a", "2 changes* a"]),
-    "and deleted": ([["d/", "d/a"], ["-d/a"]], "d/a", ["1 adds d/a", "2 deletes"]),
-    "and deleted with its directory": (
+    "a file that is changed": ([["a"], ["a"]], "a", ["1 adds a", "2 changes* a"]),
+    "a file that is deleted": ([["d/", "d/a"], ["-d/a"]], "d/a", ["1 adds d/a", "2 deletes"]),
+    "a file that is deleted with its directory": (
         [["d/", "d/a"], ["-d"]], "d/a", ["1 adds d/a", "2 deletes"],
     ),
-    "and hidden by an opaque directory": (
+    "a file hidden by an opaque directory": (
         [["d/", "d/a"], ["d/", "d/*"]], "d/a", ["1 adds d/a", "2 hides"],
     ),
-    "and hidden by a file in the directory's place": (
+    "a file hidden by a file in its directory's place": (
         [["d/", "d/a"], ["d"]], "d/a", ["1 adds d/a", "2 hides"],
     ),
     "deleted and added again in one layer": (
@@ -182,17 +182,17 @@ WHICH = {
     "a directory that no layer lists": (
         [["d/e/x"], ["d/e/y"]], "d/e", ["1 adds* d/e implied"],
     ),
-    "a deep one": ([["a/b/c/d/x"]], "a/b/c", ["1 adds* a/b/c implied"]),
+    "a deep directory that no layer lists": ([["a/b/c/d/x"]], "a/b/c", ["1 adds* a/b/c implied"]),
     "a symlink": ([["s->t"]], "s", ["1 adds* s"]),
     "a hard link": ([["a", "b=a"]], "b", ["1 adds* b"]),
-    "through a symlink that a lower layer has": (
+    "through a symlink of a lower layer": (
         [["usr/", "usr/bin/", "bin->usr/bin"], ["bin/x"]], "usr/bin/x", ["2 adds* bin/x"],
     ),
-    "asked for by the symlink's name": (
+    "by the symlink's name": (
         [["usr/", "usr/bin/", "bin->usr/bin"], ["usr/bin/x"]], "bin/x",
         ["2 adds* usr/bin/x"],
     ),
-    "through two symlinks, one of them far down": (
+    "through two symlinks, one of them deep": (
         [["p/q/r/", "a/b/c->../../p/q", "z->a/b/c/r"], ["z/x"], ["-p/q/r/x"]],
         "a/b/c/r/x", ["2 adds z/x", "3 deletes"],
     ),
@@ -200,8 +200,8 @@ WHICH = {
         [["usr/bin/x", "bin->usr/bin"], ["-bin/x"]], "usr/bin/x",
         ["1 adds usr/bin/x", "2 deletes"],
     ),
-    "spelled with dots": ([["d/", "d/a"]], "/d/./e/../a", ["1 adds* d/a"]),
-    "of a name that others only begin with": (
+    "with dots in the path": ([["d/", "d/a"]], "/d/./e/../a", ["1 adds* d/a"]),
+    "a prefix of other names": (
         [["a", "ab", "a.wh.b"], ["-ab"]], "a", ["1 adds* a"],
     ),
 }  # fmt: skip
@@ -244,7 +244,7 @@ def test_which_in_every_kind(sources, kind):
         assert (Path(first["directory"]) / first["entry"]).read_text() == "1"
 
 
-def test_which_says_all_images_of_a_layer_once(tmp_path):
+def test_which_lists_each_layer_once_with_all_images(tmp_path):
     podman_image(tmp_path, TARS[:1], ["base:1", "base:2"])
     podman_image(tmp_path, TARS[:2], ["app:1"])
 
@@ -289,7 +289,7 @@ def test_which_as_a_table_of_many_images(tmp_path):
     assert [line.split()[0] for line in lines] == ["adds*", "adds", "changes*"]
 
 
-def test_which_of_nothing(sources):
+def test_which_without_a_match(sources):
     done = run("which", sources["oci"], "no/such")
 
     assert done.returncode == 1
@@ -310,7 +310,7 @@ def test_which_goes_on_without_a_broken_image(tmp_path):
     assert done.stderr.startswith("flatten: warning: ")
 
 
-def test_symlinks_that_lead_to_each_other_end(tmp_path):
+def test_which_through_a_circle_of_symlinks(tmp_path):
     links = [f"l{n}->l{(n + 1) % 40}" for n in range(40)]
     (tmp_path / "i.tar").write_bytes(
         docker_archive(layers(["a/", "a/x", *links, "a/s->../a"]))
@@ -393,7 +393,7 @@ def test_one_diff_in_two_chains_is_two_layers(tmp_path):
     assert sorted(images for _, images, _ in got) == [["one:1"], ["two:1"]]
 
 
-def test_a_directory_of_containerds_is_known_by_what_it_is_in(sources):
+def test_users_of_a_directory_of_containerd(sources):
     place = "io.containerd.snapshotter.v1.overlayfs/snapshots/2"
     for path in (
         f"/mnt/{place}/fs/etc",
@@ -407,11 +407,11 @@ def test_a_directory_of_containerds_is_known_by_what_it_is_in(sources):
         assert run("users", sources["containerd"], path).returncode == 3
 
 
-def test_users_of_nothing(sources):
+def test_users_without_a_match(sources):
     for name in ("f" * 64, "app:1", "000", "/no/such/directory"):
         done = run("users", sources["docker-root"], name)
         assert done.returncode == 3
-        assert "no layer is called" in done.stderr
+        assert "no layer matches" in done.stderr
 
 
 # --- orphans
@@ -426,7 +426,7 @@ def orphans(root):
 
 
 @pytest.mark.parametrize("kind", ROOTS)
-def test_a_root_that_is_in_order_has_no_orphans(sources, kind):
+def test_a_consistent_root_has_no_orphans(sources, kind):
     assert orphans(sources[kind]) == set()
     assert run("orphans", sources[kind]).stdout == ""
 
@@ -481,7 +481,7 @@ def test_orphans_of_docker(tmp_path):
         *(("layer", f"overlay2/{cache_id}/diff") for cache_id in cache_ids),
     }
     done = run("orphans", tmp_path)
-    assert "no image and no container has it" in done.stdout
+    assert "no image and no container uses it" in done.stdout
     assert "its removal was interrupted" in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""The report: its figures, and a page that holds all of a tree and nothing else."""
+"""The report: its figures, and a page with all paths that needs no other file."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def image(request, tmp_path):
     return request.param(tmp_path, TARS, **STEPS)
 
 
-def test_the_figures(image):
+def test_the_figures_in_json(image):
     got = json.loads(run("report", image, "--json").stdout)
 
     assert (got["size"], got["files"], got["paths"]) == (279, 4, 7)
@@ -63,7 +63,7 @@ def test_the_figures(image):
     assert got["efficiency"]["user_size"] == 179
 
 
-def test_for_people(image):
+def test_the_report_as_text(image):
     lines = run("report", image).stdout.splitlines()
 
     assert lines[1] == "279 B in 4 files, 7 paths; 2 layers of 339 B"
@@ -78,7 +78,7 @@ def test_for_people(image):
         assert title in lines
 
 
-def test_lists_can_be_short_and_contents_left_alone(image):
+def test_top_and_no_equal(image):
     got = json.loads(run("report", image, "--json", "--top", "1", "--no-equal").stdout)
 
     assert len(got["largest"]) == len(got["hidden"]["largest"]) == 1
@@ -86,7 +86,7 @@ def test_lists_can_be_short_and_contents_left_alone(image):
     assert "Equal" not in run("report", image, "--no-equal").stdout
 
 
-def test_an_earlier_step(image):
+def test_a_report_of_an_earlier_step(image):
     got = json.loads(run("report", image, "--json", "--at", "1").stdout)
 
     assert (got["size"], got["hidden"]["files"], got["efficiency"]["score"]) == (
@@ -96,7 +96,7 @@ def test_an_earlier_step(image):
     )
 
 
-def test_an_image_of_nothing(tmp_path):
+def test_a_report_of_an_image_without_layers(tmp_path):
     image = docker(tmp_path, [])
 
     assert "0 B in 0 files, 0 paths; 0 layers of 0 B" in run("report", image).stdout
@@ -142,7 +142,7 @@ def test_the_page_needs_nothing_else(image, tmp_path):
     assert "https:" not in text
 
 
-def test_names_cannot_become_part_of_the_page(tmp_path):
+def test_names_are_escaped_in_the_page(tmp_path):
     bad = "</script><script>alert(1)</script>"
     tars = layers(
         [
@@ -204,7 +204,7 @@ def test_a_page_of_300_000_files_is_small_enough(tmp_path, monkeypatch):
     assert len(unpacked(text)) == 300_000
 
 
-def test_what_is_too_much_is_shown_together(tmp_path, monkeypatch):
+def test_a_page_over_the_limit_combines_small_files(tmp_path, monkeypatch):
     many = columns(20_000)
     monkeypatch.setattr(page, "_columns", lambda _: many)
     monkeypatch.setattr(page, "LIMIT", 150_000)

@@ -1,4 +1,4 @@
-"""Views of real engines' roots say what they say of the archives that these saved."""
+"""Views of engines' real roots equal those of the archives that these saved."""
 
 import json
 
@@ -42,11 +42,11 @@ def save(tmp_path_factory):
 
 
 @pytest.mark.parametrize("root", SAME)
-def test_all_views_say_the_same_as_of_the_save(data_root, save, root):
+def test_views_of_a_root_and_of_its_save_are_equal(data_root, save, root):
     prefix = dict(ROOTS.values())[root]
     here, there = f"{data_root(root)}#{prefix}tiny-child:1", f"{save}#fx/tiny-child:1"
 
-    assert lines("ls", here, "--json", "--hash") == lines(
+    assert lines("ls", here, "--json", "--hash", "--verify") == lines(
         "ls", there, "--json", "--hash"
     )
     assert run("ls", here, "--tree").stdout == run("ls", there, "--tree").stdout
@@ -60,7 +60,10 @@ def test_all_views_say_the_same_as_of_the_save(data_root, save, root):
     assert steps[0] == steps[1]
     for at in ("--at", "9"), ("--at-layer", "3"):
         assert run("config", here, *at).stdout == run("config", there, *at).stdout
-    reports = [json.loads(run("report", at, "--json").stdout) for at in (here, there)]
+    reports = [
+        json.loads(run("report", at, "--json", "--verify").stdout)
+        for at in (here, there)
+    ]
     for report in reports:
         del report["names"]
         for row in report["steps"]:
@@ -69,7 +72,7 @@ def test_all_views_say_the_same_as_of_the_save(data_root, save, root):
 
 
 @pytest.mark.parametrize(("root", "prefix"), ROOTS.values(), ids=ROOTS)
-def test_kinship_on_a_root(data_root, root, prefix):
+def test_related_images_of_a_root(data_root, root, prefix):
     place = data_root(root)
 
     up = json.loads(run("ancestors", f"{place}#{prefix}tiny-child:1", "--json").stdout)
@@ -92,7 +95,7 @@ def test_kinship_on_a_root(data_root, root, prefix):
         assert shared["layers"] >= 5
 
 
-def test_a_root_before_diff_ids_is_kin_by_its_parents(data_root):
+def test_related_images_of_a_root_without_diff_ids(data_root):
     place = data_root("tiny-handmade-aufs-v1.9")
     rows = json.loads(run("ancestors", f"{place}#fx/tiny-child:1", "--json").stdout)
 
@@ -112,7 +115,7 @@ def test_a_delta_of_an_image_on_a_root(data_root, tmp_path, root, prefix):
 
 
 @pytest.mark.parametrize(("root", "prefix"), ROOTS.values(), ids=ROOTS)
-def test_a_second_look_says_the_same(data_root, tmp_path, root, prefix):
+def test_a_second_view_of_a_root_is_equal(data_root, tmp_path, root, prefix):
     image = f"{data_root(root)}#{prefix}tiny-child:1"
     looks = [
         run("ls", image, "--json", "--cache", tmp_path / "c").stdout for _ in range(2)

@@ -1,4 +1,4 @@
-"""Waste: dive's figures, done over, and what layers hold that no path shows."""
+"""Waste: dive's figures, and files that the image does not show."""
 
 import tempfile
 from dataclasses import replace
@@ -31,7 +31,7 @@ def figures(tars):
 
 @settings(max_examples=settings.default.max_examples // 2)
 @given(images().map(repaired))
-def test_the_figures_are_dives(image):
+def test_the_figures_equal_those_of_dive(image):
     empty = [
         [replace(e, content=e.content * (b".wh." not in e.name)) for e in each]
         for each in image
@@ -56,12 +56,12 @@ SCORES = {
     ),
     "dive's own test: nothing of any size": ([[file("nothing", 0)], [], []], 1.0, 0),
     "no layers": ([], 1.0, 0),
-    "a removed file is lost": ([[file("a", 60), file("b", 40)], ["-a"]], 0.4, 60),
-    "a removed directory counts with both": (
+    "a removed file": ([[file("a", 60), file("b", 40)], ["-a"]], 0.4, 60),
+    "a removed directory counts in both sums": (
         [["d/", file("d/a", 60), file("b", 40)], ["-d"]], 1.0, 0,
     ),
-    "an opaque mark is not seen": ([["d/", file("d/a", 60)], ["d/", "d/*"]], 1.0, 0),
-    "a mark of nothing ends the layer": (
+    "an opaque mark is ignored": ([["d/", file("d/a", 60)], ["d/", "d/*"]], 1.0, 0),
+    "a whiteout of a missing path ends the layer": (
         [[file("a", 50)], ["-x", file("y", 100), file("z", 100)]], 49 / 50, 0,
     ),
 }  # fmt: skip
@@ -82,9 +82,9 @@ HIDDEN = {
     ),
     "below a directory that was removed": ([["d/", file("d/a", 5)], ["-d"]], [("d/a", 5, 0, False)]),
     "below an opaque mark": ([["d/", file("d/a", 5)], ["d/", "d/*"]], [("d/a", 5, 0, False)]),
-    "a file that another name shows is not hidden": ([[file("a", 5), "b=a"], ["-a"]], []),
+    "a file with another hard link is not hidden": ([[file("a", 5), "b=a"], ["-a"]], []),
     "twice in one layer": ([[file("a", 5), file("a", 6)]], [("a", 5, 0, True)]),
-    "nothing of no size": ([[file("a", 0)], ["-a"]], []),
+    "an empty file": ([[file("a", 0)], ["-a"]], []),
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from ...errors import FlattenError, quoted
 from ...image.verify import checking
 from ...tar.members import FILE
 from ...views.listing import lookup
+from ...views.reading import Verify
 from .. import options
 from ..tables import print_bytes
 
@@ -27,15 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the files, and return the exit code."""
-    with options.open_tree(args) as (index, contents):
+    verify = options.verify(args)
+    if not args.use_cache and not args.verify:
+        verify = Verify.NONE  # below, of the layers that are read only
+    with options.open_tree(args, verify) as (index, contents):
         inodes = [lookup(index, path) for path in args.paths]
         for path, inode in zip(args.paths, inodes, strict=True):
             if index.members.kinds[inode] != FILE:
                 raise FlattenError(f"{quoted(path)} is no file")
         used = {index.members.layers[inode] for inode in inodes}
         layers = contents.image.layers
-        checked = [layers[at] for at in sorted(used)] if args.verify else []
-        with checking(checked) as check:
+        unchecked = [layers[at] for at in sorted(used) if not index.checked[at]]
+        with checking([] if args.verify is False else unchecked) as check:
             check.start_rest()
             for inode in inodes:
                 for data in contents.read(inode):

@@ -10,7 +10,8 @@ from ...image import rootfs
 from ...image.history import cut
 from ...image.image import Image
 from ...views.describe import describe
-from ...views.trees import CONTENT, FIELDS, Change, Side, compare
+from ...views.differences import CONTENT, FIELDS
+from ...views.trees import Change, Side, compare
 from .. import options
 from ..tables import iso_time, one_line, print_json, show_name
 
@@ -92,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
         elif not args.quiet:
             for change in changes:
                 print(_line(change))
+        for side in sides if second is not first else sides[1:]:
+            options.say_unverified(args, side.contents.image, side.index.checked)
     return 1 if changes else 0
 
 
@@ -137,4 +140,6 @@ def _document(change: Change, sides: tuple[Side, Side]) -> dict[str, Any]:
         for key, row, side in rows
     }
     path = os.fsdecode(change.path.removeprefix(b"./").rstrip(b"/"))
-    return {"path": path, **described, "fields": change.fields}
+    document = {"path": path, **described, "fields": change.fields}
+    verified = all(side.index.verified for side in sides)
+    return document if verified else document | {"verified": False}

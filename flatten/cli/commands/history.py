@@ -1,11 +1,10 @@
 """``flatten history IMAGE``: the steps that made an image, and their layers."""
 
 import argparse
-from typing import Any
 
 from ...tar.members import Members
-from ...views.reading import read_layers
-from ...views.steps import list_steps
+from ...views.reading import LayerReader
+from ...views.steps import StepRow, list_steps
 from .. import options
 from ..messages import say
 from ..tables import human, one_line, print_json, print_table
@@ -29,13 +28,15 @@ def run(args: argparse.Namespace) -> int:
     """Print the steps, and return the exit code."""
     with options.open_image(args) as image:
         members = Members(limit=options.limits(args).members)
-        layers = list(read_layers(image, members, options.cache(args)))
+        reader = LayerReader(options.cache(args), options.verify(args))
+        layers = list(reader.read(image, members))
         history, rows = list_steps(image, members, layers)
         if args.json:
             problem = history.problem or None
             print_json({"id": image.id, "names": image.names, "problem": problem,
-                        "steps": rows})  # fmt: skip
+                        "verified": all(reader.checked), "steps": rows})  # fmt: skip
             return 0
+        options.say_unverified(args, image, reader.checked)
     if history.problem:
         say(f"warning: {image.source}: {history.problem}; which step made which layer "
             "cannot be told")  # fmt: skip
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: StepRow) -> tuple[str, ...]:
     return (
         str(row["step"] or "-"),
         str(row["layer"] or "-"),

@@ -1,9 +1,8 @@
 """``flatten images SOURCE``: what an engine's root or an archive holds."""
 
 import argparse
-from typing import Any
 
-from ...views.stored import list_images
+from ...views.stored import ImageRow, list_images
 from .. import options
 from ..messages import say
 from ..tables import human, one_line, print_json, print_table
@@ -39,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cells(row: dict[str, Any], name: str, heads: list[str]) -> list[str]:
+def _cells(row: ImageRow, name: str, heads: list[str]) -> list[str]:
     cells = {
         "ID": row["id"][:12] or "-",
         "CREATED": one_line((row["created"] or "-")[:19]),

@@ -1,9 +1,8 @@
 """``flatten layers IMAGE``: the layers of an image, and where each one lies."""
 
 import argparse
-from typing import Any
 
-from ...views.stored import list_layers
+from ...views.stored import LayerRow, list_layers
 from .. import options
 from ..tables import human, one_line, print_json, print_table
 
@@ -35,11 +34,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _cells(row: LayerRow) -> tuple[str, ...]:
     return (
         str(row["position"]),
-        *(short(row[key]) for key in ("diff_id", "chain_id", "cache_id")),
-        *("-" if row[key] is None else human(row[key]) for key in ("stored", "size")),
+        *map(short, (row["diff_id"], row["chain_id"], row["cache_id"])),
+        "-" if row["stored"] is None else human(row["stored"]),
+        human(row["size"]),
         str(row["step"] or "-"),
         one_line(row["directory"] or "-"),
     )

@@ -66,10 +66,13 @@ def run(args: argparse.Namespace) -> int:
                 document = describe(index.members, *row)
                 if hashes is not None and "size" in document:
                     document["xxh3"] = hashes[row.inode]
+                if not index.verified:
+                    document["verified"] = False
                 print_json_line(document)
         else:
             lines = _tree(index, rows) if args.tree else _long(index.members, rows)
             _print_lines(index, rows, lines, hashes)
+            options.say_unverified(args, contents.image, index.checked)
     return 0
 
 

@@ -12,8 +12,8 @@ List all images, with their names, and all containers that use a layer.
 {options.SOURCE}
 
 LAYER is a diff id, a chain id, a cache-id (podman: the layer's id), the digest
-of a blob, at least six digits of one, or a path to the layer's directory or
-into it.
+of a blob, at least the first six characters of one, or a path to the layer's
+directory or into it.
 """
 
 
@@ -32,9 +32,13 @@ def run(args: argparse.Namespace) -> int:
         print_json(found)
         return 0
     for layer in found:
-        for key in ("chain_id", "diff_id", "digest", "cache_id", "directory"):
-            if layer[key] is not None:
-                print(f"{key.replace('_', ' ')}: {one_line(layer[key])}")
+        for what, name in (
+            ("chain id", layer["chain_id"]), ("diff id", layer["diff_id"]),
+            ("digest", layer["digest"]), ("cache id", layer["cache_id"]),
+            ("directory", layer["directory"]),
+        ):  # fmt: skip
+            if name is not None:
+                print(f"{what}: {one_line(name)}")
         for image in layer["images"]:
             names = " ".join(image["names"]) or "-"
             print(f"  image {image['id'][:12]}, layer {image['position']}: "
@@ -42,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
         for container in layer["containers"]:
             names = " ".join(container["names"]) or "-"
             print(f"  container {container['id'][:12]}: {one_line(names)}")
-        if not layer["images"] and not layer["containers"]:
+        if layer["held_by"]:
+            print(f"  {one_line(layer['held_by'])}")
+        if not any(layer[key] for key in ("images", "containers", "held_by")):
             print("  nothing uses it")
     return 0

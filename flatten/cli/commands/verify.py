@@ -9,6 +9,7 @@ from dataclasses import asdict
 from ...errors import IntegrityError, UsageError, quoted, shown
 from ...image.image import Image
 from ...image.rootfs import open_rootfs
+from ...image.verify import DigestCheck, checking
 from ...options import Options
 from ...pipeline import plan_image
 from ...views.describe import Row, directory_rows, plan_rows
@@ -18,9 +19,9 @@ from ..tables import print_json_line
 
 DESCRIPTION = f"""\
 Compare a root file system, a tar or a directory, with an image, or with the
-list that --list-out wrote. Each difference is a line; none means that it holds
-what it should. Options that changed what was written are given here again, but
-not with a list.
+list that --list-out wrote. Each difference is a line; without any, the exit
+code is 0. The image's layers are checked against its digests. Options that
+changed what was written must be given again, but not with a list.
 
 {options.IMAGE}
 """
@@ -36,14 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     options.add_json_option(parser)
     options.add_edit_options(parser)
-    options.add_point_arguments(options.add_input_options(parser))
+    group = options.add_input_options(parser)
+    options.add_point_arguments(group)
+    options.add_verify_option(group)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the differences, and return the exit code.
 
     Raises:
-        IntegrityError: There are some.
+        IntegrityError: There are differences, or a layer of the image does not have
+            the digest that the image records.
     """
     ignored = tuple(filter(None, args.ignore.split(",")))
     for field in ignored:
@@ -92,13 +96,21 @@ def _expected(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
             mtime=options.parse_mtime(args.mtime),
         )
         image = stack.enter_context(options.open_image(args, at=options.point(args)))
-        yield _rows(image, how)
+        check = stack.enter_context(checking(image.layers if args.verify else ()))
+        yield _checked(_rows(image, how), check)
 
 
 def _rows(image: Image, how: Options) -> Iterator[Row]:
     plan = plan_image(image, how)
     layers = [layer.open() for layer in (*image.layers, *image.added)]
     return plan_rows(plan, layers, len(image.layers))
+
+
+def _checked(rows: Iterator[Row], check: DigestCheck) -> Iterator[Row]:
+    """Yield all rows, and end when the digests are checked too."""
+    check.start_rest()
+    yield from rows
+    check.finish()
 
 
 def _line(difference: Difference) -> str:

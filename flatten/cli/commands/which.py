@@ -2,9 +2,9 @@
 
 import argparse
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
-from ...views.which import which
+from ...views.which import EventRow, ImageUse, which
 from .. import options
 from ..messages import say
 from ..tables import human, one_line, print_json, print_table
@@ -25,12 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="which images")
     parser.add_argument("path", metavar="PATH", help="in the images")
     options.add_source_options(parser)
+    parser.add_argument(
+        "--verify", action="store_true",
+        help="check the layers against the digests that the images record",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the layers, and return the exit code."""
     with options.open_source(args) as opened:
-        found = which(opened, args.path, options.limits(args))
+        limits = options.limits(args)
+        found = which(opened, args.path, limits, verify=args.verify)
     if args.json:
         print_json(found)
         return 0
@@ -41,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(row: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def _lines(row: EventRow) -> Iterator[tuple[str, ...]]:
     """Yield a line for the images that show what a layer has, and one for others."""
     for visible in (True, False):
         images = [image for image in row["images"] if image["visible"] is visible]
@@ -49,7 +54,7 @@ def _lines(row: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             yield _cells(row, images)
 
 
-def _cells(row: dict[str, Any], images: list[dict[str, Any]]) -> tuple[str, ...]:
+def _cells(row: EventRow, images: list[ImageUse]) -> tuple[str, ...]:
     """Return a line; one whose content the images show has a star."""
     where = row["directory"] or row["layer"]
     if row["directory"] and row["entry"] and not row["implied"]:
@@ -65,7 +70,7 @@ def _cells(row: dict[str, Any], images: list[dict[str, Any]]) -> tuple[str, ...]
     )
 
 
-def _some(images: list[dict[str, Any]]) -> str:
+def _some(images: list[ImageUse]) -> str:
     """Return some of the images' names, and how many images more there are."""
     named = sorted(images, key=lambda image: not image["names"])
     some = [" ".join(image["names"]) or image["id"][:12] for image in named[:SHOWN]]

@@ -1,25 +1,26 @@
-"""A bbolt file, read: buckets of keys and values, in B+ trees of pages.
+"""Read a bbolt database file: buckets of keys and values, in B+ trees of pages.
 
 All numbers are little endian::
 
     page     0 id u64  8 flags u16  10 count u16  12 overflow pages u32  16 elements
     branch   (flags 1) an element: position u32, key size u32, child page u64
     leaf     (flags 2) an element: flags u32, position u32, key size u32, value size u32
-    bucket   the value of a leaf element whose flags are 1: root page u64, sequence u64;
-             root 0 means that a page follows right there
+    bucket   the value of a leaf element with flags 1: root page u64, sequence u64;
+             root 0: an inline bucket, whose only page follows in the value
     meta     (flags 4) pages 0 and 1, at 16: magic u32, version u32, page size u32,
-             flags u32, root bucket, freelist u64, first page never used u64,
-             transaction u64, FNV-64a of the 64 bytes before
+             flags u32, root bucket, freelist u64, number of pages u64,
+             transaction u64, FNV-64a of the preceding 56 bytes
 
-Positions count from the element itself. The meta page of the later transaction counts.
+Positions are relative to the element. The valid meta page with the later transaction is
+used.
 
-A daemon may write while we read. Pages that a transaction gives up are written over by
-the one after the next, so what was read is right if the last meta is the same
-afterwards. No lock is taken: a daemon would wait for it. Every page belongs to one
-place of one tree, so none is read twice, and hostile files cost no more than they are
-long.
+A daemon may write to the file at the same time. A page freed by one transaction can be
+overwritten by the next but one, so the data read is consistent if the current meta page
+is the same afterwards. No lock is taken, because the daemon would have to wait for it.
+Every page belongs to exactly one tree, so no page is read twice, and a malicious file
+costs no more than its length.
 
-Reference: go.etcd.io/bbolt page.go, bucket.go, db.go (v1.3); no other version is known.
+Reference: go.etcd.io/bbolt page.go, bucket.go, db.go (v1.3). This is format version 2.
 """
 
 from collections.abc import Callable, Iterator
@@ -30,8 +31,8 @@ from typing import Final, NoReturn, TypeVar
 from ...errors import FlattenError, FormatError
 from ...host.files import LayerBytes
 
-MAX_READ: Final = 1 << 28  # bytes of pages; a node with 10,000 images has some 50 MB
-TRIES: Final = 20  # a busy daemon commits some times a second, reading takes less
+MAX_READ: Final = 1 << 28  # bytes of pages; 10,000 images take about 50 MB
+TRIES: Final = 20  # reads; a busy daemon commits a few times per second
 
 _PAGE: Final = Struct("<QHHI")
 _BRANCH: Final = Struct("<IIQ")
@@ -49,11 +50,11 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Bucket:
-    """Keys in byte order, each with a value or a bucket; read when it is asked.
+    """Keys in byte order, each with a value or a nested bucket; read on first use.
 
     Attributes:
-        root: The page of its tree, or None for what is in ``inline``.
-        inline: A page, in place.
+        root: Number of the root page; None for an inline bucket.
+        inline: The page of an inline bucket.
     """
 
     _file: "_File" = field(repr=False)
@@ -66,14 +67,14 @@ class Bucket:
         """Return the values by key.
 
         Raises:
-            FormatError: The pages are not as bbolt writes them.
+            FormatError: The pages are malformed.
         """
         if self._values is None:
             self._values = {}
             last = None
             for key, value, is_bucket in self._file.elements(self):
                 if last is not None and key <= last:
-                    self._file.fail("keys that are not in order")
+                    self._file.fail("keys are not in order")
                 last = key
                 if is_bucket:
                     self._buckets[key] = self._file.bucket(value, self)
@@ -82,7 +83,7 @@ class Bucket:
         return self._values
 
     def buckets(self) -> dict[bytes, "Bucket"]:
-        """Return the buckets in this one by key.
+        """Return the nested buckets by key.
 
         Raises:
             FormatError: As ``values``.
@@ -91,7 +92,7 @@ class Bucket:
         return self._buckets
 
     def find(self, *keys: bytes) -> "Bucket":
-        """Return the bucket that a path of keys leads to, an empty one if none does."""
+        """Return the bucket at a path of keys, or an empty bucket if there is none."""
         found = self
         for key in keys:
             found = found.buckets().get(key) or Bucket(self._file, None)
@@ -101,16 +102,16 @@ class Bucket:
 def read_bolt(
     opener: Callable[[], LayerBytes], where: str, take: Callable[[Bucket], T]
 ) -> T:
-    """Return what ``take`` makes of the root bucket, as of one transaction.
+    """Return the result of ``take`` for the root bucket, consistent as of one commit.
 
     Args:
-        opener: Opens the file; again where a daemon has written while we read.
-        where: Its name in messages.
-        take: Reads all that is wanted; it may run more than once.
+        opener: Opens the file; it is called again if a daemon has written to it.
+        where: The file's name in messages.
+        take: Reads everything that is needed; it may run more than once.
 
     Raises:
-        FormatError: It is no bbolt file, or a broken one.
-        FlattenError: It does not hold still.
+        FormatError: The file is not a valid bbolt database.
+        FlattenError: The file kept changing.
     """
     for _ in range(TRIES):
         source = opener()
@@ -126,13 +127,13 @@ def read_bolt(
             raise failure
         return found
     raise FlattenError(
-        f"{where}: a daemon keeps writing to it; stop it, or copy the root"
+        f"{where}: a daemon keeps writing to it; stop the daemon, or copy the root"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Meta:
-    """What a meta page says."""
+    """The fields of a meta page that are used."""
 
     page_size: int
     root: int
@@ -143,8 +144,8 @@ class _Meta:
 def _meta(source: LayerBytes, where: str) -> _Meta:
     """Return the meta page of the last transaction.
 
-    The second one is a page into the file; when the first is broken, the size of a
-    page is not known, so all are tried, as bbolt does.
+    The second meta page is at the offset of one page. If the first is damaged, the page
+    size is unknown, so all sizes are tried, as bbolt does.
     """
     found = [
         meta
@@ -153,7 +154,7 @@ def _meta(source: LayerBytes, where: str) -> _Meta:
         and at in (0, meta.page_size)
     ]
     if not found:
-        raise FormatError("no bbolt file: no valid meta page", where=where)
+        raise FormatError("not a bbolt file: it has no valid meta page", where=where)
     return max(found, key=lambda meta: meta.transaction)
 
 
@@ -183,7 +184,7 @@ def fnv64a(data: bytes) -> int:
 
 
 class _File:
-    """The pages of a file, none of them read twice."""
+    """The pages of a file, each of which is read at most once."""
 
     def __init__(self, source: LayerBytes, where: str, meta: _Meta) -> None:
         self._source = source
@@ -193,7 +194,7 @@ class _File:
         self._read = 0
 
     def fail(self, what: str, page: int | None = None) -> NoReturn:
-        """Raise FormatError, at a page if one is to blame."""
+        """Raise FormatError, with the offset of a page if one is given."""
         at = None if page is None else page * self._meta.page_size
         raise FormatError(what, where=self._where, offset=at)
 
@@ -204,17 +205,17 @@ class _File:
         root, _ = _BUCKET.unpack_from(value)
         if root:
             return Bucket(self, root)
-        if parent.root is None:  # bbolt makes none; depth would cost its square
-            self.fail("a bucket inside an inline bucket")
+        if parent.root is None:  # never written by bbolt; its cost is quadratic
+            self.fail("a nested bucket in an inline bucket")
         return Bucket(self, None, value[_BUCKET.size :])
 
     def elements(self, bucket: Bucket) -> Iterator[tuple[bytes, bytes, bool]]:
-        """Yield key, value and whether that is a bucket, of all leaves in order."""
+        """Yield each leaf element in order: key, value, whether it is a bucket."""
         if bucket.root is None:
             if bucket.inline:
                 flags, count = self._header(bucket.inline, None)
                 if flags != _IS_LEAF:
-                    self.fail("an inline bucket that is no leaf")
+                    self.fail("an inline bucket that is not a leaf page")
                 yield from self._leaf(bucket.inline, count, None)
             return
         todo = [bucket.root]
@@ -229,25 +230,25 @@ class _File:
                 self.fail(f"a page with flags {flags:#x} in a tree", number)
 
     def _page(self, number: int) -> tuple[bytes, int, int]:
-        """Return a page with those it overflows into, its flags and its count."""
+        """Return a page with its overflow pages, its flags and its element count."""
         size = self._meta.page_size
         if not 1 < number < self._meta.high:
-            self.fail(f"page {number:,}, but the file has {self._meta.high:,}")
+            self.fail(f"page {number:,} of a file with {self._meta.high:,} pages")
         if number in self._seen:
-            self.fail("a page in two places", number)
+            self.fail("a page that is used twice", number)
         self._seen.add(number)
         page = self._source.read(number * size, size)
         flags, count = self._header(page, number)
         found, _, _, overflow = _PAGE.unpack_from(page)
         if found != number:
-            self.fail(f"a page that says it is page {found:,}", number)
+            self.fail(f"a page with the number of page {found:,}", number)
         self._read += size * (overflow + 1)
         if self._read > MAX_READ:
             self.fail(f"over {MAX_READ:,} bytes of pages", number)
         if overflow:
             page = self._source.read(number * size, size * (overflow + 1))
         if len(page) < size * (overflow + 1):
-            self.fail("the file ends in a page", number)
+            self.fail("the file ends inside a page", number)
         return page, flags, count
 
     def _header(self, page: bytes, number: int | None) -> tuple[int, int]:
@@ -257,7 +258,7 @@ class _File:
         return flags, count
 
     def _children(self, page: bytes, count: int, number: int) -> list[int]:
-        """Return the pages below a branch."""
+        """Return the numbers of a branch page's children."""
         if _PAGE.size + count * _BRANCH.size > len(page):
             self.fail(f"{count:,} children do not fit into the page", number)
         start = _PAGE.size
@@ -271,7 +272,7 @@ class _File:
     def _leaf(
         self, page: bytes, count: int, number: int | None
     ) -> Iterator[tuple[bytes, bytes, bool]]:
-        """Yield the elements of a leaf, which together are no longer than it."""
+        """Yield the elements of a leaf page, whose total size is at most the page's."""
         total = _PAGE.size + count * _LEAF.size
         for at in range(_PAGE.size, total, _LEAF.size):
             if at + _LEAF.size > len(page):
@@ -280,6 +281,6 @@ class _File:
             start = at + position
             total += key + value
             if start + key + value > len(page) or total > len(page):
-                self.fail("an element that leaves its page", number)
+                self.fail("an element that extends beyond its page", number)
             middle = start + key
             yield page[start:middle], page[middle : middle + value], flags == _IS_BUCKET

@@ -1,4 +1,4 @@
-"""What one storage driver has in containers-storage: images, layers, containers.
+"""The documents of one storage driver in containers-storage.
 
 ======================================  =============================================
 ``DRIVER-images/images.json``           a list: ``id``, ``names``, ``layer`` (the top
@@ -6,54 +6,53 @@
 ``DRIVER-images/ID/``                   an image's documents: ``manifest``; the config,
                                         called by its digest
 ``DRIVER-layers/layers.json``           a list: ``id``, ``parent``, ``diff-digest``,
-                                        ``diff-size``; ids are of no use but as names
-``DRIVER-layers/ID.tar-split.gz``       the record of a layer's tar
+                                        ``diff-size``; an id says nothing about the
+                                        layer's content
+``DRIVER-layers/ID.tar-split.gz``       the tar-split record of a layer
 ``DRIVER-containers/containers.json``   a list: ``id``, ``names``, ``image``,
                                         ``layer`` (its own)
 ======================================  =============================================
 
-``volatile-layers.json`` and ``volatile-containers.json`` have more of each list. A
-document is a file of its name where that is plain, else of ``=`` and that in base64.
+``volatile-layers.json`` and ``volatile-containers.json`` are further parts of the
+lists. The file of a document has the document's name if that is plain, otherwise ``=``
+and the name in base64.
 
 Reference: containers/storage images.go, layers.go, containers.go, store.go at v1.43.
 """
 
+import json
 import re
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Final, NoReturn
 
 from ...errors import FormatError, quoted
-from ...host.beneath import Beneath
-from ...image.assembly import Headers
 from ...image.chain_ids import chain_ids
-from ...image.directory import Owners
-from ...tar.read_header import HeaderBytes
+from ..choice import Platform, config_platform
 from ..documents import DIGEST, read_json
 from .drivers import Driver, Stack, Stored
+from .parents import with_parents
 from .root import ID, Root
-from .user_namespace import Ranges, is_users, parse_ranges, user_owners
+from .user_namespace import Maps, parse_ranges
 
 _PLAIN: Final = re.compile(r"[-_.A-Za-z0-9]+")
 _MAX_LIST: Final = 1 << 26  # bytes of layers.json; a layer takes some 700
-_MAX_CHAIN: Final = 4096
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer of a store.
+class PodmanLayer:
+    """A layer in a store's lists.
 
     Attributes:
-        parent: The layer below; "" of a base.
-        diff_id: ``sha256:<hex>`` of its tar; None where that never came whole.
-        size: Of its tar, in bytes.
-        incomplete: It was being written, or removed, when that was interrupted.
-        uids: What user namespace it is for, in the store's; mostly none.
-        gids: Likewise.
+        parent: Id of the layer below; "" for a base layer.
+        diff_id: ``sha256:<hex>`` of its tar; None if it is not recorded.
+        size: Size of its tar in bytes; None if it is not recorded.
+        incomplete: Writing or removing the layer was interrupted.
+        maps: The user namespace that it was made for, inside the store's.
     """
 
     id: str
@@ -61,43 +60,70 @@ class Layer:
     diff_id: str | None
     size: int | None
     incomplete: bool
-    uids: Ranges
-    gids: Ranges
+    maps: Maps
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """An image of a store, or a container.
+class PodmanImage:
+    """An image of a store, or a list of images for several platforms.
 
     Attributes:
-        layer: The top layer of an image, a container's own one; "" for none.
-        image: Of a container: the image's id, "" if it has none.
-        documents: Names of an image's documents.
-        digests: Of an image's manifests, hex.
+        layer: Id of the top layer; "" if there is none.
+        documents: Names of its documents.
+        digests: Hex digests of its manifests.
     """
 
     id: str
     names: tuple[str, ...]
     layer: str
-    image: str = ""
-    documents: frozenset[str] = field(default=frozenset(), repr=False)
-    digests: tuple[str, ...] = ()
+    documents: frozenset[str] = field(repr=False)
+    digests: tuple[str, ...]
 
 
-class Store:
-    """What one driver has.
+@dataclass(frozen=True, slots=True)
+class PodmanContainer:
+    """A container of a store.
+
+    Attributes:
+        layer: Id of its own layer.
+        image: Id of its image; "" if it has none.
+        external: Its files are in a directory outside the store (``--rootfs``).
+    """
+
+    id: str
+    names: tuple[str, ...]
+    layer: str
+    image: str
+    external: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A manifest in a list of images for several platforms.
+
+    Attributes:
+        digest: Hex digest of the manifest.
+        platform: Its platform according to the list.
+    """
+
+    digest: str
+    platform: Platform | None
+
+
+class PodmanStore:
+    """The documents of one driver.
 
     Attributes:
         root: The store's root.
         driver: The driver.
-        layers: By their ids.
+        layers: The layers by id.
     """
 
     def __init__(self, root: Root, driver: Driver) -> None:
         """Read the lists of layers.
 
         Raises:
-            FormatError: One is not what it should be.
+            FormatError: A list is malformed.
         """
         self.root = root
         self.driver = driver
@@ -109,53 +135,55 @@ class Store:
 
     # --- lists
 
-    def images(self) -> list[Named]:
+    def images(self) -> list[PodmanImage]:
         """List the images.
 
         Raises:
-            FormatError: The list is not what it should be.
+            FormatError: The list is malformed.
         """
         return [self._image(r) for r in self._records("images/images.json")]
 
-    def containers(self) -> list[Named]:
+    def containers(self) -> list[PodmanContainer]:
         """List the containers.
 
         Raises:
-            FormatError: A list is not what it should be.
+            FormatError: A list is malformed.
         """
         return [
-            Named(
+            PodmanContainer(
                 self._id(record, "id"),
                 tuple(self._texts(record, "names")),
                 self._id(record, "layer"),
                 self._id(record, "image", optional=True),
+                _is_external(record),
             )
             for name in ("containers", "volatile-containers")
             for record in self._records(f"containers/{name}.json")
         ]
 
-    def chain(self, top: str, where: str) -> list[Layer]:
-        """Return a layer and all below it, the oldest first.
+    def chain(self, top: str, where: str) -> list[PodmanLayer]:
+        """Return a layer with all layers below it, oldest first.
 
         Raises:
-            FormatError: One is not in the list, or they go in a circle.
+            FormatError: A layer is in no list, or the chain is circular.
         """
-        chain: dict[str, Layer] = {}
-        while top:
-            if top in chain or len(chain) > _MAX_CHAIN:
-                raise FormatError(f"the parents of {top} go in a circle", where=where)
-            if top not in self.layers:
+
+        def find(id_: str) -> PodmanLayer | None:
+            if not id_:
+                return None
+            if id_ not in self.layers:
                 raise FormatError(
-                    f"layer {top} is in no list of {self.driver.name}-layers; an "
-                    "additional image store may have it",
+                    f"layer {id_} is in no list of {self.driver.name}-layers; another "
+                    "store may have it (additionalimagestores or imagestore in "
+                    "storage.conf)",
                     where=where,
                 )
-            chain[top] = self.layers[top]
-            top = chain[top].parent
-        return list(chain.values())[::-1]
+            return self.layers[id_]
 
-    def chain_id(self, layer: Layer) -> str:
-        """Return what docker would call a layer with all below it, "" if unknown."""
+        return with_parents(find(top), lambda layer: find(layer.parent), where)
+
+    def chain_id(self, layer: PodmanLayer) -> str:
+        """Return the chain id of a layer, or "" if a diff_id is unknown."""
         try:
             chain = self.chain(layer.id, self.root.name)
         except FormatError:
@@ -166,7 +194,7 @@ class Store:
         return [f"sha256:{chain_id}" for chain_id, _ in chain_ids(known)][-1]
 
     def _records(self, path: str) -> list[Record]:
-        """Return the objects of a list; of one that is not there, none."""
+        """Return the objects of a list; a missing file counts as an empty list."""
         path = f"{self.driver.name}-{path}"
         if path.encode() not in self.root:
             return []
@@ -178,7 +206,7 @@ class Store:
             raise FormatError("not a list of objects", where=self.root.path(path))
         return records
 
-    def _image(self, record: Record) -> Named:
+    def _image(self, record: Record) -> PodmanImage:
         documents = record.get("big-data-digests")
         digests = [
             str(digest)
@@ -188,7 +216,7 @@ class Store:
             )
             if key.startswith("manifest") and DIGEST.fullmatch(str(digest))
         ]
-        return Named(
+        return PodmanImage(
             self._id(record, "id"),
             tuple(self._texts(record, "names")),
             self._id(record, "layer", optional=True),
@@ -196,48 +224,50 @@ class Store:
             digests=tuple(dict.fromkeys(d.removeprefix("sha256:") for d in digests)),
         )
 
-    def _layer(self, record: Record) -> Layer:
+    def _layer(self, record: Record) -> PodmanLayer:
         diff_id, size = record.get("diff-digest"), record.get("diff-size")
         flags = record.get("flags")
         known = isinstance(diff_id, str) and DIGEST.fullmatch(diff_id)
         where = self.root.path(f"{self.driver.name}-layers")
-        return Layer(
+        return PodmanLayer(
             self._id(record, "id"),
             self._id(record, "parent", optional=True),
             diff_id if known else None,
             size if isinstance(size, int) else None,
             isinstance(flags, dict) and flags.get("incomplete") is True,
-            parse_ranges(record.get("uidmap"), where),
-            parse_ranges(record.get("gidmap"), where),
+            (
+                parse_ranges(record.get("uidmap"), where),
+                parse_ranges(record.get("gidmap"), where),
+            ),
         )
 
     def _id(self, record: Record, key: str, *, optional: bool = False) -> str:
-        """Return an id, which may join a path."""
+        """Return an id, which is safe as a part of a path."""
         value = record.get(key)
         if optional and value in (None, ""):
             return ""
         if not isinstance(value, str) or not ID.fullmatch(value):
-            self._fail(f"{key}: {quoted(str(value))} is no id")
+            self._fail(f"{key}: {quoted(str(value))} is not an id")
         return value
 
     def _texts(self, record: Record, key: str) -> list[str]:
         value = record.get(key) or []
         if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            self._fail(f"{key}: no list of names")
+            self._fail(f"{key} is not a list of names")
         return value
 
     def _fail(self, what: str) -> NoReturn:
         where = self.root.path(f"{self.driver.name}-*")
         raise FormatError(what, where=where)
 
-    # --- what they lead to
+    # --- documents and layers
 
-    def config(self, image: Named) -> Record:
+    def config(self, image: PodmanImage) -> Record:
         """Return an image's config.
 
         Raises:
-            FormatError: It is not there, or no object.
-            IntegrityError: It does not have its digest.
+            FormatError: The config is missing, or is not a JSON object.
+            IntegrityError: It has another digest.
         """
         what = f"config of {image.id[:12]}"
         key = f"sha256:{image.id}"
@@ -248,41 +278,63 @@ class Store:
             raise FormatError("not an object", where=f"{self.root.name}, {what}")
         return config
 
-    def _config_key(self, image: Named, what: str) -> str:
-        """Return the config's digest where it is not the image's id."""
-        where = f"{self.root.name}, {what}"
-        manifest, _ = read_json(self.root, self._path(image, "manifest"), what)
-        if isinstance(manifest, dict) and "manifests" in manifest:
-            raise FormatError(
-                "a list of images for several platforms, without layers; choose one "
-                "of those",
-                where=where,
-            )
-        config = manifest.get("config") if isinstance(manifest, dict) else None
+    def _config_key(self, image: PodmanImage, what: str) -> str:
+        """Return the digest of a config that is not the image's id."""
+        manifest = self._manifest(image)
+        config = manifest.get("config")
         digest = config.get("digest") if isinstance(config, dict) else None
         if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
-            raise FormatError(f"{quoted(str(digest))} is no sha256 digest", where=where)
+            where = f"{self.root.name}, {what}"
+            what = f"config: {quoted(str(digest))} is not a sha256 digest"
+            raise FormatError(what, where=where)
         return digest
 
-    def _path(self, image: Named, document: str) -> str:
+    def instances(self, image: PodmanImage) -> list[Instance] | None:
+        """Return the instances of a list of platforms, or None for a single image.
+
+        Raises:
+            FormatError: The list is malformed.
+        """
+        if image.layer or f"sha256:{image.id}" in image.documents:
+            return None
+        manifest = self._manifest(image)
+        if "manifests" not in manifest:
+            return None
+        listed = manifest["manifests"]
+        if not isinstance(listed, list) or not all(isinstance(d, dict) for d in listed):
+            where = self.root.path(self._path(image, "manifest"))
+            raise FormatError('"manifests" is not a list of objects', where=where)
+        return [
+            Instance(
+                str(descriptor.get("digest")).removeprefix("sha256:"),
+                _platform(descriptor.get("platform")),
+            )
+            for descriptor in listed
+        ]
+
+    def _manifest(self, image: PodmanImage) -> Record:
+        path = self._path(image, "manifest")
+        manifest, _ = read_json(self.root, path, f"manifest of {image.id[:12]}")
+        if not isinstance(manifest, dict):
+            raise FormatError("not an object", where=self.root.path(path))
+        return manifest
+
+    def _path(self, image: PodmanImage, document: str) -> str:
         return f"{self.driver.name}-images/{image.id}/{file_name(document)}"
 
     def stack(
         self,
-        chain: Sequence[Layer],
+        chain: Sequence[PodmanLayer],
         promised: Sequence[str | None],
-        own: Layer | None = None,
     ) -> Stack:
-        """Return layers to be read.
+        """Return layers for reading.
 
         Args:
-            chain: They, the oldest first.
+            chain: The layers, oldest first.
             promised: The diff_id of each.
-            own: The layer above them that is a container's, which may be in a user
-                namespace of its own.
 
         Raises:
-            FormatError: They are kept in a way that cannot be.
+            FormatError: A layer is stored in a way that is not supported.
         """
         stored = []
         for position, (layer, diff_id) in enumerate(
@@ -290,55 +342,46 @@ class Store:
         ):
             name = f"{self.root.name}, layer {position} of {len(chain)} ({layer.id})"
             self._check(layer.id, name)
-            record = self._record(layer)
-            stored.append(Stored(name, layer.id, record, diff_id, layer.size))
-
-        stack = Stack(
-            self.root,
-            self.driver,
-            stored,
-            cache(lambda: self._owners(chain, own, stack.warnings)),
-            trusted=not is_users(self.root.top.status(b"")),
-        )
-        return stack
-
-    def _record(self, layer: Layer) -> str:
-        return f"{self.driver.name}-layers/{layer.id}.tar-split.gz"
-
-    def _owners(
-        self, chain: Sequence[Layer], own: Layer | None, warnings: list[str]
-    ) -> tuple[Owners, Owners]:
-        """Return what turns ids of the disk into those of an image or container."""
-        uids = (own.uids,) if own is not None and own.uids else ()
-        gids = (own.gids,) if own is not None and own.gids else ()
-        user = self.root.top.status(b"")
-        return user_owners(user, self._recorded(chain), (uids, gids), warnings)
-
-    def _recorded(
-        self, chain: Sequence[Layer]
-    ) -> Iterator[tuple[HeaderBytes, Beneath]]:
-        """Yield what observes a layer's ids, of layers that have a record."""
-        for layer in chain:
-            record = self._record(layer)
-            tree = self.root.tree(self.driver.place.format(layer.id))
-            if tree is not None and record.encode() in self.root:
-                yield Headers(self.root.assemble(record, tree, layer.id)), tree
+            record = f"{self.driver.name}-layers/{layer.id}.tar-split.gz"
+            stored.append(
+                Stored(name, layer.id, record, diff_id, layer.size, maps=layer.maps)
+            )
+        return Stack(self.root, self.driver, stored)
 
     def _check(self, layer: str, where: str) -> None:
-        """Refuse what composefs keeps: files by their digests, not by their names."""
+        """Refuse a layer that composefs keeps: files named by digest, not by path."""
         if f"overlay/{layer}/composefs-data".encode() in self.root and all(
             re.fullmatch(r"[0-9a-f]{2}", name)
-            for name in self.root.names(self.driver.place.format(layer))
+            for name in self.root.names(self.driver.tree.format(layer))
         ):
             raise FormatError(
-                "kept by composefs, its files by digest, which is not read here; let "
-                "podman save the image",
+                "stored by composefs, with its files named by digest, which is not "
+                "read here; save the image with podman save",
                 where=where,
             )
 
 
+def _is_external(record: Record) -> bool:
+    """Return True if podman made a container without an image (``--rootfs``).
+
+    Buildah's containers from scratch have no image either, but have no such metadata.
+    """
+    metadata: object = None
+    with suppress(ValueError, RecursionError, TypeError):
+        metadata = json.loads(record.get("metadata") or "null")
+    return (
+        not record.get("image")
+        and isinstance(metadata, dict)
+        and metadata.get("image-id") == ""
+    )
+
+
+def _platform(value: object) -> Platform | None:
+    return config_platform(value) if isinstance(value, dict) else None
+
+
 def file_name(key: str) -> str:
-    """Return the name of the file that holds a document.
+    """Return the file name of a document.
 
     >>> file_name("manifest"), file_name("sha256:0")
     ('manifest', '=c2hhMjU2OjA=')

@@ -1,11 +1,11 @@
-"""The graph of docker before 1.10, as one storage driver has it: steps, names, layers.
+"""The graph of docker before 1.10 and one storage driver: steps, names, layers.
 
-What a container sees is a step's directory, so that is read, as AUFS would show it;
-the archive that it came as (docker 0.4, 0.5) only where there is none. The old checksum
-of an image is the SHA-256 of its json, a line end and that archive.
+A layer is read from the directory of the step, which is what a container sees. The
+archive (docker 0.4 and 0.5) is read only if there is no directory. The old checksum of
+an image is the SHA-256 of its json, a newline and the archive.
 
-An image's parent is what the file ``parent`` says, or else the json's ``parent``, or
-its ``parent_id`` (images pulled by 1.8.3 and on, whose ids are digests).
+The parent of an image is in the file ``parent``, or else in its json as ``parent``, or
+as ``parent_id`` (images pulled by 1.8.3 and later, whose ids are digests).
 
 Reference: moby graph/graph.go at v1.9.1, image.go and graph.go at v0.6.7.
 """
@@ -21,22 +21,23 @@ from ...image.assembly import AssembledLayer, Assembly
 from ...image.blob import BlobLayer
 from ...image.image import Layer
 from ...image.union import AUFS
-from ..documents import MAX_DOCUMENT, MAX_LAYERS, read_json
+from ..documents import MAX_DOCUMENT, read_json
 from .drivers import Driver, Stack, Stored
+from .parents import with_parents
 from .root import ID, Root
 
 OLD: Final = Driver("graph", "graph/{}/layer", AUFS, upper="containers/{}/rw")
-"""Before storage drivers: AUFS, with its branches in the graph."""
+"""Before storage drivers: AUFS branches in the graph."""
 
 
 @dataclass(slots=True)
 class Graph:
-    """The graph, as one driver has it.
+    """The graph with the directories of one driver.
 
     Attributes:
         root: The data root.
-        driver: Who has the directories.
-        names_file: What has the names.
+        driver: The driver.
+        names_file: Path of the list of names.
     """
 
     root: Root
@@ -45,10 +46,10 @@ class Graph:
     _steps: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     def names(self) -> dict[str, list[str]]:
-        """Return the names of each image id, those with tags first.
+        """Return the names by image id, names with tags first.
 
         Raises:
-            FormatError: The file is not what it should be.
+            FormatError: The list of names is malformed.
         """
         found: dict[str, list[str]] = {}
         if self.names_file.encode() not in self.root:
@@ -59,11 +60,12 @@ class Graph:
         for name, tags in (names if isinstance(names, dict) else {}).items():
             if not isinstance(tags, dict):
                 raise FormatError(
-                    f"{quoted(name)}: tags that are no object", where=where
+                    f"{quoted(name)}: the tags are not an object", where=where
                 )
             for tag, image_id in tags.items():
                 if not isinstance(image_id, str) or not ID.fullmatch(image_id):
-                    raise FormatError(f"{quoted(name)} has a tag of no id", where=where)
+                    what = f"{quoted(name)}: the image id of a tag is not an id"
+                    raise FormatError(what, where=where)
                 mark = "@" if tag.startswith("sha256:") else ":"
                 found.setdefault(image_id, []).append(f"{name}{mark}{tag}")
         return {
@@ -72,36 +74,36 @@ class Graph:
         }
 
     def ids(self) -> list[str]:
-        """List the images that the driver has a directory of."""
+        """List the images whose directory the driver has."""
         return [
             id_
             for id_ in self.root.ids("graph")
-            if self.driver.place.format(id_).encode() in self.root
+            if self.driver.tree.format(id_).encode() in self.root
         ]
 
     def step(self, id_: str) -> dict[str, Any]:
         """Return an image's json.
 
         Raises:
-            FormatError: It is not there, or of another image.
+            FormatError: The json is missing, or belongs to another image.
         """
         if id_ not in self._steps:
             path = f"graph/{id_}/json"
             document, _ = read_json(self.root, path, f"json of {id_[:12]}")
             where = self.root.path(path)
             if not isinstance(document, dict):
-                raise FormatError("not an object", where=where)
+                raise FormatError("not a JSON object", where=where)
             if document.get("id", id_) != id_:
                 other = quoted(str(document["id"]))
-                raise FormatError(f"the json of another image, {other}", where=where)
+                raise FormatError(f"this is the json of image {other}", where=where)
             self._steps[id_] = document
         return self._steps[id_]
 
     def parent(self, id_: str) -> str | None:
-        """Return an image's parent.
+        """Return an image's parent, or None if it has none.
 
         Raises:
-            FormatError: It is no id.
+            FormatError: The parent is not an id.
         """
         document = self.step(id_)
         parent = self.root.text(f"graph/{id_}/parent") or document.get("parent")
@@ -111,29 +113,27 @@ class Graph:
         parent = parent.removeprefix("sha256:")
         if parent and not ID.fullmatch(parent):
             where = self.root.path(f"graph/{id_}")
-            raise FormatError(f"a parent that is no id: {quoted(parent)}", where=where)
+            what = f"parent: {quoted(parent)} is not an id"
+            raise FormatError(what, where=where)
         return parent or None
 
     def chain(self, id_: str) -> list[str]:
         """Return the ids from the base to an image.
 
         Raises:
-            FormatError: One is not there, or they go in a circle.
+            FormatError: An image is missing, or the chain is circular.
         """
-        chain: dict[str, None] = {}
-        current: str | None = id_
-        while current is not None:
-            where = self.root.path(f"graph/{current}")
-            if current in chain or len(chain) > MAX_LAYERS:
-                raise FormatError("its parents go in a circle", where=where)
+
+        def parent(current: str) -> str | None:
             if f"graph/{current}".encode() not in self.root:
-                raise FormatError(f"not there: an ancestor of {id_[:12]}", where=where)
-            chain[current] = None
-            current = self.parent(current)
-        return [*chain][::-1]
+                where = self.root.path(f"graph/{current}")
+                raise FormatError(f"missing: an ancestor of {id_[:12]}", where=where)
+            return self.parent(current)
+
+        return with_parents(id_, parent, self.root.path(f"graph/{id_}"))
 
     def stack(self, chain: Sequence[str]) -> Stack:
-        """Return the layers of a chain, to be read."""
+        """Return the layers of a chain for reading."""
         stored: list[Stored] = []
         records = False
         for position, id_ in enumerate(chain, 1):
@@ -141,7 +141,7 @@ class Graph:
             record = f"graph/{id_}/tar-data.json.gz"
             size = self.root.text(f"graph/{id_}/layersize") or ""
             here = record.encode() in self.root
-            records = records or here  # from here on docker has written them
+            records = records or here  # docker wrote records from this step on
             stored.append(
                 Stored(
                     f"{self.root.name}, {what}", id_, record,
@@ -154,14 +154,14 @@ class Graph:
         return stack
 
     def layers(self, stack: Stack, chain: Sequence[str]) -> list[Layer]:
-        """Return the layers of a chain: directories, and their archives checked."""
+        """Return the layers of a chain: directories, with the checksums of archives."""
         layers: list[Layer] = list(stack.layers())
         for position, id_ in enumerate(chain if len(layers) == len(chain) else ()):
             archive = f"graph/{id_}/layer.tar.xz"
             layer = layers[position]
             if archive.encode() not in self.root or self.driver is not OLD:
                 continue
-            if self.root.tree(self.driver.place.format(id_)) is None:
+            if self.root.tree(self.driver.tree.format(id_)) is None:
                 opener = partial(self.root.open, archive, "layer.tar.xz")
                 layers[position] = BlobLayer(
                     layer.name, None, None, opener, self.root.pool
@@ -175,7 +175,7 @@ class Graph:
         return layers
 
     def _checksum(self, id_: str) -> str | None:
-        """Return the checksum that is known of an image."""
+        """Return the recorded checksum of an image, or None if there is none."""
         if b"graph/checksums" not in self.root:
             return None
         sums, _ = read_json(self.root, "graph/checksums", "checksums")
@@ -183,7 +183,7 @@ class Graph:
         return found if isinstance(found, str) else None
 
     def _summed(self, id_: str, archive: str) -> Assembly:
-        """Return what the old checksum is of."""
+        """Return the bytes that the old checksum covers."""
         where = f"{self.root.name}, json and layer.tar.xz of {id_[:12]}"
         summed = Assembly(self.root.pool, where)
         summed.add_tree(self.root.top)
@@ -196,12 +196,12 @@ class Graph:
         return summed
 
     def _compare_chains(self, chain: Sequence[str], warnings: list[str]) -> None:
-        """Warn when AUFS would stack other directories than the graph says."""
+        """Warn if AUFS's list of ancestors differs from the graph."""
         path = f"aufs/layers/{chain[-1]}" if chain else ""
         if self.driver.name != "aufs" or path.encode() not in self.root:
             return
         listed = self.root.read(path, path, 1 << 20).decode("ascii", "replace").split()
         if listed != [*chain[:-1]][::-1]:
             warnings.append(
-                f"{self.root.path(path)} names other ancestors than the graph does"
+                f"{self.root.path(path)} has other ancestors than the graph"
             )

@@ -1,29 +1,39 @@
-"""Docker's data root, 1.10 and on: ``/var/lib/docker``, on any disk, without a daemon.
+"""Docker's data root since 1.10, ``/var/lib/docker``, read without a daemon.
 
-A root may have images of several drivers: the daemon leaves them when it is switched.
-With ``userns-remap`` the root is a directory in the usual one, ``UID.GID``.
+A root may have images of several drivers, because switching the driver leaves them in
+place. With ``userns-remap``, the root is a subdirectory named ``UID.GID``.
 
 Reference: moby daemon/daemon.go, ``setupRemappedRoot``, at v20.10.24.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ...errors import FormatError
+from ...errors import FlattenError
 from ...image.assembly import AssembledLayer
 from ...image.image import Image, Place
-from ..choice import Entry, config_platform, container_entry
+from ..choice import (
+    CONTAINER,
+    Entry,
+    Platform,
+    broken_entry,
+    config_platform,
+    container_entry,
+)
 from ..documents import Files
 from ..folder import Folder
-from .docker_store import Container, Store
+from .build_cache import read_build_cache
+from .docker_store import DockerContainer, DockerStore
 from .drivers import DRIVERS
-from .root import REMAPPED, Root, check_readable
-from .survey import StoredContainer, StoredLayer, Survey, joined
+from .root import Root, check_readable, usual_and_remapped
+from .stores import all_containers, all_images, whole_survey
+from .survey import StoredContainer, StoredLayer, Survey
 
 
 def detect(files: Files) -> bool:
-    """Say whether the directory is a data root of docker's."""
+    """Return True if the directory is a data root of docker."""
     return isinstance(files, Folder) and _find(files) is not None
 
 
@@ -31,148 +41,182 @@ def entries(files: Files) -> Sequence[Entry]:
     """List the images, by driver: those with names first.
 
     Raises:
-        FormatError: The names cannot be read.
+        FormatError: The list of names is malformed.
     """
-    found: list[Entry] = []
-    for place in stores(files):
-        names = place.names()
-        ordered = sorted(place.ids(), key=lambda id_: (id_ not in names, id_))
-        found += [_image(place, id_, names.get(id_, ())) for id_ in ordered]
-    return found
+    return all_images(stores(files))
 
 
 def containers(files: Files) -> Sequence[Entry]:
-    """List the containers, whose names and ids begin with ``container:``.
-
-    Raises:
-        FormatError: What is said of one is not what it should be.
-    """
-    return [
-        _container(place, container)
-        for place in stores(files)
-        for container in place.containers()
-    ]
+    """List the containers, whose names and ids begin with ``container:``."""
+    return all_containers(stores(files))
 
 
 def survey(files: Files) -> Survey:
-    """Return what the root holds besides its images."""
-    return joined(_survey(place) for place in stores(files))
+    """Return the inventory of the root besides its images."""
+    return whole_survey(stores(files))
 
 
-def _survey(place: Store) -> Survey:
-    found, root, driver = Survey(), place.root, place.driver
-    caches: dict[str, str] = {}
-    layers = []
-    for chain_id in place.chains():
-        try:
-            layer = place.layer(chain_id)
-        except FormatError as error:
-            found.problems.append(str(error))
-            continue
-        caches[chain_id] = layer.cache_id
-        layers.append(layer)
-    for layer in layers:
-        directory = root.path(driver.place.format(layer.cache_id))
-        at = Place(driver.name, layer.cache_id, directory, layer.size)
-        parent = caches.get(layer.parent or "", "")
-        chain_id = f"sha256:{layer.chain_id}"
-        found.layers.append(StoredLayer(at, chain_id, layer.diff_id, parent))
-    for container in place.containers():
-        own = [id_ for id_ in (container.mount_id, container.init_id) if id_]
-        parent = caches.get(container.parent or "", "")
-        names = (container.name,) if container.name else ()
-        found.containers.append(
-            StoredContainer(container.id, names, driver.name, tuple(own), parent)
-        )
-    found.add_directories(root, driver)
-    layerdb = f"{place.place}/layerdb"
-    for name in root.names(f"{layerdb}/sha256"):
-        if name.endswith("-removing"):
-            why = "its removal was interrupted"
-            found.leave(root, f"{layerdb}/sha256/{name}", why)
-    for name in root.names(f"{layerdb}/tmp"):
-        found.leave(root, f"{layerdb}/tmp/{name}", "its making was interrupted")
-    return found
-
-
-def stores(files: Files) -> list[Store]:
-    """Return what each driver has, the usual one first."""
+def stores(files: Files) -> "list[DockerRoot]":
+    """Return a store for each driver, the usual one first."""
     folder = _find(files) if isinstance(files, Folder) else None
     if folder is None:
         return []
     root = Root(folder)
     known = [name for name in DRIVERS if f"image/{name}/imagedb".encode() in root]
-    return [Store(root, DRIVERS[name]) for name in known]
+    return [DockerRoot(DockerStore(root, DRIVERS[name])) for name in known]
 
 
 def _find(folder: Folder) -> Folder | None:
     """Return the directory that has ``image/``: this one, or a remapped one in it."""
     check_readable(folder, "image")
-    if any(folder.path.glob("image/*/imagedb")):
-        return folder
-    found = {
-        path.parents[2].name
-        for path in folder.path.glob("*/image/*/imagedb")
-        if REMAPPED.fullmatch(path.parents[2].name)
-    }
-    return folder.below(found.pop()) if len(found) == 1 else None
+    for each in usual_and_remapped(folder):
+        if any(each.path.glob("image/*/imagedb")):
+            return each
+    return None
 
 
-def _image(place: Store, id_: str, names: Sequence[str]) -> Entry:
-    """Return what chooses an image; names have tags, or digests."""
-    return Entry(
-        (id_,),
-        tuple(names),
-        load=lambda: _load_image(place, id_, names),
-        platform=lambda: config_platform(place.config(id_)),
-        store=place.driver.name,
-    )
+@dataclass(frozen=True, slots=True)
+class DockerRoot:
+    """The images and containers of one driver."""
 
+    store: DockerStore
 
-def _load_image(place: Store, id_: str, names: Sequence[str]) -> Image:
-    """Find the layers.
+    def images(self) -> Iterator[Entry]:
+        """Yield the images, those with names first; names have tags, or digests.
 
-    Raises:
-        FormatError: A document or a layer is not there.
-    """
-    config = place.config(id_)
-    stack = place.stack(place.image_layers(config, id_))
-    tags = tuple(name for name in names if "@" not in name)
-    layers = tuple(stack.layers())
-    return Image(
-        place.root.name, id_, tags, config, layers,
-        warnings=stack.warnings, parent=place.parent(id_),
-    )  # fmt: skip
+        Raises:
+            FormatError: The list of names is malformed.
+        """
+        names = self.store.names()
+        for id_ in sorted(self.store.ids(), key=lambda id_: (id_ not in names, id_)):
+            yield Entry(
+                (id_,),
+                tuple(names.get(id_, ())),
+                load=partial(self._load_image, id_, names.get(id_, ())),
+                platform=partial(self._platform, id_),
+                store=self.store.driver.name,
+            )
 
+    def containers(self) -> Iterator[Entry]:
+        """Yield the containers."""
+        driver = self.store.driver.name
+        for id_ in self.store.container_ids():
+            try:
+                container = self.store.container(id_)
+            except FlattenError as error:
+                yield broken_entry((f"{CONTAINER}{id_}",), (), driver, error)
+                continue
+            load = partial(self._load_container, container)
+            names = [container.name] if container.name else []
+            yield container_entry(id_, names, driver, load)
 
-def _container(place: Store, container: Container) -> Entry:
-    """Return what chooses a container."""
-    names = [container.name] if container.name else []
-    load = partial(_load_container, place, container)
-    return container_entry(container.id, names, place.driver.name, load)
+    def survey(self) -> Survey:
+        """Return the inventory besides the images."""
+        found = Survey()
+        caches = self._survey_layers(found)
+        self._survey_containers(found, caches)
+        self._survey_build_cache(found, caches)
+        root, layerdb = self.store.root, f"{self.store.path}/layerdb"
+        found.add_directories(root, self.store.driver)
+        for name in root.names(f"{layerdb}/sha256"):
+            if name.endswith("-removing"):
+                why = "its removal was interrupted"
+                found.leave(root, f"{layerdb}/sha256/{name}", why)
+        for name in root.names(f"{layerdb}/tmp"):
+            found.leave(root, f"{layerdb}/tmp/{name}", "its creation was interrupted")
+        return found
 
+    def _survey_layers(self, found: Survey) -> dict[str, str]:
+        """Add the layers; return the cache-id of each chain id."""
+        store, layers = self.store, []
+        for chain_id in store.chains():
+            try:
+                layers.append(store.layer(chain_id))
+            except FlattenError as error:
+                found.problems.append(str(error))
+        caches = {layer.chain_id: layer.cache_id for layer in layers}
+        for layer in layers:
+            directory = store.root.path(store.driver.tree.format(layer.cache_id))
+            found.layers.append(
+                StoredLayer(
+                    Place(store.driver.name, layer.cache_id, directory, layer.size),
+                    f"sha256:{layer.chain_id}",
+                    layer.diff_id,
+                    caches.get(layer.parent or "", ""),
+                )
+            )
+        return caches
 
-def _load_container(
-    place: Store, container: Container, names: tuple[str, ...]
-) -> Image:
-    """Find the layers: the image's, docker's own for the container, what it changed.
+    def _survey_containers(self, found: Survey, caches: dict[str, str]) -> None:
+        for id_ in self.store.container_ids():
+            try:
+                container = self.store.container(id_)
+            except FlattenError as error:
+                found.problems.append(str(error))
+                continue
+            own = [tree for tree in (container.mount_id, container.init_id) if tree]
+            parent = caches.get(container.parent or "", "")
+            names = (container.name,) if container.name else ()
+            driver = self.store.driver.name
+            found.containers.append(
+                StoredContainer(id_, names, driver, tuple(own), parent)
+            )
 
-    Raises:
-        FormatError: One is not there.
-    """
-    stack = place.stack(place.below(container.parent))
-    layers: list[AssembledLayer] = stack.layers()
-    where = f"{place.root.name}, container {container.name or container.id[:12]}"
-    init = None
-    below: list[str] = []
-    if container.init_id and not place.driver.upper:
-        init, below = len(layers), [container.init_id]
-        layers.append(stack.own(f"{where}, init layer", container.init_id, []))
-    layers.append(stack.own(f"{where}, its own layer", container.mount_id, below))
-    config: dict[str, Any] = {}
-    if container.image_id in place.ids():
-        config = place.config(container.image_id)
-    return Image(
-        place.root.name, container.id, names, config, tuple(layers),
-        init, stack.warnings,
-    )  # fmt: skip
+    def _survey_build_cache(self, found: Survey, caches: dict[str, str]) -> None:
+        """Add the layers and directories that BuildKit needs."""
+        driver = self.store.driver.name
+        try:
+            cache = read_build_cache(self.store.root)
+            mounted = self.store.build_mounts()
+        except FlattenError as error:
+            found.problems.append(str(error))
+            return
+        chains = [chain_id.removeprefix("sha256:") for chain_id in cache.chain_ids]
+        cached = cache.cache_ids | {caches[each] for each in chains if each in caches}
+        found.held = {(driver, id_): "a running build" for id_ in mounted}
+        found.held |= {(driver, id_): "the build cache" for id_ in cached}
+
+    def _platform(self, id_: str) -> Platform | None:
+        return config_platform(self.store.config(id_))
+
+    def _load_image(self, id_: str, names: Sequence[str]) -> Image:
+        """Find the layers.
+
+        Raises:
+            FormatError: A document or a layer is missing.
+        """
+        store = self.store
+        config = store.config(id_)
+        stack = store.stack(store.image_layers(config, id_))
+        tags = tuple(name for name in names if "@" not in name)
+        layers = tuple(stack.layers())
+        return Image(
+            store.root.name, id_, tags, config, layers,
+            warnings=stack.warnings, parent=store.parent(id_),
+        )  # fmt: skip
+
+    def _load_container(
+        self, container: DockerContainer, names: tuple[str, ...]
+    ) -> Image:
+        """Find the layers: the image's, docker's init layer, the container's own.
+
+        Raises:
+            FormatError: A layer is missing.
+        """
+        store = self.store
+        stack = store.stack(store.below(container.parent))
+        layers: list[AssembledLayer] = stack.layers()
+        where = f"{store.root.name}, container {container.name or container.id[:12]}"
+        init = None
+        below: list[str] = []
+        if container.init_id and not store.driver.upper:
+            init, below = len(layers), [container.init_id]
+            layers.append(stack.own(f"{where}, init layer", container.init_id, []))
+        layers.append(stack.own(f"{where}, its own layer", container.mount_id, below))
+        config: dict[str, Any] = {}
+        if container.image_id in store.ids():
+            config = store.config(container.image_id)
+        return Image(
+            store.root.name, container.id, names, config, tuple(layers),
+            init, stack.warnings,
+        )  # fmt: skip

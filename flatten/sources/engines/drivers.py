@@ -1,37 +1,38 @@
-"""Docker's storage drivers: where each has a layer's directory, and what is in it.
+"""Docker's storage drivers: the directory of a layer, and its contents.
 
 ===============  ===========================  =======================================
-driver           a layer's directory          what it holds
+driver           directory of a layer         contents
 ===============  ===========================  =======================================
-overlay2         overlay2/ID/diff             the layer, with overlay's marks
-fuse-overlayfs   fuse-overlayfs/ID/diff       the layer, with any marks
-aufs             aufs/diff/ID                 the layer, with AUFS's marks
-overlay          overlay/ID/root              all up to the layer; containers differ
-btrfs            btrfs/subvolumes/ID          all up to the layer
-vfs              vfs/dir/ID                   all up to the layer
-zfs              zfs/graph/ID                 all, while it is mounted
-devicemapper     devicemapper/mnt/ID/rootfs   all, while it is mounted
+overlay2         overlay2/ID/diff             the layer, with overlay marks
+fuse-overlayfs   fuse-overlayfs/ID/diff       the layer, with any kind of marks
+aufs             aufs/diff/ID                 the layer, with AUFS marks
+overlay          overlay/ID/root              full tree; containers: overlay/ID/upper
+btrfs            btrfs/subvolumes/ID          full tree
+vfs              vfs/dir/ID                   full tree
+zfs              zfs/graph/ID                 full tree, while it is mounted
+devicemapper     devicemapper/mnt/ID/rootfs   full tree, while it is mounted
 ===============  ===========================  =======================================
 
-A layer with a record of tar-split comes back byte for byte, whatever the driver.
-Without one its directory is walked; where that is a full tree, the top one is the
-image.
+A full tree has the files of the layer and of all layers below it. A layer with a
+tar-split record is rebuilt byte for byte, whatever the driver. Without the record its
+directory is walked; if that is a full tree, the top layer's is the whole image.
 
 Reference: moby daemon/graphdriver at v1.9.1, v20.10.24 and v23.0.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 from ...errors import FormatError, quoted
 from ...host.beneath import Beneath
-from ...image.assembly import AssembledLayer, Assembly
+from ...image.assembly import AssembledLayer, Assembly, Headers
 from ...image.directory import Owners, Reading, changes, walk
 from ...image.image import Place
 from ...image.union import AUFS, FUSE, OVERLAY, PLAIN, Style
 from .root import Root
+from .user_namespace import NO_MAPS, Maps, Unpacked, is_users, user_owners
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +40,17 @@ class Driver:
     """A storage driver.
 
     Attributes:
-        name: Docker's.
-        place: A layer's directory, with ``{}`` for its id.
-        style: Which marks are in it.
-        full: It holds the layers below too.
-        upper: A container's directory, where that is another: only what it changed,
-            with overlay's marks where layers have none, and docker's own layer in it.
-        advice: What to do where a directory is empty.
+        name: Docker's name of the driver.
+        tree: Directory of a layer, with ``{}`` for its id.
+        style: Kinds of marks in the directory.
+        full: The directory is a full tree: it has the files of the layers below too.
+        upper: Directory of a container, if it is another one: only the changed files,
+            with overlay marks if layers have none, and including docker's init layer.
+        advice: What to do if a directory is empty.
     """
 
     name: str
-    place: str
+    tree: str
     style: Style = PLAIN
     full: bool = False
     upper: str = ""
@@ -78,15 +79,16 @@ DRIVERS: Final = {driver.name: driver for driver in _ALL}
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A layer as it is stored.
+    """A layer in an engine's root.
 
     Attributes:
-        name: In messages.
-        id: Names its directory.
-        record: The file with tar-split's record of it.
-        diff_id: What the image promises of it.
-        size: Its bytes as the engine counts them.
-        empty: It has no record because there is nothing in it.
+        name: The layer's name in messages.
+        id: Name of its directory.
+        record: Path of its tar-split record in the root.
+        diff_id: The diff_id in the image's config, or None to skip verification.
+        size: Size in bytes according to the engine, if recorded.
+        empty: The layer has no record because it is empty.
+        maps: The user namespace that its directory was made for, if it has its own.
     """
 
     name: str
@@ -95,13 +97,14 @@ class Stored:
     diff_id: str | None = None
     size: int | None = None
     empty: bool = False
+    maps: Maps = NO_MAPS
 
 
 class Stack:
-    """The layers of one image, by one driver.
+    """The layers of an image in the directories of one driver.
 
     Attributes:
-        warnings: Receives what is lost.
+        warnings: Losses, one sentence each; several stacks may share the list.
     """
 
     def __init__(
@@ -109,31 +112,34 @@ class Stack:
         root: Root,
         driver: Driver,
         stored: Sequence[Stored],
-        owners: Callable[[], tuple[Owners, Owners]] | None = None,
         *,
-        trusted: bool = True,
+        shift: tuple[int, int] | None = None,
+        unpacked: Callable[[], Iterable[Unpacked]] | None = None,
     ) -> None:
-        """Look at layers, oldest first.
+        """Store the arguments; nothing is read.
 
         Args:
-            root: Where they are.
-            driver: What keeps them.
-            stored: They.
-            owners: Returns what turns a uid and a gid of the disk into the image's;
-                None goes by the root's name.
-            trusted: Overlay's marks may be in xattrs that only root sees.
+            root: The engine's root.
+            driver: The driver that keeps the layers.
+            stored: The layers, oldest first.
+            shift: The uid and gid on the disk that root has in docker's user namespace;
+                None is the root's ``owner``.
+            unpacked: Returns the layers that show which ids the engine's user was
+                granted; None is those of ``stored`` that have records.
         """
         self.warnings: list[str] = []
         self._root = root
         self._driver = driver
         self._stored = stored
-        self._owners = owners or partial(_shifted, root.owner)
-        self._trusted = trusted
+        self._shift = root.owner if shift is None else shift
+        self._unpacked = unpacked or self._recorded_layers
+        self._owners = cache(self._find_owners)
 
     def layers(self) -> list[AssembledLayer]:
-        """Return them to be read.
+        """Return the layers, which are opened on demand.
 
-        Where a full tree has no record of a layer, it is the only layer.
+        If a layer has no record and the driver has full trees, the top directory is
+        returned as the only layer.
         """
         lost = [
             stored
@@ -142,10 +148,10 @@ class Stack:
         ]
         if lost:
             self.warnings.append(
-                f"{lost[0].name}: {quoted(self._root.path(lost[0].record))} is not "
-                f"there ({len(lost):,} of {len(self._stored):,} are missing): read "
-                "from the directory, so that nothing is verified, directories have "
-                "the metadata of the disk, and xattrs the driver dropped are lost"
+                f"{lost[0].name}: {quoted(self._root.path(lost[0].record))} is missing "
+                f"({len(lost):,} of {len(self._stored):,} records are): reading the "
+                "directory instead; nothing is verified, directories have the metadata "
+                "of the disk, and xattrs that the driver dropped are lost"
             )
         if lost and self._driver.full:
             top = replace(self._stored[-1], diff_id=None)
@@ -155,20 +161,23 @@ class Stack:
             for position, stored in enumerate(self._stored)
         ]
 
-    def own(self, name: str, id_: str, below: Sequence[str]) -> AssembledLayer:
-        """Return the layer that a container has of its own, or docker's for it.
+    def own(
+        self, name: str, id_: str, below: Sequence[str], maps: Maps = NO_MAPS
+    ) -> AssembledLayer:
+        """Return a container's own layer, or docker's init layer for it.
 
         Args:
-            name: In messages.
-            id_: Names its directory.
-            below: Names those of the container's layers below, nearest first, that
-                are not the image's.
+            name: The layer's name in messages.
+            id_: Name of its directory.
+            below: Directory names of the layers between it and the image's, nearest
+                first.
+            maps: The container's user namespace, inside the engine's.
         """
         ids = [id_, *below, *(stored.id for stored in reversed(self._stored))]
         read = self._changes if self._driver.full else self._walk
         if self._driver.upper:
             read = self._walk_upper
-        return self._layer(Stored(name, id_, ""), partial(read, name, ids))
+        return self._layer(Stored(name, id_, ""), partial(read, name, ids, maps))
 
     def _recorded(self, stored: Stored) -> AssembledLayer:
         if stored.empty:
@@ -193,31 +202,31 @@ class Stack:
 
     def _layer(self, stored: Stored, build: "partial[Assembly]") -> AssembledLayer:
         driver = self._driver
-        directory = self._root.path(driver.place.format(stored.id))
+        directory = self._root.path(driver.tree.format(stored.id))
         place = Place(driver.name, stored.id, directory, stored.size)
         return AssembledLayer(
             stored.name, stored.diff_id, build, self._root.resources, place=place
         )
 
-    def _walk(self, name: str, ids: Sequence[str]) -> Assembly:
+    def _walk(self, name: str, ids: Sequence[str], maps: Maps = NO_MAPS) -> Assembly:
         if not self._driver.style.attributes:
-            ids = ids[:1]  # nothing else can be moved to the layer from below
-        return walk([self.tree(id_, name) for id_ in ids], self._reading(name))
+            ids = ids[:1]  # only overlay can move files here from lower layers
+        return walk([self._tree(id_, name) for id_ in ids], self._reading(name, maps))
 
-    def _walk_upper(self, name: str, ids: Sequence[str]) -> Assembly:
-        upper = self.tree(ids[0], name, self._driver.upper)
-        below = [self.tree(id_, name) for id_ in ids[1:2]] if self._driver.full else []
+    def _walk_upper(self, name: str, ids: Sequence[str], maps: Maps) -> Assembly:
+        upper = self._tree(ids[0], name, self._driver.upper)
+        below = [self._tree(id_, name) for id_ in ids[1:2]] if self._driver.full else []
         style = OVERLAY if self._driver.full else self._driver.style
-        return walk([upper, *below], replace(self._reading(name), style=style))
+        return walk([upper, *below], replace(self._reading(name, maps), style=style))
 
-    def _changes(self, name: str, ids: Sequence[str]) -> Assembly:
+    def _changes(self, name: str, ids: Sequence[str], maps: Maps) -> Assembly:
         if len(ids) == 1:
-            return self._walk(name, ids)
-        upper, lower = (self.tree(id_, name) for id_ in ids[:2])
-        return changes(lower, upper, self._reading(name))
+            return self._walk(name, ids, maps)
+        upper, lower = (self._tree(id_, name) for id_ in ids[:2])
+        return changes(lower, upper, self._reading(name, maps))
 
-    def _reading(self, name: str) -> Reading:
-        uid, gid = self._owners()
+    def _reading(self, name: str, maps: Maps) -> Reading:
+        uid, gid = self._owners(maps)
         return Reading(
             self._root.pool,
             name,
@@ -225,37 +234,48 @@ class Stack:
             self.warnings,
             uid=uid,
             gid=gid,
-            trusted=self._trusted,
+            trusted=any(self._shift) or not is_users(self._root.status()),
         )
 
-    def tree(self, id_: str, where: str, place: str = "") -> Beneath:
-        """Return a layer's directory, or another one of its id.
+    def _find_owners(self, maps: Maps) -> tuple[Owners, Owners]:
+        """Return the conversions of a uid and a gid on the disk to the image's."""
+        if any(self._shift):
+            uid, gid = self._shift
+            return partial(_shifted, uid), partial(_shifted, gid)
+        status = self._root.status()
+        return user_owners(status, self._unpacked(), maps, self.warnings)
+
+    def _recorded_layers(self) -> Iterator[Unpacked]:
+        for stored in self._stored:
+            tree = self._root.tree(self._driver.tree.format(stored.id))
+            if tree is not None and stored.record.encode() in self._root:
+                record = self._root.assemble(stored.record, tree, stored.name)
+                yield Unpacked(Headers(record), tree, stored.maps)
+
+    def _tree(self, id_: str, where: str, path: str = "") -> Beneath:
+        """Return the directory of a layer, or another one with its id.
 
         Raises:
-            FormatError: There is none.
+            FormatError: The directory is missing.
         """
-        tree = self._tree_or_why(id_, place)
+        tree = self._tree_or_why(id_, path)
         if isinstance(tree, str):
             raise FormatError(tree, where=where)
         return tree
 
-    def _tree_or_why(self, id_: str, place: str = "") -> Beneath | str:
-        """Return a directory, or why there is none."""
+    def _tree_or_why(self, id_: str, path: str = "") -> Beneath | str:
+        """Return a directory, or the reason why there is none."""
         driver = self._driver
-        path = (place or driver.place).format(id_)
+        path = (path or driver.tree).format(id_)
         tree = self._root.tree(path)
         shown = quoted(self._root.path(path))
         if tree is None:
-            return f"{shown} is not there{driver.advice and '; '}{driver.advice}"
+            return f"{shown} is missing{driver.advice and '; '}{driver.advice}"
         if driver.advice and not tree.names():
             return f"{shown} is empty; {driver.advice}"
         return tree
 
 
-def _shifted(starts: tuple[int, int]) -> tuple[Owners, Owners]:
-    return partial(_shift, starts[0]), partial(_shift, starts[1])
-
-
-def _shift(start: int, number: int) -> int:
-    """Return an id as it is in the user namespace that begins at ``start``."""
+def _shifted(start: int, number: int) -> int:
+    """Return an id in the user namespace whose root is ``start`` on the disk."""
     return number - start if number >= start else number

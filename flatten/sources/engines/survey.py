@@ -1,4 +1,4 @@
-"""What an engine's root holds besides its images, for those who look for waste."""
+"""Inventory of an engine's root besides its images: layers, containers, leftovers."""
 
 import os
 import re
@@ -12,13 +12,13 @@ from .root import TREE_ID, Root
 
 @dataclass(frozen=True, slots=True)
 class StoredLayer:
-    """A layer that the engine's own lists have, with or without an image.
+    """A layer in the engine's own lists, with or without an image.
 
     Attributes:
-        place: Where it lies.
-        chain_id: ``sha256:<hex>`` of it and all below it, or "".
-        diff_id: ``sha256:<hex>`` of its tar, or "".
-        parent: What the driver calls the layer below, "" if there is none.
+        place: Location of the layer.
+        chain_id: ``sha256:<hex>``, the chain id; "" if it is unknown.
+        diff_id: ``sha256:<hex>`` of the layer's tar; "" if it is unknown.
+        parent: Cache-id of the layer below; "" if there is none.
     """
 
     place: Place
@@ -32,10 +32,10 @@ class StoredContainer:
     """A container.
 
     Attributes:
-        names: What it is called.
-        driver: What keeps its layers.
-        own: What that calls the layers that are its alone.
-        parent: What it calls the layer below those, "" if there is none.
+        names: Names of the container.
+        driver: The driver that keeps its layers.
+        own: Cache-ids of the layers that only this container uses.
+        parent: Cache-id of the layer below those; "" if there is none.
     """
 
     id: str
@@ -47,7 +47,7 @@ class StoredContainer:
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Something that nothing needs: where it is, and why it is there."""
+    """A file or directory that is not needed, and the reason why it exists."""
 
     path: str
     why: str
@@ -55,30 +55,32 @@ class Leftover:
 
 @dataclass(slots=True)
 class Survey:
-    """What a root holds besides its images.
+    """Inventory of a root besides its images.
 
     Attributes:
-        layers: All that the engine's lists have.
-        containers: Likewise.
-        directories: Those of layers on the disk, whether a list has them or not.
-        leftovers: What was being made or removed when that was interrupted, and what
-            the engine lost.
-        problems: What cannot be read, a sentence each.
+        layers: All layers in the engine's lists.
+        containers: All containers in the engine's lists.
+        directories: Directories of layers on the disk, whether in a list or not.
+        leftovers: Remains of interrupted operations, and files that the engine lost.
+        held: The build cache or the lease that needs a layer, by the driver and the
+            layer's cache-id.
+        problems: One sentence for each part that cannot be read.
     """
 
     layers: list[StoredLayer] = field(default_factory=list)
     containers: list[StoredContainer] = field(default_factory=list)
     directories: list[Place] = field(default_factory=list)
     leftovers: list[Leftover] = field(default_factory=list)
+    held: dict[tuple[str, str], str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def add_directories(
         self, root: Root, driver: Driver, ids: re.Pattern[str] = TREE_ID
     ) -> None:
-        """Add what a driver has on the disk, under names that are ids."""
-        base = driver.place.partition("{}")[0].rstrip("/")
+        """Add the directories of a driver's layers, and leftovers next to them."""
+        base = driver.tree.partition("{}")[0].rstrip("/")
         for name in root.names(base):
-            path = driver.place.format(name)
+            path = driver.tree.format(name)
             if ids.fullmatch(name):
                 place = Place(driver.name, name, root.path(path))
                 self.directories.append(place)
@@ -86,7 +88,7 @@ class Survey:
                 self.leave(root, f"{base}/{name}", "its removal was interrupted")
         for name in root.names(f"{base}/l"):
             if not root.top.is_directory(os.fsencode(f"{base}/l/{name}")):
-                self.leave(root, f"{base}/l/{name}", "it leads to no layer")
+                self.leave(root, f"{base}/l/{name}", "it does not lead to a layer")
 
     def leave(self, root: Root, path: str, why: str) -> None:
         """Add a leftover."""
@@ -94,12 +96,13 @@ class Survey:
 
 
 def joined(parts: Iterable[Survey]) -> Survey:
-    """Return several surveys as one."""
+    """Return the union of several surveys."""
     whole = Survey()
     for part in parts:
         whole.layers += part.layers
         whole.containers += part.containers
         whole.directories += part.directories
         whole.leftovers += part.leftovers
+        whole.held |= part.held
         whole.problems += part.problems
     return whole

@@ -1,16 +1,17 @@
-"""Ids on a disk to ids in an image: what a user namespace did, undone.
+"""Convert ids on a disk to ids in an image, undoing a user namespace.
 
-A user's engine runs in a namespace where the user is root: id 0 there is the user's on
-the disk, and 1, 2, ... are those that ``/etc/subuid`` grants, from some start on. The
-store does not say which, but its layers do: a layer's tar has the ids of the image,
-its directory those of the disk. Where no layer shows it, this machine's ``/etc/subuid``
-is asked. A container may have a namespace of its own inside, which the store records.
+A user's engine runs in a user namespace in which the user is root: id 0 is the user's
+own id on the disk, and ids from 1 on are a range that ``/etc/subuid`` grants to the
+user. The store does not record where that range begins, but its layers show it: a
+layer's tar has the ids of the image, and its directory has those of the disk. If no
+layer shows it, this machine's ``/etc/subuid`` is used. A container may have a namespace
+of its own inside the user's; the store records its map.
 
 Reference: user_namespaces(7), subuid(5); containers/storage idtools.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -18,12 +19,13 @@ from typing import Final
 from ...errors import FormatError
 from ...host.beneath import Beneath
 from ...image.directory import Owners
+from ...image.union import in_initial_namespace
 from ...tar.layer import read_layer
 from ...tar.members import LINK, Members
 from ...tar.read_header import HeaderBytes
 
 OVERFLOW: Final = 65534
-"""What the kernel shows where an id is in no map."""
+"""The id that the kernel shows for an id outside the map."""
 
 _END: Final = 1 << 32
 _KEYS: Final = ("container_id", "host_id", "size")
@@ -31,7 +33,7 @@ _KEYS: Final = ("container_id", "host_id", "size")
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Ids inside a namespace from ``inner`` on, and those outside from ``outer`` on."""
+    """``count`` ids: from ``inner`` on in a namespace, from ``outer`` on outside."""
 
     inner: int
     outer: int
@@ -39,25 +41,24 @@ class Range:
 
 
 Ranges = tuple[Range, ...]
-"""The map of a namespace."""
+"""The id map of a namespace."""
 
 
 def is_users(root: os.stat_result) -> bool:
-    """Say whether an engine's root is an ordinary user's, by its status.
+    """Return True if an engine's root belongs to an ordinary user, by its status.
 
-    Such an engine has no xattrs called ``trusted.``. In a user namespace, as in
-    ``podman unshare``, its user is root, and root is nobody.
+    Such an engine cannot set ``trusted.*`` xattrs. If this process is in a user
+    namespace, as with ``podman unshare``, the user's files belong to root there, and
+    root's to nobody.
     """
-    with open("/proc/self/uid_map", encoding="ascii") as text:
-        is_initial = text.read().split() == ["0", "0", str(_END - 1)]
-    return (root.st_uid != 0) is is_initial
+    return (root.st_uid != 0) is in_initial_namespace()
 
 
 def inside(maps: Sequence[Ranges]) -> Owners:
-    """Return what turns an id of the disk into one inside namespaces in namespaces.
+    """Return the conversion of an id on the disk to an id in nested namespaces.
 
     Args:
-        maps: The ranges of each namespace, the outermost first.
+        maps: The map of each namespace, the outermost first.
 
     >>> inside([(Range(0, 1001, 1), Range(1, 100000, 65536))])(100006)
     7
@@ -79,48 +80,62 @@ def _inside_one(ranges: Ranges, number: int) -> int:
 
 
 def parse_ranges(value: object, where: str) -> Ranges:
-    """Read a map of a record of the store's.
+    """Read an id map of a layer's record.
 
     Raises:
-        FormatError: It is none.
+        FormatError: The map is invalid.
     """
     ranges = []
     for item in value if isinstance(value, list) else []:
         numbers = [item.get(key) for key in _KEYS] if isinstance(item, dict) else []
         known = [n for n in numbers if type(n) is int and 0 <= n < _END]
         if len(known) < len(_KEYS):
-            raise FormatError("an id map that is none", where=where)
+            raise FormatError("invalid id map", where=where)
         ranges.append(Range(*known))
     return tuple(ranges)
 
 
+Maps = tuple[Ranges, Ranges]
+"""The maps of uids and of gids of one namespace; an empty one changes nothing."""
+
+NO_MAPS: Final[Maps] = ((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """A layer whose tar has the ids of the image and whose directory those of the disk.
+
+    Attributes:
+        headers: The layer's tar, for reading headers.
+        tree: The directory.
+        maps: The namespace, inside the user's, that the directory was made for.
+    """
+
+    headers: HeaderBytes
+    tree: Beneath
+    maps: Maps = NO_MAPS
+
+
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Where a user's uids and gids beyond root's begin on the disk; None: unknown."""
+    """The uid and gid on the disk of id 1 in a user's namespace; None if unknown."""
 
     uid: int | None = None
     gid: int | None = None
 
 
-def observe(layers: Iterable[tuple[HeaderBytes, Beneath]]) -> Granted:
-    """Compare ids in layers' headers with those of their directories.
+def observe(layers: Iterable[Unpacked]) -> Granted:
+    """Compare the ids in layers' tars with those of their directories.
 
-    Args:
-        layers: The bytes for reading headers, and the directory. No more are asked
-            for than are needed.
+    Layers are read until both ids are known.
     """
     found = Granted()
-    for headers, tree in layers:
-        members = Members()
-        index = read_layer(headers, tree.name, 0, members)
-        for member, path in enumerate(index.paths):
-            _, uid, gid = members.owner_table[members.owners[member]]
-            if members.kinds[member] == LINK or not (
-                (uid and found.uid is None) or (gid and found.gid is None)
-            ):
+    for layer in layers:
+        for path, uid, gid in _owners(layer):
+            if not ((uid and found.uid is None) or (gid and found.gid is None)):
                 continue
-            with suppress(FileNotFoundError, NotADirectoryError):  # devices
-                status = tree.status(path)
+            with suppress(FileNotFoundError, NotADirectoryError):  # a device
+                status = layer.tree.status(path)
                 found = Granted(
                     status.st_uid - uid + 1 if uid and found.uid is None else found.uid,
                     status.st_gid - gid + 1 if gid and found.gid is None else found.gid,
@@ -130,9 +145,36 @@ def observe(layers: Iterable[tuple[HeaderBytes, Beneath]]) -> Granted:
     return found
 
 
+def _owners(layer: Unpacked) -> Iterator[tuple[bytes, int, int]]:
+    """Yield paths with the uid and gid that they have in the user's namespace.
+
+    The last one is the directory itself, which the engine makes for root. In a copy of
+    a layer that it made for a container's namespace, there may be nothing else.
+    """
+    uids, gids = layer.maps
+    members = Members()
+    index = read_layer(layer.headers, layer.tree.name, 0, members)
+    for member, path in enumerate(index.paths):
+        if members.kinds[member] != LINK:
+            _, uid, gid = members.owner_table[members.owners[member]]
+            yield path, _outside(uids, uid), _outside(gids, gid)
+    if b"" not in index.paths:
+        yield b"", _outside(uids, 0), _outside(gids, 0)
+
+
+def _outside(ranges: Ranges, number: int) -> int:
+    """Return an id outside a namespace; 0 for one that is in no range."""
+    if not ranges:
+        return number
+    for each in ranges:
+        if each.inner <= number < each.inner + each.count:
+            return each.outer + number - each.inner
+    return 0
+
+
 def granted(path: str, owner: int) -> int | None:
-    """Return where the ids begin that a file such as ``/etc/subuid`` grants a user."""
-    import pwd  # noqa: PLC0415 - only where no layer shows it
+    """Return the first id that a file such as ``/etc/subuid`` grants to a user."""
+    import pwd  # noqa: PLC0415 - only if no layer shows it
 
     names = {str(owner)}
     with suppress(KeyError):
@@ -147,38 +189,36 @@ def granted(path: str, owner: int) -> int | None:
 
 
 def user_owners(
-    user: os.stat_result,
-    layers: Iterable[tuple[HeaderBytes, Beneath]],
-    maps: tuple[Sequence[Ranges], Sequence[Ranges]],
-    warnings: list[str],
+    user: os.stat_result, layers: Iterable[Unpacked], maps: Maps, warnings: list[str]
 ) -> tuple[Owners, Owners]:
-    """Return what turns uids and gids of a disk into those of an image or container.
+    """Return the conversions of uids and gids on the disk to those in an image.
 
     Args:
-        user: The status of the root, which is that of the user whose engine it is.
-        layers: What ``observe`` takes.
-        maps: Those of uids and gids, of namespaces inside the user's.
-        warnings: Receives a sentence when an id is turned that had to be guessed.
+        user: The status of the engine's root, which belongs to the engine's user.
+        layers: The layers that may show which ids the user was granted.
+        maps: The namespace of a container, inside the user's.
+        warnings: Receives one sentence if the ids of a file had to be guessed.
     """
+    inner = [(ranges,) if ranges else () for ranges in maps]
     if not user.st_uid:  # root's engine needs no namespace
-        return inside(maps[0]), inside(maps[1])
+        return inside(inner[0]), inside(inner[1])
     seen = observe(layers)
     uids = _User(user.st_uid, user.st_uid, "/etc/subuid")
     gids = _User(user.st_uid, user.st_gid, "/etc/subgid")
     return (
-        uids.owners(seen.uid, maps[0], warnings),
-        gids.owners(seen.gid, maps[1], warnings),
+        uids.owners(seen.uid, inner[0], warnings),
+        gids.owners(seen.gid, inner[1], warnings),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _User:
-    """A user whose engine it was.
+    """The user of an engine.
 
     Attributes:
-        uid: The user's.
-        id: That uid, or the gid.
-        grants: The file that would say which others there are.
+        uid: The user's uid.
+        id: That uid, or the user's gid.
+        grants: The file that grants other ids to users.
     """
 
     uid: int
@@ -188,20 +228,20 @@ class _User:
     def owners(
         self, seen: int | None, maps: Sequence[Ranges], warnings: list[str]
     ) -> Owners:
-        """Return what turns ids of the disk into those in the user's namespaces.
+        """Return the conversion of an id on the disk to an id in the namespaces.
 
         Args:
-            seen: Where granted ids begin, as layers show it.
-            maps: Those of the namespaces in the user's.
-            warnings: Receives a sentence when an id is turned that had to be guessed.
+            seen: The first granted id, if a layer shows it.
+            maps: The maps of the namespaces inside the user's.
+            warnings: Receives one sentence if an id had to be guessed.
         """
         start = granted(self.grants, self.uid) if seen is None else seen
         if start is None:
             rest = Range(0, 0, _END)
-            how = "they are left as they are on the disk"
+            how = "owners stay as they are on the disk"
         else:
             rest = Range(1, start, _END)
-            how = f"those of this machine's {self.grants} are taken"
+            how = f"this machine's {self.grants} is used"
         turn = inside([(Range(0, self.id, 1), rest), *maps])
 
         def guess(number: int) -> int:

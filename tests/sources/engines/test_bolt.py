@@ -105,89 +105,89 @@ def bucket(page):
 
 
 BROKEN = {
-    "empty": (b"", "no bbolt file"),
-    "something else": (b"SQLite format 3\0" * 100, "no bbolt file"),
-    "both metas without their checksum": (
+    "empty": (b"", "not a bbolt file"),
+    "another format": (b"SQLite format 3\0" * 100, "not a bbolt file"),
+    "two meta pages with wrong checksums": (
         meta(0, 3, 4, 1, checksum=1) + meta(1, 3, 4, 1, checksum=1) + bytes(PAGE),
-        "no bbolt file",
+        "not a bbolt file",
     ),
-    "another version": (meta(0, 3, 4, 1, version=3), "no bbolt file"),
-    "a page size that is none": (meta(0, 3, 4, 1, page_size=1000), "no bbolt file"),
-    "a root that is a meta": (pages(leaf(3, []), root=1), "page 1, but the file has 4"),
-    "a root beyond the end": (pages(leaf(3, []), root=9), "page 9, but the file has 4"),
-    "a root in the part never used": (
-        pages(leaf(3, []), leaf(4, []), root=4, high=4), "page 4, but the file has 4",
+    "another version": (meta(0, 3, 4, 1, version=3), "not a bbolt file"),
+    "an invalid page size": (meta(0, 3, 4, 1, page_size=1000), "not a bbolt file"),
+    "a root that is a meta page": (pages(leaf(3, []), root=1), "page 1 of a file with 4"),
+    "a root beyond the end": (pages(leaf(3, []), root=9), "page 9 of a file with 4"),
+    "a root beyond the pages in use": (
+        pages(leaf(3, []), leaf(4, []), root=4, high=4), "page 4 of a file with 4",
     ),
     "a file that is cut off": (pages(leaf(3, []), high=9, root=8), "a page of 0 bytes"),
-    "a page cut off": (pages(leaf(3, []))[:-1], "the file ends in a page at byte 1,536"),
+    "a page cut off": (pages(leaf(3, []))[:-1], "the file ends inside a page at byte 1,536"),
     "a page of the freelist": (pages(leaf(3, [], flags=16)), "flags 0x10 in a tree"),
-    "a page that says it is another": (pages(leaf(4, [])), "says it is page 4"),
+    "a page with the number of another": (pages(leaf(4, [])), "a page with the number of page 4"),
     "a branch that is its own child": (
-        pages(branch(3, [(b"a", 3)])), "a page in two places at byte 1,536",
+        pages(branch(3, [(b"a", 3)])), "a page that is used twice at byte 1,536",
     ),
-    "branches in a circle": (
-        pages(branch(3, [(b"a", 4)]), branch(4, [(b"a", 3)])), "a page in two places",
+    "a circle of branches": (
+        pages(branch(3, [(b"a", 4)]), branch(4, [(b"a", 3)])), "a page that is used twice",
     ),
     "a page below two branches": (
         pages(branch(3, [(b"a", 4), (b"b", 4)]), leaf(4, [(0, b"a", b"")])),
-        "a page in two places",
+        "a page that is used twice",
     ),
     "a bucket inside itself": (
-        pages(leaf(3, [(1, b"a", bucket(3))])), "a page in two places",
+        pages(leaf(3, [(1, b"a", bucket(3))])), "a page that is used twice",
     ),
     "two buckets of one page": (
         pages(leaf(3, [(1, b"a", bucket(4)), (1, b"b", bucket(4))]), leaf(4, [])),
-        "a page in two places",
+        "a page that is used twice",
     ),
     "more elements than fit": (
-        pages(leaf(3, [], count=40)), "an element that leaves its page",
+        pages(leaf(3, [], count=40)), "an element that extends beyond",
     ),
     "more elements than the page has bytes": (
-        pages(leaf(3, [], count=65535)), "an element that leaves its page",
+        pages(leaf(3, [], count=65535)), "an element that extends beyond",
     ),
     "more children than fit": (
         pages(branch(3, [], count=65535)), "65,535 children do not fit",
     ),
     "a value beyond its page": (
         pages(leaf(3, [])[:10] + struct.pack("<HIIIII", 1, 0, 0, 16, 1, 9999)),
-        "an element that leaves its page",
+        "an element that extends beyond",
     ),
     "a position of 4 GiB": (
         pages(struct.pack("<QHHI", 3, 2, 1, 0) + struct.pack("<IIII", 0, 2**32 - 1, 1, 1)),
-        "an element that leaves its page",
+        "an element that extends beyond",
     ),
-    "elements that are all the same 400 bytes": (
+    "elements that share the same 400 bytes": (
         pages(struct.pack("<QHHI", 3, 2, 3, 0)
               + b"".join(struct.pack("<IIII", 0, 60, 0, 400) for _ in range(3))),
-        "an element that leaves its page",
+        "an element that extends beyond",
     ),
     "keys out of order": (
-        pages(leaf(3, [(0, b"b", b""), (0, b"a", b"")])), "keys that are not in order",
+        pages(leaf(3, [(0, b"b", b""), (0, b"a", b"")])), "keys are not in order",
     ),
     "one key twice": (
-        pages(leaf(3, [(0, b"a", b"1"), (0, b"a", b"2")])), "keys that are not in order",
+        pages(leaf(3, [(0, b"a", b"1"), (0, b"a", b"2")])), "keys are not in order",
     ),
     "leaves out of order": (
         pages(branch(3, [(b"a", 4), (b"b", 5)]), leaf(4, [(0, b"b", b"")]),
               leaf(5, [(0, b"a", b"")])),
-        "keys that are not in order",
+        "keys are not in order",
     ),
     "a bucket of three bytes": (pages(leaf(3, [(1, b"a", b"abc")])), "a bucket of 3"),
-    "an inline bucket of no page": (
+    "an inline bucket without a page": (
         pages(leaf(3, [(1, b"a", INLINE + b"short")])), "a page of 5 bytes",
     ),
     "an inline branch": (
-        pages(leaf(3, [(1, b"a", INLINE + branch(0, []))])), "that is no leaf",
+        pages(leaf(3, [(1, b"a", INLINE + branch(0, []))])), "that is not a leaf page",
     ),
     "a bucket in an inline bucket": (
         pages(leaf(3, [(1, b"a", INLINE + leaf(0, [(1, b"b", INLINE)]))])),
-        "a bucket inside an inline bucket",
+        "a nested bucket in an inline bucket",
     ),
     "an overflow of 4 billion pages": (
         pages(leaf(3, [], overflow=2**32 - 1)), "bytes of pages",
     ),
     "an overflow beyond the end": (
-        pages(leaf(3, [], overflow=3)), "the file ends in a page",
+        pages(leaf(3, [], overflow=3)), "the file ends inside a page",
     ),
 }  # fmt: skip
 

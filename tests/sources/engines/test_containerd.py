@@ -168,8 +168,8 @@ def test_without_names(flat, tmp_path):
 
 MISSING = {
     "a layer": (json.loads(MANIFEST)["layers"][1]["digest"], "layer 2 of 2"),
-    "the config": (json.loads(MANIFEST)["config"]["digest"], "nothing of sha256:"),
-    "the manifest": (f"sha256:{digest(MANIFEST)}", "nothing of sha256:"),
+    "the config": (json.loads(MANIFEST)["config"]["digest"], "no blob of sha256:"),
+    "the manifest": (f"sha256:{digest(MANIFEST)}", "no blob of sha256:"),
 }
 
 
@@ -196,7 +196,7 @@ BROKEN = {
     ),
     "no digest": ({b"target": {b"size": b"\2"}}, "sha256 or sha512 digest"),
     "no target": ({}, "sha256 or sha512 digest"),
-    "a size without an end": (
+    "a size that does not end": (
         {b"target": target(MANIFEST)[b"target"] | {b"size": b"\xff"}}, "'-1' is not a size",
     ),
     "another size": (
@@ -234,7 +234,7 @@ def test_names_that_are_no_bolt_file(flat, tmp_path):
     root = containerd_root(tmp_path / "root", BLOBS, {})
     (root / NAMES).write_bytes(b"hello")
 
-    with pytest.raises(flatten.FormatError, match=r"meta\.db: no bbolt file"):
+    with pytest.raises(flatten.FormatError, match=r"meta\.db: not a bbolt file"):
         flat(root)
 
 
@@ -288,7 +288,7 @@ def test_layers_whose_blobs_were_discarded_are_read_where_they_are_unpacked(
 
     assert without_root(contents(tmp_path / "out.tar")) == WANT
     assert done.verified == 1
-    assert "its blob is not there" in done.warnings[0]
+    assert "its blob is missing" in done.warnings[0]
     assert str(top) in done.warnings[0]
     discard(root, 0)
     assert without_root(flat(root)) == WANT
@@ -371,9 +371,9 @@ def test_a_container_has_the_name_that_docker_gave_it(tmp_path):
 
 
 BROKEN_SNAPSHOTS = {
-    "a container without a snapshot": (["x"], box(), "snapshot 'box'"),
+    "a container without a snapshot": (["x"], box(), "no snapshot 'box'"),
     "of a snapshotter that is not read": (
-        ["box"], box(driver="zfs"), "of 'zfs' is not there, or of a snapshotter",
+        ["box"], box(driver="zfs"), "snapshotter 'zfs' has no snapshot 'box'",
     ),
 }  # fmt: skip
 
@@ -397,8 +397,8 @@ def test_snapshots_in_a_circle_or_without_a_parent(tmp_path, flat):
     database = root / "io.containerd.snapshotter.v1.overlayfs" / "metadata.db"
     database.parent.mkdir()
     for parent, why in (
-        (b"moby/1/box", "go in a circle"),
-        (b"moby/9/x", "is not there"),
+        (b"moby/1/box", "the chain of parents is circular"),
+        (b"moby/9/x", "is missing"),
     ):
         snapshots = {b"moby/1/box": {b"id": b"\1", b"parent": parent}}
         database.write_bytes(bolt({b"v1": {b"snapshots": snapshots}}))

@@ -3,14 +3,17 @@
 import json
 import os
 import pwd
+import re
+import shutil
 import stat
+import subprocess
 import tarfile
 from contextlib import suppress
 
 import pytest
 
 import flatten
-from builders import digest, layer, layers, member
+from builders import config, digest, layer, layers, member
 from fixtures import needs_fixtures, restored_root, right, unpacked_save
 from flatten.sources.engines.user_namespace import granted
 from listing import contents, listing
@@ -188,27 +191,27 @@ def composefs(store, _id):
 
 
 BROKEN = {
-    "no config": (no_config, flatten.FormatError, "is not there"),
-    "a config that is another": (other_config, flatten.IntegrityError, "its digest is"),
-    "a layer that is in no list": (no_layer, flatten.FormatError, "additional image store"),
-    "layers in a circle": (circle, flatten.FormatError, "go in a circle"),
-    "a parent that is a path": (path_for_a_parent, flatten.FormatError, "is no id"),
-    "a layer that is a path": (path_for_a_layer, flatten.FormatError, "is no id"),
-    "an image that is a path": (path_for_an_image, flatten.FormatError, "is no id"),
+    "a missing config": (no_config, flatten.FormatError, "is missing"),
+    "another config": (other_config, flatten.IntegrityError, "its digest is"),
+    "a layer that is in no list": (no_layer, flatten.FormatError, "additionalimagestores or imagestore"),
+    "a circular chain of layers": (circle, flatten.FormatError, "chain of parents is circular"),
+    "a parent that is a path": (path_for_a_parent, flatten.FormatError, "is not an id"),
+    "a layer that is a path": (path_for_a_layer, flatten.FormatError, "is not an id"),
+    "an image that is a path": (path_for_an_image, flatten.FormatError, "is not an id"),
     "a layer that is a number": (
-        layer_of_another_kind, flatten.FormatError, "is no id",
+        layer_of_another_kind, flatten.FormatError, "is not an id",
     ),
-    "names that are a text": (names_of_another_kind, flatten.FormatError, "no list"),
-    "a config of more layers": (
+    "names that are a string": (names_of_another_kind, flatten.FormatError, "is not a list of names"),
+    "a config with more layers": (
         one_layer_too_many, flatten.FormatError, "2 diff_ids, but",
     ),
-    "a list of platforms": (list_of_platforms, flatten.FormatError, "choose one of"),
-    "layers that are no list": (no_list, flatten.FormatError, "not a list of objects"),
-    "images that are no JSON": (no_json, flatten.FormatError, "is not JSON"),
-    "a tree that is not there": (no_tree, flatten.FormatError, "/diff' is not there"),
-    "a file that is not there": (no_content, flatten.FormatError, "/diff/b' is not there"),
-    "a tree that is a link to the outside": (
-        tree_outside, flatten.FormatError, "/diff' is not there",
+    "a list of platforms without images": (list_of_platforms, flatten.FormatError, "none of which"),
+    "a list of layers that is an object": (no_list, flatten.FormatError, "not a list of objects"),
+    "a list of images that is not JSON": (no_json, flatten.FormatError, "is not JSON"),
+    "a missing directory": (no_tree, flatten.FormatError, "/diff' is missing"),
+    "a missing file": (no_content, flatten.FormatError, "/diff/b' is not there"),
+    "a directory that is a symlink out of the root": (
+        tree_outside, flatten.FormatError, "/diff' is missing",
     ),
     "composefs": (composefs, flatten.FormatError, "composefs"),
 }  # fmt: skip
@@ -242,6 +245,90 @@ def test_an_edited_file_is_named(flat, store):
 
     with pytest.raises(flatten.IntegrityError, match=r"layer 1 of 2 .*/diff/b"):
         flat(store)
+
+
+# --- lists of images for several platforms
+
+
+def list_image(store, listed, *, name="localhost/list:1", text=None, **record):
+    """Add a list of images by manifest digest, and return its id."""
+    manifests = [
+        {"digest": f"sha256:{digest_}", "size": 1, "platform": platform}
+        for digest_, platform in listed
+    ]
+    data = json.dumps({"manifests": manifests}) if text is None else text
+    id_ = digest(data.encode())
+    (store / "overlay-images" / id_).mkdir()
+    (store / "overlay-images" / id_ / "manifest").write_text(data)
+    append(
+        store / "overlay-images" / "images.json",
+        {"id": id_, "names": [name], "digest": f"sha256:{digest(b'list')}",
+         "big-data-names": ["manifest", "instances.json"], **record},
+    )  # fmt: skip
+    return id_
+
+
+AMD64 = {"os": "linux", "architecture": "amd64"}
+ARM64 = {"os": "linux", "architecture": "arm64"}
+
+
+@pytest.fixture
+def platforms(store):
+    """Return the id of a list of two images, one of which has a name of its own."""
+    podman_image(
+        store, layers(["amd"]), ["localhost/own:1"],
+        digest=f"sha256:{digest(b'amd')}",
+    )  # fmt: skip
+    document = config(layers(["arm"])) | {"architecture": "arm64"}
+    podman_image(
+        store, layers(["arm"]), [], document=document, digest=f"sha256:{digest(b'arm')}"
+    )
+    return list_image(
+        store,
+        [(digest(b"amd"), AMD64), (digest(b"arm"), ARM64), (digest(b"pull"), None)],
+    )
+
+
+@pytest.mark.parametrize("by", ["list:1", "localhost/list:1", "its id", "its digest"])
+@pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64"])
+def test_a_list_chooses_by_platform(flat, store, platforms, by, platform):
+    name = {"its id": platforms, "its digest": digest(b"list")}.get(by, by)
+
+    assert flat(f"{store}#{name}", platform=platform) == {platform[6:9]: "0"}
+
+
+@pytest.mark.usefixtures("platforms")
+def test_names_of_a_list_are_those_of_its_images(store):
+    with flatten.open_image(f"{store}#own:1") as image:
+        assert image.names == ("localhost/own:1", "localhost/list:1")
+    with pytest.raises(
+        flatten.SourceError, match="no image for linux/s390x; it has @0"
+    ):
+        flatten.open_image(f"{store}#list:1", platform="linux/s390x")
+
+
+ODD_LISTS = {
+    "no list": ('{"manifests": 5}', "not a list of objects"),
+    "a list of texts": ('{"manifests": ["x"]}', "not a list of objects"),
+    "not an object": ("[]", "not an object"),
+    "not JSON": ("{", "is not JSON"),
+    "no digests": ('{"manifests": [{}, {"digest": 5}]}', "none of which is here"),
+    "itself": (
+        json.dumps({"manifests": [{"digest": f"sha256:{digest(b'list')}"}]}),
+        "none of which is here",
+    ),
+    "a path": ('{"manifests": [{"digest": "../../x"}]}', "none of which is here"),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), ODD_LISTS.values(), ids=ODD_LISTS)
+def test_an_odd_list_spoils_no_image(flat, store, text, why):
+    podman_image(store, TARS, ["app:1"])
+    list_image(store, [], text=text)
+
+    with pytest.raises(flatten.FormatError, match=re.escape(why)):
+        flat(f"{store}#list:1")
+    assert flat(f"{store}#app:1") == WANT
 
 
 # --- containers
@@ -297,6 +384,47 @@ def test_a_container_of_a_full_tree(flat, store):
     assert "c" not in got
 
 
+LINKED = layer(member("m", b"same"), "n=m", member("o", b"same"))
+LINKS = {
+    "a third name": ("ln m c", {"c": "cmn", "m": "cmn", "n": "cmn", "o": "o"}),
+    "a name of a file whose first name is gone": (
+        "rm m; ln n c", {"c": "cn", "n": "cn", "o": "o"},
+    ),
+    "a name moved away": ("mv m z", {"n": "nz", "o": "o", "z": "nz"}),
+    "a name that became a copy": (
+        "cp -p n t; mv t n", {"m": "m", "n": "n", "o": "o"},
+    ),
+    "a copy that became a name": (
+        "ln -f m o", {"m": "mno", "n": "mno", "o": "mno"},
+    ),
+    "a copy that became a new name": ("ln -f o n; ln m c", {
+        "c": "cm", "m": "cm", "n": "no", "o": "no",
+    }),
+}  # fmt: skip
+
+
+@needs_root
+@pytest.mark.parametrize(("command", "want"), LINKS.values(), ids=LINKS)
+def test_hard_links_of_a_container_of_a_full_tree(store, tmp_path, command, want):
+    """Where attributes and contents are equal, too."""
+    podman_image(store, [LINKED], driver="vfs")
+    tree, base = run(store, driver="vfs"), store / "vfs/dir" / layer_ids([LINKED])[0]
+    subprocess.run(["cp", "-a", f"{base}/.", tree], check=True)
+    subprocess.run(command, shell=True, cwd=tree, check=True)
+
+    flatten.export(f"{store}#container:box", tmp_path / "out.tar")
+
+    with tarfile.open(tmp_path / "out.tar") as opened:
+        files = {
+            info.name: info.linkname or info.name for info in opened if info.name != "."
+        }
+    names = {
+        first: "".join(sorted(name for name in files if files[name] == first))
+        for first in files.values()
+    }
+    assert {name: names[first] for name, first in files.items()} == want
+
+
 @needs_root
 def test_a_container_on_a_copy_of_its_images_top_layer(flat, store):
     """As podman makes one for other ids; the driver may have moved what is in it."""
@@ -328,6 +456,66 @@ def test_no_such_container(flat, store):
     run(store)
     with pytest.raises(flatten.SourceError, match="no image 'container:x' in it"):
         flat(f"{store}#container:x")
+
+
+def test_containers_that_are_in_another_list(store):
+    podman_image(store, TARS)
+
+    with pytest.raises(flatten.FormatError, match=r"transient_store .* runroot"):
+        flatten.open_image(f"{store}#container:box")
+
+
+def metadata(**values):
+    return json.dumps({"image-name": "", "name": "box", **values})
+
+
+@needs_root
+def test_a_container_that_was_made_with_rootfs_has_no_files_in_the_store(flat, store):
+    podman_image(store, TARS)
+    run(store)
+    path = store / "overlay-containers" / "containers.json"
+    change(path, lambda r: r | {"image": "", "metadata": metadata(**{"image-id": ""})})
+
+    with pytest.raises(flatten.FormatError, match="container box: made with --rootfs"):
+        flat(f"{store}#container:box")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    "data", ["", "{", "[]", "5", None, 7, metadata(), metadata(**{"image-id": None})]
+)
+def test_a_container_of_buildah_from_scratch_has_no_image(flat, store, data):
+    podman_image(store, TARS)
+    tree = run(store)
+    (tree / "made").write_text("here")
+    change(
+        store / "overlay-containers" / "containers.json",
+        lambda r: r | {"image": "", "metadata": data},
+    )
+    change(
+        store / "overlay-layers" / "layers.json",
+        lambda r: r | ({"parent": ""} if r["id"] == digest(b"box") else {}),
+    )
+
+    assert flat(f"{store}#container:box") == {"./": "", "made": "here"}
+
+
+def test_a_root_that_has_only_the_layers_of_containers(flat, store):
+    """With imagestore in storage.conf, the images are in another root."""
+    podman_image(store, TARS)
+    run(store)
+    for path in (store / "overlay-images").glob("images.json"):
+        path.unlink()
+    _, top, own = json.loads((store / "overlay-layers/layers.json").read_text())
+    (store / "overlay-layers/layers.json").write_text(json.dumps([own]))
+
+    with pytest.raises(flatten.FormatError) as caught:
+        flat(f"{store}#container:box")
+
+    assert f"layer {top['id']} is in no list of overlay-layers" in str(caught.value)
+    assert "imagestore in storage.conf" in str(caught.value)
+    with pytest.raises(flatten.FormatError, match="holds no image"):
+        flat(store)
 
 
 USER = 61_001  # nobody on this machine, so that /etc/subuid grants nothing
@@ -385,6 +573,50 @@ def test_ids_of_a_user_namespace(flat, store, shown, maps, files, want):  # noqa
     assert {name: got[name] for name, *_ in shown} == {n: (u, g) for n, u, g in shown}
 
 
+KEEP_ID = [
+    {"container_id": 0, "host_id": 1, "size": 1000},
+    {"container_id": 1000, "host_id": 0, "size": 1},
+    {"container_id": 1001, "host_id": 1001, "size": 64536},
+]
+
+
+@needs_root
+@pytest.mark.parametrize("driver", ["overlay", "vfs"])
+def test_ids_of_a_keep_id_container_whose_image_has_only_roots_files(store, driver):
+    """Podman makes a copy of the top layer; overlay's has an empty directory."""
+    tars = layers(["a"], ["b"])
+    podman_image(store, tars, driver=driver)
+    lists, copy = store / f"{driver}-layers", "c" * 64
+    top = json.loads((lists / "layers.json").read_text())[1]
+    maps = {"uidmap": KEEP_ID, "gidmap": KEEP_ID}
+    append(lists / "layers.json", top | {"id": copy} | maps)
+    shutil.copy(lists / f"{top['id']}.tar-split.gz", lists / f"{copy}.tar-split.gz")
+    tree = run(store, driver=driver, **maps)
+    change(
+        lists / "layers.json",
+        lambda r: r | ({"parent": copy} if r["id"] == digest(b"box") else {}),
+    )
+    copied = store / TREES[driver].format(copy)
+    if driver == "overlay":
+        copied.mkdir(parents=True)
+    else:
+        shutil.copytree(store / TREES[driver].format(top["id"]), copied)
+    for name, (uid, gid) in {"zero": (1, 1), "mine": (0, 0), "five": (6, 6)}.items():
+        (tree / name).write_text("")
+        os.chown(tree / name, uid, gid)
+    for path in (copied, *copied.rglob("*"), tree):
+        os.chown(path, 1, 1)
+    give(store, 100_000)
+
+    done = flatten.export(f"{store}#container:box", store.parent / "out.tar")
+
+    got = owners(store.parent / "out.tar")
+    assert done.warnings == ()
+    assert {name: got[name] for name in ("zero", "mine", "five")} == {
+        "zero": (0, 0), "mine": (1000, 1000), "five": (5, 5),
+    }  # fmt: skip
+
+
 @needs_root
 def test_ids_in_a_namespace_of_a_container_of_roots(flat, tmp_path, store):
     podman_image(store, TARS)
@@ -409,7 +641,7 @@ def test_ids_that_no_layer_shows_and_nobody_granted_stay(tmp_path, store):
     done = flatten.export(f"{store}#container:box", tmp_path / "out.tar")
 
     assert owners(tmp_path / "out.tar")["new"] == (100_006, 0)
-    assert "they are left as they are on the disk" in done.warnings[0]
+    assert "owners stay as they are on the disk" in done.warnings[0]
     assert len(done.warnings) == 1
 
 
@@ -425,7 +657,7 @@ def test_ids_that_a_file_grants(tmp_path):
         assert granted(str(tmp_path / "subuid"), 0) == 7
 
 
-def test_an_id_map_that_is_none(flat, store):
+def test_an_invalid_id_map(flat, store):
     podman_image(store, TARS)
     for maps in ([{"container_id": 0}], [5], [{"container_id": -1, "host_id": 0, "size": 1}],
                  [{"container_id": True, "host_id": 0, "size": 1}]):  # fmt: skip
@@ -433,7 +665,7 @@ def test_an_id_map_that_is_none(flat, store):
             store / "overlay-layers" / "layers.json",
             lambda r, m=maps: r | {"uidmap": m},
         )
-        with pytest.raises(flatten.FormatError, match="an id map that is none"):
+        with pytest.raises(flatten.FormatError, match="invalid id map"):
             flat(store)
 
 
@@ -445,7 +677,7 @@ def test_a_layer_without_its_record_is_read_from_its_directory(store, tmp_path):
     done = flatten.export(store, tmp_path / "out.tar")
 
     assert done.verified == 0
-    assert "tar-split.gz' is not there (1 of 1 are missing)" in done.warnings[0]
+    assert "tar-split.gz' is missing (1 of 1 records are)" in done.warnings[0]
     assert {"a", "d/", "d/b"} <= contents(tmp_path / "out.tar").keys()
 
 

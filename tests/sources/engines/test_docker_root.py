@@ -131,9 +131,7 @@ def test_without_the_record_it_is_what_the_kernel_shows(
     got = listing(out)
     assert got == right(answer, got)
     assert len(warnings) == 1
-    assert re.search(
-        r"tar-split\.json\.gz' is not there .* nothing is ver", warnings[0]
-    )
+    assert re.search(r"tar-split\.json\.gz' is missing .* nothing is ver", warnings[0])
 
 
 # --- containers
@@ -337,6 +335,67 @@ def test_owners_of_a_remapped_root_are_those_in_the_image(root, flat):
     assert rows["s"] == (1, 0)
 
 
+ROOTLESS_USER = 61_002  # nobody on this machine, so that /etc/subuid grants nothing
+SHOWN = layers([member("f", b"x", uid=5, gid=6)], ["g"])
+
+
+def rootless(folder, tars):
+    """Write the data root of a user's docker, with a container that changed files."""
+    docker_root(folder, tars)
+    tree = folder / "overlay2" / ("ee" * 32) / "diff"
+    tree.mkdir(parents=True)
+    mounts = folder / "image/overlay2/layerdb/mounts" / ("cc" * 32)
+    mounts.mkdir(parents=True)
+    (mounts / "mount-id").write_text("ee" * 32)
+    chain = [*chain_ids([f"sha256:{digest(tar)}" for tar in tars])]
+    (mounts / "parent").write_text(f"sha256:{chain[-1][0]}")
+    for name, (uid, gid) in {"own": (0, 0), "new": (7, 8)}.items():
+        (tree / name).write_text("")
+        os.chown(tree / name, uid, gid)
+    os.mknod(tree / "g", 0o600 | stat.S_IFCHR, 0)
+    (tree / "f").mkdir()
+    os.setxattr(tree / "f", "user.overlay.opaque", b"y")
+    for path in [folder, *folder.rglob("*")]:
+        ids = (path.lstat().st_uid, path.lstat().st_gid)
+        disk = [99_999 + id_ if id_ else ROOTLESS_USER for id_ in ids]
+        os.chown(path, *disk, follow_symlinks=False)
+    return folder
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+@pytest.mark.parametrize(
+    "record", [True, False], ids=["with all records", "without one record"]
+)
+def test_owners_of_a_rootless_container_are_those_in_it(tmp_path, record, flat):
+    root = rootless(tmp_path / "docker", SHOWN)
+    (path,) = (chain_of(root, 1) / "tar-split.json.gz",)
+    if not record:  # of the layer that does not show them
+        path.unlink()
+
+    out, warnings = flat(f"{root}#container:cccc")
+
+    rows = {
+        row["path"]: (row["uid"], row["gid"]) for row in listing(out) if row["path"]
+    }
+    assert rows == {"f": (0, 0), "new": (7, 8), "own": (0, 0)}
+    assert len(warnings) == (not record)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+def test_owners_of_a_rootless_container_that_nothing_shows_are_a_warning(
+    tmp_path, flat
+):
+    root = rootless(tmp_path / "docker", layers(["f"], ["g"]))
+
+    out, warnings = flat(f"{root}#container:cccc")
+
+    rows = {row["path"]: (row["uid"], row["gid"]) for row in listing(out)}
+    assert (rows["own"], rows["new"]) == ((0, 0), (100_006, 100_007))
+    assert [warning.partition(";")[0] for warning in warnings] == [
+        f"no layer shows which ids user {ROOTLESS_USER} was granted"
+    ]
+
+
 def tree_of(root, position):
     return root / "overlay2" / (f"{position:02x}" * 32) / "diff"
 
@@ -394,33 +453,33 @@ def names_are_no_json(root):
     (root / "image/overlay2/repositories.json").write_text("{")
 
 
-def names_of_no_id(root):
+def names_without_an_id(root):
     text = json.dumps({"Repositories": {"a": {"a:1": "../../etc"}}})
     (root / "image/overlay2/repositories.json").write_text(text)
 
 
 BROKEN = {
-    "a tree that is gone": (no_tree, FormatError, r"/overlay2/0101.*/diff' is not there"),
-    "a layer that is gone": (no_layerdb, FormatError, r"layerdb/sha256/\w{64}: not there"),
-    "no cache-id": (no_cache_id, FormatError, r"/cache-id: is not there, an id was"),
+    "a missing directory": (no_tree, FormatError, r"/overlay2/0101.*/diff' is missing"),
+    "a missing layer": (no_layerdb, FormatError, r"layerdb/sha256/\w{64}: missing"),
+    "a missing cache-id": (no_cache_id, FormatError, r"/cache-id: expected an id, but the file is missing"),
     "a cache-id that leaves the root": (
-        cache_id_that_leaves, FormatError, r"/cache-id: holds '../../../../etc', an id",
+        cache_id_that_leaves, FormatError, r"/cache-id: expected an id, found '../../../../etc'",
     ),
-    "a layer of another diff_id": (
-        diff_of_another, FormatError, "diff: sha256:abab.*, the image promises",
+    "a layer with another diff_id": (
+        diff_of_another, FormatError, "diff: sha256:abab.*, but the image has",
     ),
-    "a tree behind a link out of the root": (
-        tree_behind_a_link_out, FormatError, "/diff' is not there",
+    "a directory that is a relative symlink out of the root": (
+        tree_behind_a_link_out, FormatError, "/diff' is missing",
     ),
-    "a tree behind an absolute link": (
-        tree_behind_an_absolute_link_out, FormatError, "/diff' is not there",
+    "a directory that is an absolute symlink": (
+        tree_behind_an_absolute_link_out, FormatError, "/diff' is missing",
     ),
-    "a file behind a link": (
+    "a file that is a symlink": (
         file_behind_a_link_out, FormatError, "d/b' was changed on disk: it is a symlink",
     ),
-    "a file that is gone": (no_file, FormatError, "/diff/d/b' is not there"),
-    "names that are no JSON": (names_are_no_json, FormatError, "is not JSON"),
-    "a name of no id": (names_of_no_id, FormatError, "repositories.json: 'a:1' is of no"),
+    "a missing file": (no_file, FormatError, "/diff/d/b' is not there"),
+    "names that are not JSON": (names_are_no_json, FormatError, "is not JSON"),
+    "a name without an image id": (names_without_an_id, FormatError, "'a:1': the image id is not a sha256"),
 }  # fmt: skip
 
 
@@ -465,7 +524,7 @@ def test_names_that_are_no_ids_are_left_alone(root):
 
 AT_REST = {
     "zfs": ("zfs/graph/{}", "is empty; mount the layer's dataset there: mount -t zfs"),
-    "devicemapper": ("devicemapper/mnt/{}/rootfs", "is not there; activate the thin"),
+    "devicemapper": ("devicemapper/mnt/{}/rootfs", "is missing; activate the thin"),
 }
 
 
