@@ -159,10 +159,20 @@ def test_every_module_is_in_the_architecture():
             assert f"`{path.stem}`" in text, path.stem
 
 
+def anchors(page):
+    """Return the names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
 def test_links_between_documents_lead_somewhere():
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+        for target in re.findall(r"\]\(([^):]+)\)", path.read_text()):
+            name, _, anchor = target.partition("#")
+            page = path.parent / name if name else path
+
+            assert page.exists(), f"{path.name}: {target}"
+            assert not anchor or anchor in anchors(page), f"{path.name}: {target}"
 
 
 def test_every_exit_code_is_documented():
