@@ -58,6 +58,7 @@ class Options:
         tags: Names of the written image; by default, the source image's names.
         ownership: For a directory output, ``keep`` sets the image's owners, ``current``
             leaves everything to the calling user.
+        check: Read a file system back after it is made, and compare it with the image.
         size: Size of a disk or file system in bytes or, with a leading ``+``, of its
             free space; None chooses a default.
         force: Replace a directory that is not empty.
@@ -91,6 +92,7 @@ class Options:
     image_kind: ImageKind | None = None
     tags: tuple[str, ...] = ()
     ownership: Ownership = "keep"
+    check: bool = True
     size: str | None = None
     force: bool = False
     config_out: str | os.PathLike[str] | None = None
@@ -130,6 +132,7 @@ class OptionChanges(TypedDict, total=False):
     image_kind: ImageKind | None
     tags: tuple[str, ...]
     ownership: Ownership
+    check: bool
     size: str | None
     force: bool
     config_out: str | os.PathLike[str] | None

@@ -23,7 +23,16 @@ from .plan.strict import check_strict
 from .sources.open import open_image
 from .tar.members import Members
 from .tree.delta import Snapshot, delta
-from .tree.edit import NO_EDITS, change_names, ensure_root, limit_times, map_owners
+from .tree.edit import (
+    NO_EDITS,
+    change_names,
+    drop_fractions,
+    ensure_root,
+    limit_times,
+    limit_xattrs,
+    map_owners,
+    select_xattrs,
+)
 from .tree.tree import Tree
 
 
@@ -149,6 +158,10 @@ def plan_image(
         ensure_root(tree)
     if shape.times is not None:
         limit_times(tree, *shape.times)
+    if not shape.fractions:
+        drop_fractions(tree)
+    if shape.xattrs is not None:
+        limit_xattrs(tree, shape.xattrs, shape.xattr_room)
     placement = None
     if shape.share:
         layers = (*image.layers, *image.added)
@@ -189,7 +202,7 @@ def _stack(image: Image, options: Options) -> tuple[Tree, Snapshot | None]:
 
 
 def _edit(tree: Tree, image: Image, options: Options) -> None:
-    """Select and move names, add host files, then change the owners."""
+    """Select and move names, add host files, change the owners, select xattrs."""
     edits = options.edits
     if options.since is not None:
         raise UsageError("a delta takes no selection and no edits: it is a layer")
@@ -204,6 +217,8 @@ def _edit(tree: Tree, image: Image, options: Options) -> None:
             tree.apply(layer)
     if edits.owner_map is not None:
         map_owners(tree.members, edits.owner_map)
+    if edits.xattrs is not None:
+        select_xattrs(tree.members, edits.xattrs)
 
 
 def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck | None]:

@@ -161,6 +161,16 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
         "--owner-map", metavar="FILE",
         help="change owners: lines of [uid|gid] FROM TO [COUNT]",
     )  # fmt: skip
+    kept = group.add_mutually_exclusive_group()
+    kept.add_argument(
+        "--xattrs", metavar="GLOB", action="append",
+        help="keep only the extended attributes whose names match, such as 'user.*'; "
+        "may be repeated [default: all]",
+    )  # fmt: skip
+    kept.add_argument(
+        "--no-xattrs", dest="xattrs", action="store_const", const=(),
+        help="leave out all extended attributes and ACLs",
+    )  # fmt: skip
     group.add_argument(
         "--mtime", metavar="TIME",
         help="make later mtimes TIME: seconds since the epoch, or an ISO 8601 date "
@@ -185,6 +195,7 @@ def edits(args: argparse.Namespace) -> Edits:
         prefix=parse_prefix(args.prefix),
         add=tuple(map(_addition, args.add)),
         owner_map=None if owners is None else _read_owner_map(owners),
+        xattrs=None if args.xattrs is None else tuple(args.xattrs),
     )
 
 

@@ -37,7 +37,10 @@ class Sparse(LayerBytes):
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes; fewer only at the end."""
-        out = bytearray(max(min(count, self._size - offset), 0))
+        count = min(count, self._size - offset)
+        if count <= 0:
+            return b""
+        out = bytearray(count)
         self.readinto(offset, memoryview(out))
         return bytes(out)
 

@@ -37,6 +37,7 @@ from .assembly import Assembly
 from .union import OWN_XATTRS, PLAIN, Node, Style, Union, join, sees_trusted
 
 _LARGE_HOLE: Final = 1 << 20  # bytes; smaller holes are written as zeros
+_CHUNK: Final = 1 << 20  # bytes per read when contents are compared
 _CAPABILITY: Final = b"security.capability"
 _KEPT: Final = (b"user.", b"trusted.", _CAPABILITY)
 _ACL: Final = b"system.posix_acl_"
@@ -44,6 +45,9 @@ _XATTR: Final = b"SCHILY.xattr."
 
 _Key = tuple[int, int, int]
 """Key of an inode: its layer, device and number."""
+
+_Look = tuple[int, int]
+"""Size and mtime (nanoseconds) of a file."""
 
 _Todo = tuple[bytes, list[Node], bool]
 """A directory to write: its path, the nodes merged in it, and whether it is alone."""
@@ -102,6 +106,8 @@ def changes(lower: Beneath, upper: Beneath, reading: Reading) -> Assembly:
 
     As in docker's drivers without marks, a file is changed if its type, mode, owner,
     device, capability, size or mtime differs. This includes the mtimes of directories.
+    Unlike docker, contents are compared too if another lower file has the same size and
+    mtime, and so are the names of hard-linked files.
 
     Reference: moby pkg/archive/changes.go.
     """
@@ -121,7 +127,8 @@ class _Writer:
         self._first: dict[_Key, bytes] = {}  # the first name of each hard-linked inode
         self._linked: dict[_Key, set[bytes]] = {}  # its names that were written
         self._counts: dict[_Key, int] = {}  # its number of names
-        self._twins: dict[_Key, _Key] = {}  # the same inode in the other tree
+        self._twins: dict[_Key, _Key] = {}  # the inode that replaces a lower inode
+        self._alike: set[_Look] = set()
         self._lost: dict[str, int] = {}
 
     def layer(self, write: Callable[[], None]) -> Assembly:
@@ -240,6 +247,7 @@ class _Writer:
 
     def differences(self) -> None:
         """Write the differences of the first tree from the second."""
+        self._alike = self._lookalikes()
         todo = [b""]
         root, old = self._union.root()
         if _differ(root, old):
@@ -265,19 +273,68 @@ class _Writer:
     def _compare(self, path: bytes, node: Node) -> None:
         """Write a member if it has changed."""
         old = self._union.node(1, path)
-        if old is None or _differ(node, old) or self._is_linked_anew(node, old):
+        if (
+            old is None
+            or _differ(node, old)
+            or self._is_linked_anew(node, old)
+            or self._has_other_content(node, old)
+        ):
             self._member(path, node)
         elif node.status.st_nlink > 1 and not node.is_directory():
-            self._first.setdefault(_key(node), path)  # its new names link to this one
+            self._first[_key(node)] = path  # its other names link to this one
 
     def _is_linked_anew(self, node: Node, old: Node) -> bool:
-        """Return True if an equal file has other names than in the lower tree."""
+        """Return True if an unchanged file has to be written for its hard links.
+
+        Further names of an inode are always written: the tar of a lower layer may have
+        them as separate files, because it was made from such a comparison too.
+        """
         if node.is_directory():
             return False
-        key, old_key = _key(node), _key(old)
-        is_twin = self._twins.setdefault(key, old_key) == old_key
-        was_twin = self._twins.setdefault(old_key, key) == key
-        return key in self._linked or not is_twin or not was_twin
+        key = _key(node)
+        return key in self._first or self._twins.setdefault(_key(old), key) != key
+
+    def _has_other_content(self, node: Node, old: Node) -> bool:
+        """Return True if a file with unchanged attributes has another content.
+
+        This is only compared for attributes that several lower files have.
+        """
+        if (
+            not stat.S_ISREG(node.status.st_mode)
+            or _look(node.status) not in self._alike
+        ):
+            return False
+        with (
+            open(self._union.trees[0].open(node.path), "rb") as upper,
+            open(self._union.trees[1].open(old.path), "rb") as lower,
+        ):
+            while data := upper.read(_CHUNK):
+                if data != lower.read(_CHUNK):
+                    return True
+        return False
+
+    def _lookalikes(self) -> set[_Look]:
+        """Return the sizes and mtimes that several files of the lower tree have.
+
+        If one of these files was moved, copied or linked over another one, only the
+        content has changed. All mtimes are equal in a reproducible image.
+        """
+        tree = self._union.trees[1]
+        inodes: dict[_Look, int] = {}
+        found: set[_Look] = set()
+        todo = [b""]
+        while todo:
+            directory = todo.pop()
+            for name in tree.names(directory):
+                path = join(directory, name)
+                status = tree.status(path)
+                if stat.S_ISDIR(status.st_mode):
+                    todo.append(path)
+                elif stat.S_ISREG(status.st_mode) and status.st_size:
+                    first = inodes.setdefault(_look(status), status.st_ino)
+                    if first != status.st_ino:
+                        found.add(_look(status))
+        return found
 
     def _names(self, directory: Node) -> tuple[list[bytes], list[bytes]]:
         names, hidden = self._union.names(directory)
@@ -369,6 +426,10 @@ class _Writer:
             device=(os.major(device), os.minor(device)),
             nanoseconds=node.status.st_mtime_ns % 10**9,
         )
+
+
+def _look(status: os.stat_result) -> _Look:
+    return status.st_size, status.st_mtime_ns
 
 
 def _key(node: Node) -> _Key:

@@ -33,6 +33,4 @@ def open_rootfs(path: str, limits: Limits | None = None) -> Image:
         ):
             raise SourceError(f"{file.where}: neither an image nor a rootfs tar")
         layer = BlobLayer(file.where, None, None, lambda: file, pool)
-        image = Image(file.where, "", (), {}, (layer,))
-        image.resources = resources.pop_all()
-        return image
+        return Image(file.where, "", (), {}, (layer,), resources=resources.pop_all())

@@ -24,6 +24,9 @@ class Shape:
         posix: POSIX headers (pax) instead of GNU ones.
         rooted: The root is a member, also where no layer lists it.
         times: The earliest and the latest mtime that can be held; None is any.
+        fractions: Fractions of a second can be held.
+        xattrs: How the names of the xattrs start that can be held; None is any.
+        xattr_room: Bytes that the xattrs of one file may take; None is any number.
         share: Block size of the output's file system, to place contents so that
             their blocks can be shared with the image's file; 0 does not.
     """
@@ -31,6 +34,9 @@ class Shape:
     posix: bool = False
     rooted: bool = False
     times: tuple[int, int] | None = None
+    fractions: bool = True
+    xattrs: tuple[bytes, ...] | None = None
+    xattr_room: int | None = None
     share: int = 0
 
 

@@ -57,7 +57,10 @@ def parse_platform(text: str) -> Platform:
     'linux/arm/v7'
     """
     if not re.fullmatch(r"[^/]+/[^/]+(/[^/]+)?", text):
-        raise UsageError(f"--platform: {quoted(text)} is not os/architecture[/variant]")
+        raise UsageError(
+            "--platform: expected OS/ARCH[/VARIANT], such as linux/arm64, got "
+            f"{quoted(text)}"
+        )
     return Platform(*text.lower().split("/"))
 
 

@@ -269,13 +269,11 @@ def _with_index(files: Stored, found: list[Entry]) -> list[Entry]:
     """Add to the images of manifest.json what only index.json has.
 
     Raises:
-        FormatError: Both have an image of one name and platform, and they differ.
+        FormatError: Both have an image of one name and platform, and they differ, or
+            that of index.json cannot be read.
     """
-    try:
-        index, _ = read_json(files, INDEX, "index", shape=INDEX_OR_MANIFEST)
-        listed, aside = listing(files, index, INDEX)
-    except FormatError as error:
-        return [*found, broken_entry((), (), "", error, fetched=False)]
+    index, _ = read_json(files, INDEX, "index", shape=INDEX_OR_MANIFEST)
+    listed, aside = listing(files, index, INDEX)
     spelled = {familiar(name): name for entry in found for name in entry.names}
     listed = [_renamed(manifest, spelled) for manifest in listed]
     by_config: dict[str, list[Manifest]] = {}
@@ -290,12 +288,15 @@ def _with_index(files: Stored, found: list[Entry]) -> list[Entry]:
     both = [_joined(entry, by_config.get(_config_id(entry), [])) for entry in found]
     known = {_config_id(entry) for entry in found}
     only = [m.entry() for m in listed if m.ids[1] not in known]
-    broken = [
+    for entry in aside.broken:
+        if entry.problem and any(familiar(name) in spelled for name in entry.names):
+            raise entry.problem
+    absent = [
         entry
-        for entry in aside.entries()
-        if not all(familiar(name) in spelled for name in entry.names)
+        for entry in aside.absent
+        if not any(familiar(name) in spelled for name in entry.names)
     ]
-    return [*both, *only, *broken]
+    return [*both, *only, *aside.broken, *absent]
 
 
 def _renamed(manifest: Manifest, spelled: dict[str, str]) -> Manifest:
@@ -431,6 +432,8 @@ def _repositories(archive: Archive) -> dict[str, list[str]]:
             )
         for tag, image_id in tags.items():
             if not isinstance(image_id, str):
-                raise FormatError(f"{quoted(name)} has a tag of no id", where=where)
+                raise FormatError(
+                    f"{quoted(name)} has a tag without an id", where=where
+                )
             names.setdefault(image_id, []).append(f"{name}:{tag}")
     return names

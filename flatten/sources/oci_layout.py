@@ -36,7 +36,7 @@ _DOCUMENT: Final = re.compile(
     r"text/.*|.*[/+](json|xml|yaml|protobuf|jws|jose|cose|cbor|pem|wasm)(;.*)?"
     r"|application/vnd\.(cyclonedx|spdx|in-toto)"
 )
-"""Media types of what is no layer, such as a signature beside its image's config."""
+"""Media types of documents, such as signatures, that manifests list as layers."""
 _TAR: Final = re.compile(r".*[./+]tar([.+](gzip|zstd))?|")
 """Usual media types of layers; without one, the bytes alone tell."""
 _NOT_TARS: Final = {
@@ -214,12 +214,25 @@ def entries(files: Files) -> Sequence[Entry]:
     """List the images of a layout; an entry that cannot be opened has the reason.
 
     Raises:
-        FormatError: The index breaks its format, or lists only what are no images.
-        IntegrityError: As ``manifests``.
+        FormatError: The index breaks its format, or lists only artifacts.
     """
     document, _ = read_json(files, "index.json", "index", shape=INDEX_OR_MANIFEST)
-    found, aside = listing(files, document, "index.json")
-    return [*(manifest.entry() for manifest in found), *aside.entries()]
+    return index_entries(files, document, "index.json")
+
+
+def index_entries(files: Files, index: object, name: str) -> list[Entry]:
+    """List the images of an index called ``name``, as ``entries``.
+
+    Raises:
+        FormatError: As for ``entries``.
+    """
+    found, aside = listing(files, index, name)
+    listed = [*(manifest.entry() for manifest in found), *aside.broken, *aside.absent]
+    if aside.artifacts and not listed:
+        kinds = list(dict.fromkeys(aside.artifacts))
+        some = "; ".join(kinds[:_KINDS_SHOWN]) + ("; ..." * (len(kinds) > _KINDS_SHOWN))
+        raise FormatError(f"holds no image, only artifacts: {some}", where=files.name)
+    return listed
 
 
 @dataclass(slots=True)
@@ -227,38 +240,28 @@ class Aside:
     """What an index lists besides manifests of images that can be read.
 
     Attributes:
-        where: The index's name in messages.
         broken: Entries of what breaks its format.
         absent: Entries of what is listed under a name and is not there.
         artifacts: The media types of signatures, attestations and other artifacts.
     """
 
-    where: str
     broken: list[Entry] = field(default_factory=list)
     absent: list[Entry] = field(default_factory=list)
     artifacts: list[str] = field(default_factory=list)
-
-    def entries(self) -> list[Entry]:
-        """Return the entries of what cannot be opened."""
-        return [*self.broken, *self.absent]
 
 
 def listing(files: Files, index: object, name: str) -> tuple[list[Manifest], Aside]:
     """List the images of an index called ``name``, and what else is in it.
 
     Raises:
-        FormatError: The index breaks its format, or lists only artifacts.
+        FormatError: The index breaks its format.
     """
-    aside = Aside(f"{files.name}, {name}")
+    aside = Aside()
     listed = join(manifests(files, index, name, aside))
     found = [manifest for manifest in listed if manifest.artifact is None]
     aside.artifacts += [manifest.artifact for manifest in listed if manifest.artifact]
     names = {name for manifest in found for name in manifest.names}
     aside.absent = [entry for entry in aside.absent if names.isdisjoint(entry.names)]
-    if aside.artifacts and not found and not aside.entries():
-        kinds = list(dict.fromkeys(aside.artifacts))
-        some = "; ".join(kinds[:_KINDS_SHOWN]) + ("; ..." * (len(kinds) > _KINDS_SHOWN))
-        raise FormatError(f"holds no image, only artifacts: {some}", where=files.name)
     return found, aside
 
 
@@ -301,12 +304,13 @@ class _Walk:
         Names of an index win over those of what it lists, as for containerd.
         """
         where = f"{self.files.name}, {name}"
-        if not isinstance(index, dict) or not isinstance(index.get("manifests"), list):
+        listed = index.get("manifests", ()) if isinstance(index, dict) else ()
+        if not isinstance(index, dict) or not isinstance(listed, list | None):
             raise FormatError("not an index: it has no list of manifests", where=where)
         if "layers" in index or "config" in index:
             both = "both an index and a manifest (CVE-2021-41190)"
             raise FormatError(both, where=where)
-        for descriptor in index["manifests"]:
+        for descriptor in listed or ():  # null is how Go writes none
             self.count += 1
             if self.count > MAX_DOCUMENTS:
                 many = f"more than {MAX_DOCUMENTS:,} manifests"

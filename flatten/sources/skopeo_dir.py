@@ -21,7 +21,7 @@ from ..host.files import LayerBytes
 from ..host.spools import Pool
 from .choice import Entry
 from .documents import MAX_DOCUMENT, Documents, Files, begins_with, blob_digest
-from .oci_layout import listing
+from .oci_layout import index_entries
 
 MANIFEST: Final = "manifest.json"
 
@@ -97,5 +97,4 @@ def entries(files: Files) -> Sequence[Entry]:
     """
     layout = _Layout(files)
     index = {"manifests": [{"digest": layout.top, "size": layout.size}]}
-    found, aside = listing(layout, index, MANIFEST)
-    return [*(manifest.entry() for manifest in found), *aside.entries()]
+    return index_entries(layout, index, MANIFEST)

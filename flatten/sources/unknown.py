@@ -1,4 +1,4 @@
-"""What a file or directory is that is no image: for the message that says so."""
+"""Describe a file or directory that is not an image, for the error message."""
 
 import os
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ _REMEDIES: Final = {
 
 
 def describe(files: Files) -> str | None:
-    """Return what is there instead of an image, and what to do; None if unknown."""
+    """Return what it is, and what to do about it; None if that is unknown."""
     if isinstance(files, Folder):
         return _directory(files)
     assert isinstance(files, Archive), "there are no other files"

@@ -1,4 +1,4 @@
-"""What bytes are that are no tar, by their magic numbers: for messages."""
+"""Recognise bytes that are not a tar by their magic numbers, for messages."""
 
 from typing import Final
 

@@ -22,10 +22,13 @@ from contextlib import suppress
 from typing import Final
 
 _SCHILY: Final = b"SCHILY.xattr."
+ACL: Final = b"system.posix_acl_"
+ACL_ACCESS: Final = ACL + b"access"
+ACL_DEFAULT: Final = ACL + b"default"
 _RENAMED: Final = {b"RHT.security.selinux": b"security.selinux"}
 _ACLS: Final = {
-    b"SCHILY.acl.access": b"system.posix_acl_access",
-    b"SCHILY.acl.default": b"system.posix_acl_default",
+    b"SCHILY.acl.access": ACL_ACCESS,
+    b"SCHILY.acl.default": ACL_DEFAULT,
 }
 _VERSION: Final = struct.pack("<I", 2)  # of the kernel's form, before the entries
 _PERMISSIONS: Final = struct.Struct("<HHI")  # an entry: tag, permissions, id
@@ -38,6 +41,7 @@ _TAGS: Final = {  # ACL tags of entries without and with a qualifier
 }
 _KINDS: Final = {tag: kind for kind, tags in _TAGS.items() for tag in tags}
 _QUALIFIED: Final = (0x02, 0x08)
+MINIMAL_ACL: Final = 4 + 3 * 8  # bytes of an ACL that only repeats the mode
 _ENTRY: Final = re.compile(
     rb"(user|group|mask|other):([^:,\n]*):([r-][w-][x-])(?::([0-9]{1,10}))?"
 )
@@ -58,6 +62,18 @@ def from_records(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
         elif key in _ACLS:
             found.setdefault(_ACLS[key], parse_acl(value))
     return found
+
+
+def to_records(xattrs: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the PAX records that carry xattrs byte for byte, sorted by keyword."""
+    return tuple(sorted((_SCHILY + name, value) for name, value in xattrs.items()))
+
+
+def name_of(key: bytes) -> bytes | None:
+    """Return the name of the xattr that a PAX record carries, or None."""
+    if key.startswith(_SCHILY):
+        return key.removeprefix(_SCHILY)
+    return _RENAMED.get(key) or _ACLS.get(key)
 
 
 def parse_acl(text: bytes) -> bytes:
@@ -135,3 +151,21 @@ def with_acl_texts(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]
             with suppress(ValueError):
                 found[key] = format_acl(value)
     return found
+
+
+def acl_mode(acl: bytes) -> int:
+    r"""Return the permission bits that a file gets with an access ACL.
+
+    The group bits are the mask's, if there is a mask.
+
+    Reference: acl(5), "Correspondence between ACL entries and file permission bits".
+
+    >>> acl = parse_acl(b"user::rwx,user:5:r--,group::---,mask::r-x,other::--x")
+    >>> f"{acl_mode(acl):o}"
+    '751'
+    """
+    bits: dict[int, int] = {
+        tag: bits for tag, bits, _ in struct.iter_unpack("<HHI", acl[4:])
+    }
+    group = bits.get(0x10, bits.get(0x04, 0))
+    return bits.get(0x01, 0) << 6 | group << 3 | bits.get(0x20, 0)

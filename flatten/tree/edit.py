@@ -3,10 +3,14 @@
 Edits change names, not content, so that the remaining members still merge into spans.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
-from ..tar.members import Members
+from ..errors import quoted
+from ..tar import xattrs
+from ..tar.members import NO_EXTRA, Members
 from .owners import OwnerMap
 from .tree import Names, Tree
 
@@ -26,6 +30,8 @@ class Edits:
         prefix: Directory to put the whole tree under; empty for none.
         add: Host files to add to the tree; later ones replace earlier ones.
         owner_map: How to change user and group ids.
+        xattrs: Keep only the extended attributes whose names match these globs, such as
+            ``user.*``; None keeps all, no pattern keeps none.
     """
 
     include: tuple[str, ...] = ()
@@ -34,6 +40,7 @@ class Edits:
     prefix: bytes = b""
     add: tuple[Addition, ...] = ()
     owner_map: OwnerMap | None = None
+    xattrs: tuple[str, ...] | None = None
 
 
 NO_EDITS = Edits()
@@ -155,18 +162,143 @@ def newest(tree: Tree) -> tuple[int, int]:
 
 
 def limit_times(tree: Tree, least: int, most: int) -> None:
-    """Move mtimes outside an output's range to its nearest end, with a warning."""
+    """Move mtimes outside an output's range to its nearest end, with a warning.
+
+    They lose their fraction of a second.
+    """
     mtimes = tree.members.mtimes
-    places = ({b"": tree.root_inode or 0}, tree.root, *tree.children.values())
-    found = {i for names in places for i in names.values()
-             if not least <= mtimes[i] <= most}  # fmt: skip
+    found = {i for i in _inodes(tree) if not least <= mtimes[i] <= most}
     for inode in found:
         mtimes[inode] = min(max(mtimes[inode], least), most)
+        _change(tree.members, inode, nanoseconds=0)
     if found:
         tree.warnings.append(
             f"{len(found):,} mtimes are outside the output's range and were moved to "
             "its nearest end"
         )
+
+
+def drop_fractions(tree: Tree) -> None:
+    """Reduce mtimes to whole seconds, with a warning."""
+    extras = tree.members.extras
+    found = [i for i in _inodes(tree, extras) if extras[i].nanoseconds]
+    for inode in found:
+        _change(tree.members, inode, nanoseconds=0)
+    if found:
+        tree.warnings.append(
+            f"{len(found):,} mtimes have a fraction of a second, which the output "
+            "cannot hold"
+        )
+
+
+def limit_xattrs(
+    tree: Tree, prefixes: tuple[bytes, ...], room: int | None = None
+) -> None:
+    """Keep the xattrs that an output can hold, with a warning for each kind of others.
+
+    Those that are kept, ACLs too, become records of one form (``SCHILY.xattr.NAME``).
+    As in Linux, an access ACL sets the permission bits, and one that says no more than
+    they do is not kept.
+
+    Args:
+        tree: The tree.
+        prefixes: How the names of xattrs start that the output can hold.
+        room: Bytes for the xattrs of one file, each with a header of 16 bytes, or None
+            for any number; those that do not fit, in the order of their names, are left
+            out.
+    """
+    extras = tree.members.extras
+    lost: Counter[str] = Counter()
+    example = b""
+    for inode in _inodes(tree, extras):
+        records = extras[inode].records
+        if not records:
+            continue
+        try:
+            found = xattrs.from_records(records)
+        except ValueError:
+            lost["invalid ACLs"] += 1
+            valid = [row for row in records if not row[0].startswith(b"SCHILY.acl.")]
+            found = xattrs.from_records(valid)
+        kept = {name: found[name] for name in found if name.startswith(prefixes)}
+        for name in sorted(found.keys() - kept):
+            if name.startswith(xattrs.ACL):
+                lost["POSIX ACLs"] += 1
+            else:
+                lost["xattrs"] += 1
+                example = min(example or name, name)
+        for name in _too_large(kept, room):
+            del kept[name]
+            lost["xattrs that are too large"] += 1
+        acl = kept.get(xattrs.ACL_ACCESS)
+        if acl is not None:
+            _apply_acl(tree.members, inode, acl)
+            if len(acl) == xattrs.MINIMAL_ACL:
+                del kept[xattrs.ACL_ACCESS]
+        _change(tree.members, inode, records=xattrs.to_records(kept))
+    for kind, count in sorted(lost.items()):
+        such = f" (such as {quoted(example)})" if kind == "xattrs" else ""
+        tree.warnings.append(
+            f"{count:,} {kind}{such} are left out: the output cannot hold them"
+        )
+
+
+def _too_large(found: dict[bytes, bytes], room: int | None) -> list[bytes]:
+    """Return the names of the xattrs that do not fit, the others being kept."""
+    if room is None:
+        return []
+    lost, used = [], 0
+    for name in sorted(found):
+        size = 16 + (len(name) + 3 & -4) + (len(found[name]) + 3 & -4)
+        if used + size > room:
+            lost.append(name)
+        else:
+            used += size
+    return lost
+
+
+def _apply_acl(members: Members, inode: int, acl: bytes) -> None:
+    """Give a member the permission bits of its access ACL."""
+    mode, uid, gid = members.owner_table[members.owners[inode]]
+    mode = mode & ~0o777 | xattrs.acl_mode(acl)
+    members.owners[inode] = members.owner((mode, uid, gid))
+
+
+def select_xattrs(members: Members, patterns: Collection[str]) -> None:
+    """Keep the xattrs whose names match one of the globs, in all members."""
+    from fnmatch import fnmatchcase  # noqa: PLC0415 - seldom needed
+
+    def chosen(key: bytes) -> bool:
+        name = (xattrs.name_of(key) or key).decode("utf-8", "surrogateescape")
+        return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    for inode, extra in list(members.extras.items()):
+        kept = tuple(record for record in extra.records if chosen(record[0]))
+        if len(kept) < len(extra.records):
+            _change(members, inode, records=kept)
+
+
+def _inodes(tree: Tree, among: Collection[int] | None = None) -> Iterator[int]:
+    """Yield the inodes that the tree's names refer to, each once."""
+    places = (tree.root, *tree.children.values())
+    found = {i for names in places for i in names.values()
+             if among is None or i in among}  # fmt: skip
+    root = tree.root_inode
+    if root is not None and (among is None or root in among):
+        found.add(root)
+    return iter(sorted(found))
+
+
+def _change(members: Members, inode: int, **fields: Any) -> None:
+    """Replace fields of what a member has beside its columns."""
+    extra = members.extras.get(inode)
+    if extra is None:
+        return
+    extra = replace(extra, **fields)
+    if extra == NO_EXTRA:
+        del members.extras[inode]
+    else:
+        members.extras[inode] = extra
 
 
 def map_owners(members: Members, moved: OwnerMap) -> None:

@@ -58,6 +58,15 @@ def location(layer: Layer) -> Location | None:
     )  # fmt: skip
 
 
+def has_file(layer: Layer) -> bool:
+    """Return True if a layer's headers are in a file, or device, that may change.
+
+    Scratch files have no name, and nothing else writes them.
+    """
+    found = layer.blob().extent(0)
+    return found is not None and os.fstat(found[0]).st_nlink > 0
+
+
 def bytes_key(layer: Layer, chain_id: str | None) -> Hashable:
     """Return a key that two layers share only if their bytes are the same.
 

@@ -19,7 +19,7 @@ from ..image.read import Index
 from ..image.verify import checking
 from ..tar.layer import LayerIndex, read_layer
 from ..tar.members import Members
-from .identity import Location, location
+from .identity import Location, has_file, location
 from .index_cache import IndexCache, pack
 
 
@@ -177,7 +177,7 @@ class LayerReader:
             return
         for at, (layer, before) in enumerate(zip(layers, known, strict=True)):
             where = location(layer)
-            if where != before.location or (where is None and _is_on_disk(layer)):
+            if where != before.location or (where is None and has_file(layer)):
                 continue
             if at in packed and layer.diff_id is not None:
                 self._cache.keep(layer.diff_id, packed[at])
@@ -185,11 +185,6 @@ class LayerReader:
                 self._cache.keep_hashed(where, layer.diff_id, layer.digest)
         if any(wanted):
             self._cache.trim()
-
-
-def _is_on_disk(layer: Layer) -> bool:
-    """Return True if the bytes are in files, or a device, that others may change."""
-    return layer.blob().sample() is not None
 
 
 def has_digest(layer: Layer) -> bool:

@@ -139,7 +139,8 @@ def test_docker_loads_an_image_that_was_cut(docker, image, tmp_path, step):  # n
     docker("load", "-i", path)
     (found,) = json.loads(docker("inspect", "us/cut:1"))
 
-    if "Descriptor" not in found:  # with containerd's store the id is the manifest's
+    if "io.containerd" not in docker("info", "-f", "{{.DriverStatus}}"):
+        # With containerd's store, the id is the digest of the manifest.
         assert found["Id"] == f"sha256:{digest(document)}"
     assert len(found["RootFS"]["Layers"]) == count
     assert found["Config"]["Env"] == (["A=1"] if step > 1 else found["Config"]["Env"])

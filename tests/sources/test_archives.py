@@ -132,23 +132,35 @@ def test_choice(flat, name, number):
     assert flat(SEVERAL, name) == {"base": "0", f"only{number}": "1"}
 
 
-NO_CHOICES = {
+NO_MATCH = {
     "no image of that name": (
         "other:1",
         flatten.SourceError,
         "no image 'other:1' in it",
     ),
-    "a tag that is not there": ("app:2", flatten.SourceError, "no image 'app:2'"),
-    "a position that is not there": ("@3", flatten.SourceError, "no image '@3' in it"),
-    "a start that is none": ("zzzz", flatten.SourceError, "no image 'zzzz' in it"),
-    "no choice": (None, flatten.UsageError, "holds several images, choose one with"),
+    "a tag that no image has": ("app:2", flatten.SourceError, "no image 'app:2'"),
+    "a position beyond the last image": (
+        "@3",
+        flatten.SourceError,
+        "no image '@3' in it",
+    ),
+    "an id prefix that no image has": (
+        "zzzz",
+        flatten.SourceError,
+        "no image 'zzzz' in it",
+    ),
+    "nothing selected": (
+        None,
+        flatten.UsageError,
+        "holds several images, choose one with",
+    ),
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "why"), NO_CHOICES.values(), ids=NO_CHOICES
+    ("name", "error", "why"), NO_MATCH.values(), ids=NO_MATCH
 )  # fmt: skip
-def test_no_choice_lists_what_is_there(flat, name, error, why):
+def test_an_error_lists_the_images_to_choose_from(flat, name, error, why):
     with pytest.raises(error) as caught:
         flat(SEVERAL, name)
 
@@ -169,13 +181,13 @@ PRETENDED = {
 
 
 @pytest.mark.parametrize(("asked", "tag"), PRETENDED.values(), ids=PRETENDED)
-def test_a_name_is_not_believed_to_be_a_digest(flat, asked, tag):
+def test_a_name_never_counts_as_a_digest(flat, asked, tag):
     with pytest.raises(flatten.SourceError, match="no image"):
         flat(docker_archive(TARS, tags=[tag]), asked)
 
 
 @pytest.mark.parametrize("asked", [f"{3:064x}", f"sha256:{3:064x}"])
-def test_a_directory_is_not_believed_to_be_a_digest(flat, asked):
+def test_a_name_of_a_directory_never_counts_as_a_digest(flat, asked):
     with pytest.raises(flatten.SourceError, match="no image"):
         flat(legacy_archive(TARS), asked)
 
@@ -286,7 +298,7 @@ MALFORMED = {
         with_config(config([b"", b""])), "2 diff_ids, but the manifest lists 1",
     ),
     "no manifest, and truncated": (legacy_archive(TARS, end=b""), "truncated: no"),
-    "no manifest and nobody's child": (
+    "no manifest, and a tag of an unknown layer": (
         legacy_archive(TARS, tags={"a": {"1": "5" * 64}}), "is not in the archive",
     ),
     "repositories is a list": (
@@ -296,7 +308,7 @@ MALFORMED = {
         archive([("repositories", b'{"a": "1"}')]), "the tags of 'a' are not an object",
     ),
     "repositories has a tag without an id": (
-        archive([("repositories", b'{"a": {"1": null}}')]), "'a' has a tag of no id",
+        archive([("repositories", b'{"a": {"1": null}}')]), "'a' has a tag without an id",
     ),
     "repositories is empty": (archive([("repositories", b"{}")]), "holds no image"),
     "repositories has an empty id": (
@@ -411,14 +423,14 @@ def test_a_directory_that_is_no_image_says_what_it_is(tmp_path, names, why):
         flatten.open_image(str(tmp_path))
 
 
-def test_no_file_at_all(tmp_path):
+def test_a_path_that_cannot_be_opened(tmp_path):
     for path in (tmp_path / "none", tmp_path, "/dev/null", "/dev/zero", "a\0b"):
         with pytest.raises(flatten.SourceError):
             flatten.open_image(str(path))
 
 
 @pytest.mark.parametrize("data", ARCHIVES.values(), ids=ARCHIVES)
-def test_a_truncated_archive_is_an_error_or_whole(flat, data):
+def test_a_truncated_archive_is_an_error_or_complete(flat, data):
     for cut in sorted({*range(0, len(data), 512), *range(100, len(data), 512)}):
         try:
             got = flat(data[:cut])
@@ -446,7 +458,7 @@ def test_a_layer_that_is_not_its_diff_id(flat, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.tar"]
 
 
-def test_verifying_can_be_left_out(flat):
+def test_verification_can_be_turned_off(flat):
     data = docker_archive(layers(["a"]), config_document=config([b"other"]))
 
     with pytest.raises(flatten.IntegrityError):

@@ -438,12 +438,50 @@ def test_docker_25_0_0_whose_oci_manifest_has_no_layers(flat, kind, broken):
     assert flat(files if kind == "directory" else archive(files.items())) == {"a": "0"}
 
 
-def test_an_index_json_that_is_none_does_not_hide_manifest_json(flat, image, capsys):
-    data = archive([*docker_files([("app:1", [A])]).items(), ("index.json", b"[]")])
+@pytest.mark.parametrize("index", [b"[]", b"{}", b'{"manifests": {}}', b"{"])
+def test_an_index_json_that_is_none_is_refused(flat, index):
+    """OCI tools fail on it, or find what flatten does not."""
+    data = archive([*docker_files([("app:1", [A])]).items(), ("index.json", index)])
+
+    with pytest.raises(flatten.FormatError, match=r"index\.json|index, "):
+        flat(data)
+
+
+@pytest.mark.parametrize("index", [b'{"manifests": []}', b'{"manifests": null}'])
+def test_an_index_json_without_images_adds_none(flat, index):
+    data = archive([*docker_files([("app:1", [A])]).items(), ("index.json", index)])
 
     assert flat(data) == {"a": "0"}
-    assert main.main(["images", str(image(data))]) == 0
-    assert "not an index" in capsys.readouterr().err
+
+
+def test_an_image_of_index_json_that_tools_read_otherwise_is_refused(flat):
+    """Go takes the second config, docker's overlay2 store takes that of manifest.json."""
+    files = hybrid([AMD]) | oci_files([B])
+    index = json.loads(hybrid([AMD])["index.json"])
+    other = oci_files([B])
+    (listed,) = json.loads(other["index.json"])["manifests"]
+    text = other[f"blobs/sha256/{listed['digest'][7:]}"].decode()
+    text = (text[:-1] + ', "Config": {}}').encode()
+    files[f"blobs/sha256/{digest(text)}"] = text
+    index["manifests"] = [
+        index["manifests"][0] | {"digest": f"sha256:{digest(text)}", "size": len(text)}
+    ]
+    del index["manifests"][0]["mediaType"]
+    files["index.json"] = json.dumps(index).encode()
+
+    with pytest.raises(flatten.FormatError, match="it has 'config' twice"):
+        flat(archive(files.items()), "app:1")
+
+
+def test_artifacts_beside_the_images_of_manifest_json(flat):
+    kind = "application/spdx+json"
+    body = {"artifactType": kind, "config": descriptor(b"{}", kind), "layers": []}
+    data = json.dumps(body).encode()
+    index = {"manifests": [descriptor(data, f"{OCI}manifest.v1+json")]}
+    files = docker_files([("app:1", [A])]) | {f"blobs/sha256/{digest(data)}": data}
+
+    index_json = ("index.json", json.dumps(index).encode())
+    assert flat(archive([*files.items(), index_json])) == {"a": "0"}
 
 
 # --- external layers

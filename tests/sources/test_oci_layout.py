@@ -139,12 +139,12 @@ def pretend(monkeypatch, machine):
     monkeypatch.setattr(os, "uname", lambda: found)
 
 
-def test_attestations_are_no_images(flat):
+def test_attestations_are_not_images(flat):
     assert flat(several("linux/riscv64", attested=True)) == {"linux-riscv64": "0"}
     assert flat(several("linux/riscv64", nested=True, attested=True))
 
 
-def test_a_platform_that_is_not_there(flat):
+def test_a_platform_that_no_image_has(flat):
     with pytest.raises(
         flatten.SourceError, match="no image for linux/s390x; it has @0"
     ):
@@ -153,18 +153,20 @@ def test_a_platform_that_is_not_there(flat):
         flat(oci_files(TARS), platform="windows/amd64")
 
 
-def test_a_platform_that_fits_several(flat):
+def test_a_platform_that_matches_several_images(flat):
     with pytest.raises(flatten.UsageError, match=r"choose one with .*--platform"):
         flat(BOTH, platform="linux/arm")
 
 
-def test_a_platform_that_is_none(flat):
+def test_an_invalid_platform(flat):
     for text in ("linux", "linux/", "a/b/c/d", ""):
-        with pytest.raises(flatten.UsageError, match="is not os/architecture"):
+        with pytest.raises(
+            flatten.UsageError, match=r"expected OS/ARCH\[/VARIANT\], such as"
+        ):
             flat(BOTH, platform=text)
 
 
-def test_platforms_whose_blobs_were_not_fetched_are_no_choice(flat):
+def test_platforms_that_were_not_fetched_cannot_be_chosen(flat):
     files = dict(BOTH)
     items = json.loads(files["index.json"])["manifests"]
     for item in items[:3]:
@@ -258,7 +260,7 @@ MALFORMED = {
         edited(manifest={"config": {"digest": "sha256:" + "0" * 64, "size": "1"}}),
         "'1' is not a size",
     ),
-    "a size that lies": (
+    "a wrong size": (
         edited(manifest={"layers": [
             {"digest": f"sha256:{digest(tar)}", "size": 1} for tar in TARS]}),
         "bytes, the manifest says 1",
@@ -292,7 +294,7 @@ def test_malformed(flat, tmp_path, files, why):
     assert not (tmp_path / "rootfs.tar").exists()
 
 
-def test_indexes_in_indexes_are_fine_up_to_a_depth(flat):
+def test_indexes_may_be_nested_up_to_a_depth(flat):
     assert flat(deep(3)) == WANT
 
 
@@ -339,7 +341,7 @@ def test_a_blob_that_is_a_directory_or_fifo(flat, tmp_path):
         flat({})
 
 
-def test_a_config_of_no_platform(flat):
+def test_a_config_without_a_platform(flat):
     assert flat(edited(config={"os": "", "architecture": ""})) == WANT
 
 

@@ -1,12 +1,15 @@
 """skopeo's ``dir:``, as ``podman save --format docker-dir`` writes it too."""
 
+import filecmp
 import gzip
 import json
+import shutil
+import subprocess
 
 import pytest
 
 import flatten
-from builders import archive, config, descriptor, digest, layers
+from builders import archive, config, descriptor, digest, docker_archive, layers
 from listing import contents
 
 DOCKER = "application/vnd.docker."
@@ -88,6 +91,21 @@ def test_a_tar_of_the_directory(tmp_path):
     flatten.export(tmp_path / "i.tar", tmp_path / "out.tar")
 
     assert contents(tmp_path / "out.tar") == WANT
+
+
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
+@pytest.mark.parametrize("options", [[], ["--dest-compress"]], ids=["plain", "gzip"])
+def test_what_skopeo_itself_writes(tmp_path, options):
+    source = tmp_path / "i.tar"
+    source.write_bytes(docker_archive(TARS))
+    target = f"dir:{tmp_path / 'copy'}"
+    command = ["skopeo", "--insecure-policy", "copy", "-q", *options]
+    subprocess.run([*command, f"docker-archive:{source}", target], check=True)
+
+    flatten.export(source, tmp_path / "right.tar")
+    flatten.export(target, tmp_path / "out.tar")
+
+    assert filecmp.cmp(tmp_path / "right.tar", tmp_path / "out.tar", shallow=False)
 
 
 def edited(**changes):

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import struct
+import subprocess
 import time
 from pathlib import Path
 
@@ -172,6 +173,31 @@ def test_an_archive_that_changes_meanwhile_is_not_cached(images, tmp_path):
         assert len(list(reading)) == 1
 
     assert list((tmp_path).glob("cache/*")) == []
+
+
+def test_a_layer_that_is_stored_with_holes_is_not_cached(tmp_path):
+    """Its bytes are in several parts of a file, which are not watched for changes."""
+    tar = layers([member("big", bytes(1 << 20)), "end"])[0]
+    document = json.dumps(config([tar])).encode()
+    manifest = [{"Config": "c.json", "RepoTags": ["app:1"], "Layers": ["layer.tar"]}]
+    (tmp_path / "c.json").write_bytes(document)
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with (tmp_path / "layer.tar").open("wb") as file:
+        file.write(tar[:1024].rstrip(b"\0"))
+        file.seek(1024 + (1 << 20) - 512)
+        file.write(tar[file.tell() :])
+    names = ["c.json", "manifest.json", "layer.tar"]
+    subprocess.run(
+        ["tar", "-C", tmp_path, "-S", "-cf", tmp_path / "i.tar", *names], check=True
+    )
+    assert (tmp_path / "i.tar").stat().st_size < 100_000
+
+    runs = [run("ls", tmp_path / "i.tar", "--cache", tmp_path / "cache") for _ in "ab"]
+
+    assert [done.returncode for done in runs] == [0, 0]
+    assert runs[0].stdout == runs[1].stdout
+    assert runs[0].stdout.count("\n") == 2
+    assert list(tmp_path.glob("cache/*")) == []
 
 
 def test_verify_hashes_again_what_was_hashed_before(images, tmp_path):

@@ -249,7 +249,7 @@ def test_documents_are_parsed_once_and_within_a_budget(tmp_path):
 
     assert read_json(files, "a.json", "a") == ([1], b"[1]")
     assert read_json(files, "a.json", "a") == ([1], b"[1]")
-    with pytest.raises(flatten.FormatError, match="bytes of documents, all together"):
+    with pytest.raises(flatten.FormatError, match="bytes of documents in total"):
         read_json(files, "b.json", "b")
 
 

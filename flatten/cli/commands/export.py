@@ -128,10 +128,17 @@ def add_sidecar_options(parser: argparse.ArgumentParser) -> None:
 
 def add_disk_options(parser: argparse.ArgumentParser) -> None:
     """Add what is about outputs that are disks."""
-    group = parser.add_argument_group("output to a disk, -o OUT.ext4 or OUT.qcow2")
+    group = parser.add_argument_group(
+        "output to a file system, -o OUT.squashfs, OUT.erofs, OUT.ext4 or OUT.qcow2"
+    )
     group.add_argument(
         "--size", metavar="[+]SIZE", type=parse_disk_size,
-        help="make it so large, or leave so much free [default: +25%%, +32M at least]",
+        help="size of an ext4 or qcow2 disk, or with + its free space "
+        "[default: +25%%, at least +32M]",
+    )  # fmt: skip
+    group.add_argument(
+        "--no-check", dest="check", action="store_false",
+        help="do not read the file system back to compare it with the image",
     )  # fmt: skip
 
 
@@ -243,6 +250,7 @@ def read_options(args: argparse.Namespace) -> Options:
         compress=args.compress,
         reflink=args.reflink,
         ownership="keep" if args.ownership.startswith("map:") else args.ownership,
+        check=args.check,
         size=args.size,
         force=args.force,
         config_out=args.config_out,

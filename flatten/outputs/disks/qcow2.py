@@ -1,4 +1,4 @@
-"""A qcow2 disk with an ext4 file system, and no partitions, made by qemu-img."""
+"""A qcow2 disk with an ext4 file system and no partitions, converted by qemu-img."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,31 +15,31 @@ class Output:
     """A qcow2 disk.
 
     Attributes:
-        path: Where it will be.
+        path: Path of the output.
     """
 
     def __init__(self, out: Path, options: Options) -> None:
         """Write to a path.
 
         Raises:
-            UsageError: As of ext4.
-            FlattenError: A tool is not there.
+            UsageError: Compression is asked for.
+            FlattenError: A program is missing.
         """
         self.path = out
         _, self._program = tools.find("qemu-img")
         self._inside = ext4.Output(out, options)
 
     def shape(self, image: Image) -> Shape:
-        """Ask for what the file system can hold."""
+        """Ask for what ext4 can hold."""
         return self._inside.shape(image)
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
-        """Make the file system, and convert it."""
+        """Make and check the file system, and convert it."""
         with atomic.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
             with atomic.scratch_directory(self.path) as folder:
                 raw = folder / "disk"
                 self._inside.make(job, raw)
                 how = ("convert", "-f", "raw", "-O", "qcow2", str(raw), str(name))
-                tools.run([self._program, *how], {})
+                tools.run([self._program, *how], {}, folder=folder)
             yield

@@ -1,21 +1,38 @@
-"""A SquashFS image, made by tar2sqfs or sqfstar of our tar, as it is written."""
+"""A SquashFS image, made by tar2sqfs or sqfstar from the tar while it is written.
+
+Both read POSIX headers right. In a GNU tar, where a PAX header with xattrs and a GNU
+long name precede one member, tar2sqfs 1.2 cuts the name at 100 bytes.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from ...errors import FlattenError, quoted
 from ...host.compress import PlainSink
 from ...image.image import Image
 from ...options import Options
 from ...plan.pieces import pieces
+from ...plan.plan import Plan
+from ...tar.members import SYMLINK
 from .. import atomic
 from ..job import Job, Shape
+from ..write_dir import ROOT
 from ..write_tar import write_tar
 from . import tools
+from .check import check
+from .read_squashfs import Squashfs
 from .stamps import stamp
 
 COMPRESSORS: Final = ("zstd", "gzip", "xz", "lz4")
+LEVEL: Final = 6  # of zstd; tar2sqfs's own default, 15, takes many times as long
+XATTRS: Final = (b"user.", b"trusted.", b"security.")
+MAX_NAME: Final = 255  # bytes that Linux takes; the format has room for 256
+MAX_TARGET: Final = 4095  # bytes; Linux cannot read a longer symlink
+ROOT_LOST: Final = ("modes", "owners", "times", "xattrs")
+"""What sqfstar 4.5 does not take from the tar, and mostly not from its options."""
+
 _LEVELLED: Final = ("zstd", "gzip")
 
 
@@ -23,34 +40,52 @@ class Output:
     """A SquashFS image.
 
     Attributes:
-        path: Where it will be.
+        path: Path of the output.
     """
 
     def __init__(self, out: Path, options: Options) -> None:
         """Write to a path.
 
         Raises:
-            FlattenError: Neither tool is there.
+            FlattenError: Both programs are missing.
         """
         self.path = out
+        self._check = options.check
         how = tools.compressor(options.compress, COMPRESSORS, _LEVELLED)
         self._compressor, self._level = how
         self._tool, self._program = tools.find("tar2sqfs", "sqfstar")
+        if options.compress is None and self._tool == "tar2sqfs":
+            self._level = LEVEL  # sqfstar 4.5 fails with any level
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
-        """Ask for a root, and for times that 32 bits hold."""
-        return Shape(rooted=True, times=(0, (1 << 32) - 1))
+        """Ask for POSIX headers, a root, and what SquashFS can hold."""
+        times = (0, (1 << 32) - 1)
+        return Shape(
+            posix=True, rooted=True, times=times, fractions=False, xattrs=XATTRS
+        )
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
-        """Feed the tar to the tool."""
+        """Feed the tar to the program."""
+        _check_lengths(job.plan, self.path)
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
         with atomic.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
             make = self._tar2sqfs if self._tool == "tar2sqfs" else self._sqfstar
-            with tools.fed([self._program, *make(job, str(name))], env) as pipe:
+            argv = [self._program, *make(job, str(name))]
+            with tools.fed(argv, env, folder=name.parent) as pipe:
                 sink = PlainSink(pipe, self._program)
                 write_tar(pieces(job.plan), job.layers(), sink, job.advance)
+            if self._check:
+                lost = check(job.plan, name, self.path, Squashfs, self._is_excused)
+                if lost:
+                    job.notes.append(
+                        f"{self.path}: sqfstar did not keep the root directory's "
+                        f"{', '.join(sorted(lost))}; tar2sqfs does"
+                    )
             yield
+
+    def _is_excused(self, kind: str, path: bytes) -> bool:
+        return self._tool == "sqfstar" and path == ROOT and kind in ROOT_LOST
 
     def _tar2sqfs(self, _job: Job, name: str) -> list[str]:
         level = [] if self._level is None else ["--comp-extra", f"level={self._level}"]
@@ -67,7 +102,31 @@ class Output:
             "-root-uid": str(uid),
             "-root-gid": str(gid),
             "-root-time": str(members.mtimes[root]),
-        }  # which it does not take from the tar
+        }  # sqfstar does not take them from the tar
         described = [text for pair in about_root.items() for text in pair]
         return ["-quiet", "-no-progress", "-comp", self._compressor, *level,
                 *described, name]  # fmt: skip
+
+
+def _check_lengths(plan: Plan, output: Path) -> None:
+    """Refuse names and symlink targets that Linux could not read.
+
+    Raises:
+        FlattenError: One is too long.
+    """
+    members = plan.members
+    for path, inode in plan:
+        if len(path) > MAX_NAME:
+            longest = max(map(len, path.split(b"/")))
+            if longest > MAX_NAME:
+                raise FlattenError(
+                    f"{quoted(str(output))}: {quoted(path)} has a name of {longest:,} "
+                    f"bytes; Linux reads at most {MAX_NAME}"
+                )
+        if members.kinds[inode] == SYMLINK:
+            length = len(members.targets[inode])
+            if length > MAX_TARGET:
+                raise FlattenError(
+                    f"{quoted(str(output))}: the symlink {quoted(path)} has a target "
+                    f"of {length:,} bytes; Linux reads at most {MAX_TARGET:,}"
+                )

@@ -1,4 +1,4 @@
-"""What file systems hold beside their files, made the same for the same image."""
+"""The times and UUIDs of file systems, chosen so that equal images give equal bytes."""
 
 import hashlib
 
@@ -6,16 +6,25 @@ from ..job import Job
 
 
 def stamp(job: Job) -> int:
-    """Return the time to give as the one of making: the latest mtime in the tree."""
-    mtimes = job.plan.members.mtimes
-    return max(0, max((mtimes[inode] for inode in job.plan.inodes), default=0))
+    """Return the time at which a file system was made, in seconds since the epoch.
+
+    It is the latest mtime in the tree, rounded up.
+    """
+    members = job.plan.members
+    extras, mtimes = members.extras, members.mtimes
+    latest = max((mtimes[i] for i in job.plan.inodes), default=0)
+    fraction = any(
+        mtimes[i] == latest and extras[i].nanoseconds
+        for i in extras.keys() & {*job.plan.inodes}
+    )
+    return max(0, latest + fraction)
 
 
 def uuid(job: Job, kind: str) -> str:
     """Return a UUID of version 8: a hash of the image's id and the kind of output.
 
-    It is the same whenever an image is written, and another for each image, so that
-    two of them can be mounted beside each other.
+    It is the same whenever an image is written, and differs between images, so that
+    two of them can be mounted at the same time.
     """
     digest = bytearray(
         hashlib.sha256(f"flatten {kind} {job.image.id}".encode()).digest()

@@ -1,4 +1,4 @@
-"""Programs that others have made well: found, run, and heard when they fail."""
+"""Find and run the programs that make file systems; report how they failed."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any, Final
 
 from ...errors import FlattenError, UsageError, quoted
@@ -13,7 +14,6 @@ from ...host.signals import signals_later
 
 PACKAGES: Final = {
     "debugfs": "e2fsprogs",
-    "dumpe2fs": "e2fsprogs",
     "fakeroot": "fakeroot",
     "mke2fs": "e2fsprogs",
     "mkfs.erofs": "erofs-utils",
@@ -21,17 +21,18 @@ PACKAGES: Final = {
     "sqfstar": "squashfs-tools",
     "tar2sqfs": "squashfs-tools-ng",
 }
-"""The Debian package that each is in; other distributions call them much the same."""
+"""The Debian package of each program; other distributions have similar names."""
 
 _MORE_PLACES: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in users' PATH
-_SHOWN: Final = 2000  # characters of what a program said
+_SHOWN: Final = 2000  # maximum characters of a program's messages in an error
+_FULL: Final = 1 << 20  # bytes; a disk with less free space counts as full
 
 
 def find(*names: str) -> tuple[str, str]:
-    """Return the first of some programs that is there: its name, and its path.
+    """Return the name and the path of the first of some programs that is installed.
 
     Raises:
-        FlattenError: None is; the message says in which packages they are.
+        FlattenError: None is installed; the message names their packages.
     """
     import shutil  # noqa: PLC0415 - 5 ms
 
@@ -49,17 +50,22 @@ def find(*names: str) -> tuple[str, str]:
 def compressor(
     text: str | None, names: Sequence[str], levelled: Sequence[str]
 ) -> tuple[str, int | None]:
-    """Return the compressor that ``--compress`` names, and the level, or None.
+    """Return the compressor that ``--compress`` names, and its level or None.
+
+    Args:
+        text: The option's value; None is the first of ``names``.
+        names: The compressors to choose from.
+        levelled: The compressors that have levels.
 
     Raises:
-        UsageError: It is none of ``names``; the first one is the default.
+        UsageError: The compressor is not one of ``names``, or has no levels.
 
     >>> compressor("zstd:19", ("zstd", "xz"), ("zstd",)), compressor(None, ("lz4",), ())
     (('zstd', 19), ('lz4', None))
     """
     found = re.fullmatch(r"(\w+)(?::([0-9]{1,2}))?", text or names[0])
     if found is None or found[1] not in names:
-        raise UsageError(f"--compress: {quoted(text or '')} is none of "
+        raise UsageError(f"--compress: {quoted(text or '')} is not one of "
                          f"{', '.join(names)}")  # fmt: skip
     if found[2] is not None and found[1] not in levelled:
         raise UsageError(f"--compress: {found[1]} has no levels here")
@@ -70,16 +76,19 @@ def run(
     argv: Sequence[str | os.PathLike[str]],
     env: Mapping[str, str],
     stdin: IO[bytes] | None = None,
-) -> str:
-    """Run a program to its end, and return what it printed.
+    *,
+    folder: Path,
+) -> None:
+    """Run a program to its end.
 
     Args:
         argv: The program and its arguments.
-        env: What is added to the environment.
-        stdin: An open file for its standard input; without one, it is empty.
+        env: Variables to add to the environment.
+        stdin: An open file for its standard input, which is empty without one.
+        folder: The directory that it writes to.
 
     Raises:
-        FlattenError: It failed; the message has what it said.
+        FlattenError: The program failed; its own message is part of the error.
     """
     with _running(
         argv, env, stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -87,33 +96,32 @@ def run(
     ) as running:  # fmt: skip
         out, said = running.communicate()
     if running.returncode:
-        raise failed(argv, running.returncode, said or out)
-    return out.decode("utf-8", "replace")
+        raise failed(argv, running.returncode, said or out, folder)
 
 
 @contextmanager
 def fed(
     argv: Sequence[str | os.PathLike[str]],
     env: Mapping[str, str],
-    hint: str = "",
     *,
+    folder: Path,
     banner: bytes | None = None,
 ) -> Iterator[int]:
     """Run a program that reads standard input; yield the descriptor to write to.
 
-    When the body ends it has its end of file, and is waited for. If the body fails, it
-    is stopped.
+    When the body ends, the program gets its end of file and is waited for. If the body
+    fails, the program is killed.
 
     Args:
         argv: The program and its arguments.
-        env: Variables beside those of this process.
-        hint: Ends the message.
-        banner: Starts the only line that a program writes to standard error when all is
-            well, though it ends with 0 in any case; None trusts its exit code.
+        env: Variables to add to the environment.
+        folder: The directory that it writes to.
+        banner: For a program whose exit status is always 0: the start of the only line
+            on standard error that is not an error.
 
     Raises:
-        FlattenError: It failed, maybe before it had read all; what it said, and then
-            ``hint``, is in the message.
+        FlattenError: The program failed, perhaps before it had read everything; its own
+            message is part of the error.
     """
     import tempfile  # noqa: PLC0415 - 10 ms
 
@@ -122,7 +130,7 @@ def fed(
             argv, env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
         ) as running:
             assert running.stdin is not None, "it is a pipe"
-            with suppress(BrokenPipeError):  # it says why
+            with suppress(BrokenPipeError):  # its message says why
                 yield running.stdin.fileno()
             running.stdin.close()
             code = running.wait()
@@ -132,16 +140,16 @@ def fed(
             lines = text.splitlines()
             text = b"\n".join(line for line in lines if not line.startswith(banner))
         if code or (banner is not None and text):
-            raise failed(argv, code, text, hint)
+            raise failed(argv, code, text, folder)
 
 
 @contextmanager
 def _running(
     argv: Sequence[str | os.PathLike[str]], env: Mapping[str, str], **streams: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a program, as a group of processes that is killed if the body fails.
+    """Start a program in a new process group, which is killed if the body fails.
 
-    So a signal to us ends also what it has started, as fakeroot does.
+    So a signal to us also ends the programs that it has started, as fakeroot does.
     """
     started: list[subprocess.Popen[bytes]] = []
     try:
@@ -160,13 +168,16 @@ def _running(
 
 
 def failed(
-    argv: Sequence[str | os.PathLike[str]], code: int, said: bytes, hint: str = ""
+    argv: Sequence[str | os.PathLike[str]], code: int, said: bytes, folder: Path
 ) -> FlattenError:
-    """Return the error that says how a program failed."""
+    """Return the error for a program that failed, with its own message."""
     lines = said.decode("utf-8", "replace").splitlines()
     told = "; ".join(filter(None, map(str.strip, lines)))[-_SHOWN:]
     if not told.isprintable():
         told = quoted(told)
     how = f"was killed by signal {-code}" if code < 0 else f"failed (exit code {code})"
     name = os.path.basename(argv[0])
-    return FlattenError(f"{name} {how}: {told or 'it said nothing'}{hint}")
+    disk = os.statvfs(folder)
+    full = disk.f_bavail * disk.f_frsize < _FULL
+    hint = f"; no space left in {quoted(str(folder))}" if full else ""
+    return FlattenError(f"{name} {how}: {told or 'no message'}{hint}")

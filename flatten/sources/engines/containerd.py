@@ -104,24 +104,26 @@ def stores(files: Files) -> "list[ContainerdRoot]":
 def _find(folder: Folder) -> tuple[Folder, Folder] | None:
     """Return docker's directory and the directory with the blobs.
 
-    The blobs are in the same directory, in one below it, or in one next to it. Docker
-    20.10 keeps one without blobs in its data root.
+    The blobs are in the same directory, in one below it, or in one next to it, which
+    must not be a symlink: a foreign disk's could lead to this machine's. Docker 20.10
+    keeps a directory without blobs in its data root.
     """
     for docker in usual_and_remapped(folder):
         for name in _FOLDERS:
             if _has_blobs(docker.path / name):
                 return docker, docker.below(name) if name else docker
-        if _is_dockers(docker) and _has_blobs(_beside(docker)):
-            beside = Folder(str(_beside(docker)), docker.pool)
+        path = _beside(docker)
+        if _is_dockers(docker) and not path.is_symlink() and _has_blobs(path):
+            beside = Folder(str(path), docker.pool)
             beside.resources = docker.resources
             return docker, beside
     return None
 
 
 def _is_dockers(folder: Folder) -> bool:
-    """Return True for a data root of docker's with the containerd image store.
+    """Return True for a data root of docker with the containerd image store.
 
-    Reference: moby daemon/containerd/mount.go, daemon/command at v28.5.
+    Reference: moby daemon/snapshotter/mount.go, builder/builder-next/controller.go.
     """
     return (folder.path / "containers").is_dir() and any(
         any(folder.path.glob(pattern)) for pattern in _CONTAINERD_STORE
@@ -238,7 +240,10 @@ class ContainerdRoot:
                     found.held[name, snapshot.id] = holder
         for manifest in store.manifests()[0]:
             needed.blobs |= {f"sha256:{id_}" for id_ in manifest.ids}
-            needed.blobs |= {layer["digest"] for layer in manifest.blobs()}
+            try:
+                needed.blobs |= {layer["digest"] for layer in manifest.blobs()}
+            except FlattenError as error:
+                found.problems.append(str(error))
         for name in root.ids(f"{CONTENT}/{BLOBS}"):
             if f"sha256:{name}" not in needed.blobs:
                 path = f"{CONTENT}/{BLOBS}/{name}"
@@ -338,17 +343,20 @@ class ContainerdRoot:
         If several images have the same layers, docker's record says which one it is.
         """
         store = self.store
-        found = [
-            manifest
-            for manifest in store.manifests()[0]
-            if manifest.store == container.namespace
-            and [f"sha256:{id_}" for id_, _ in chain_ids(manifest.diff_ids())][::-1]
-            == [snapshot.key for snapshot in below]
-        ]
         recorded = container.manifest.removeprefix("sha256:")
-        found.sort(key=lambda manifest: recorded not in manifest.ids)
-        if found:
-            return self._load_image(found[0])
+        manifests = [
+            each for each in store.manifests()[0] if each.store == container.namespace
+        ]
+        manifests.sort(key=lambda manifest: recorded not in manifest.ids)
+        for manifest in manifests:
+            try:
+                ids = [id_ for id_, _ in chain_ids(manifest.diff_ids())]
+            except FlattenError:
+                if recorded in manifest.ids:
+                    raise
+                continue  # another image is damaged
+            if [f"sha256:{id_}" for id_ in ids[::-1]] == [each.key for each in below]:
+                return self._load_image(manifest)
         image = Image(store.root.name, "", (), {}, ())
         image.warnings.append(
             f"{where}: its image, {quoted(container.image)}, is missing; reading the "

@@ -1,4 +1,4 @@
-"""bbolt files: what is read, and what is refused."""
+"""Reading bbolt files, and errors in damaged ones."""
 
 import struct
 
@@ -37,7 +37,7 @@ TREES = {
 
 
 @pytest.mark.parametrize("tree", TREES.values(), ids=TREES)
-def test_what_was_written_is_read(tree):
+def test_a_written_tree_is_read_back(tree):
     assert read(bolt(tree)) == tree
 
 
@@ -52,7 +52,7 @@ SPARSE_TREES = st.recursive(
 
 
 @given(SPARSE_TREES)
-def test_any_tree_that_was_written_is_read(tree):
+def test_any_written_tree_is_read_back(tree):
     assert read(bolt(tree)) == tree
 
 
@@ -67,7 +67,7 @@ def texts(tree):
 
 
 @given(st.data())
-def test_any_byte_may_be_wrong(data):
+def test_any_changed_byte_is_read_or_refused(data):
     """A changed byte is an error, or changes what is read to other bytes of the file.
 
     Only meta pages have checksums, so a byte of a key or a value can change unnoticed.
@@ -84,7 +84,7 @@ def test_any_byte_may_be_wrong(data):
     assert all(text in file for text in texts(got))
 
 
-def test_a_bucket_that_is_not_there_is_empty():
+def test_a_missing_bucket_is_empty():
     found = read_bolt(
         lambda: Bytes(bolt({b"a": {b"b": {b"c": b"d"}}})),
         "meta.db",
@@ -201,7 +201,7 @@ def test_broken(data, why):
     assert str(caught.value).startswith("meta.db: ")
 
 
-def test_the_last_transaction_counts():
+def test_the_last_transaction_is_used():
     old, new = leaf(3, [(0, b"a", b"old")]), leaf(4, [(0, b"a", b"new")])
     body = pages(old, new)[2 * PAGE :]
 
@@ -216,14 +216,14 @@ def test_the_last_transaction_counts():
     assert read(file(meta(0, 4, 5, 10), later)) == {b"a": b"new"}
 
 
-def test_the_second_meta_is_found_where_pages_are_large():
+def test_the_second_meta_page_is_found_with_large_pages():
     body = leaf(2, [(0, b"a", b"b")]).ljust(65536, b"\0")
     data = bytes(65536) + meta(1, 2, 3, 1, page_size=65536) + body
 
     assert read(data) == {b"a": b"b"}
 
 
-def test_a_file_that_is_written_meanwhile_is_read_again():
+def test_a_file_that_changes_during_reading_is_read_again():
     states = [bolt({b"a": b"%d" % n}, transaction=n) for n in (10, 11, 11, 11)]
 
     got = read_bolt(lambda: Bytes(states.pop(0)), "meta.db", everything)
@@ -231,7 +231,7 @@ def test_a_file_that_is_written_meanwhile_is_read_again():
     assert got == {b"a": b"11"}
 
 
-def test_an_error_in_what_was_torn_is_not_one():
+def test_an_error_in_an_inconsistent_read_is_retried():
     broken = pages(leaf(9, []))  # of transaction 2
     states = [broken, *[bolt({b"a": b"b"})] * 3]
 
@@ -240,7 +240,7 @@ def test_an_error_in_what_was_torn_is_not_one():
     }
 
 
-def test_a_file_that_never_holds_still():
+def test_a_file_that_keeps_changing_is_an_error():
     counter = iter(range(2, 1000))
 
     with pytest.raises(FlattenError, match="a daemon keeps writing to it"):
@@ -249,7 +249,7 @@ def test_a_file_that_never_holds_still():
         )
 
 
-def test_pages_have_a_limit(monkeypatch):
+def test_the_bytes_of_pages_are_limited(monkeypatch):
     monkeypatch.setattr("flatten.sources.engines.bolt.MAX_READ", 4 * PAGE)
 
     with pytest.raises(FormatError, match="over 2,048 bytes of pages"):

@@ -23,7 +23,7 @@ TREES = {
 
 
 def answer(*args):
-    """Run a command with --json, and return what it answers."""
+    """Run a command with --json and return the parsed output."""
     done = run(*args, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -48,7 +48,7 @@ def rename_layers(root, ids, driver="overlay2"):
 
 @pytest.fixture
 def root(tmp_path):
-    """Return a data root of overlay2's with one image, which BuildKit made."""
+    """Return a data root of overlay2 with one image, made by BuildKit."""
     folder = tmp_path / "docker"
     docker_root(folder, TARS)
     rename_layers(folder, IDS)
@@ -56,7 +56,7 @@ def root(tmp_path):
 
 
 @pytest.mark.parametrize("driver", TREES)
-def test_an_image_of_buildkit_is_that_of_docker_save(tmp_path, driver):
+def test_an_image_of_buildkit_is_the_same_as_from_docker_save(tmp_path, driver):
     root = tmp_path / "docker"
     docker_root(root, TARS, driver=driver, place=TREES[driver])
     rename_layers(root, IDS, driver)
@@ -94,7 +94,7 @@ NO_IDS = {
 
 
 @pytest.mark.parametrize("id_", NO_IDS.values(), ids=NO_IDS)
-def test_a_cache_id_that_is_no_id_is_refused(root, tmp_path, id_):
+def test_an_invalid_cache_id_is_refused(root, tmp_path, id_):
     cache_id = root / f"image/overlay2/layerdb/sha256/{CHAINS[1][7:]}/cache-id"
     cache_id.write_text(id_)
 
@@ -121,7 +121,7 @@ ACTIVE, STRAY = build_id("active"), build_id("stray")
 
 
 def cache(root, snapshots, leases=()):
-    """Write BuildKit's databases: its snapshots, and what its leases hold."""
+    """Write BuildKit's databases: snapshots, and the keys that leases hold."""
     folder = root / "buildkit"
     folder.mkdir()
     folder.joinpath("snapshots.db").write_bytes(bolt(snapshots))
@@ -146,7 +146,7 @@ def orphans(root):
     }
 
 
-def test_what_the_build_cache_needs_is_no_orphan(root):
+def test_what_the_build_cache_needs_is_not_an_orphan(root):
     for id_ in (ACTIVE, STRAY, build_id("committed")):
         (root / "overlay2" / id_ / "diff").mkdir(parents=True)
     key = build_id("key").encode()
@@ -180,7 +180,7 @@ def test_a_layer_without_an_image_that_the_build_cache_needs(root, snapshots, le
     assert orphans(root) == set()
 
 
-def test_the_mount_of_a_running_build_is_no_orphan(root):
+def test_the_mount_of_a_running_build_is_not_an_orphan(root):
     mount = digest(b"mount")
     (root / "overlay2" / mount / "diff").mkdir(parents=True)
     assert orphans(root) == {("directory", mount)}
@@ -206,7 +206,7 @@ def test_a_broken_build_cache_makes_orphans_uncertain(root, tmp_path, name, data
     assert flatten.export(root, tmp_path / "out.tar").verified == 3  # it needs no cache
 
 
-def test_names_in_the_build_cache_that_are_no_directories_are_ignored(root):
+def test_names_in_the_build_cache_that_are_not_directories_are_ignored(root):
     cache(root, {b"../../etc": {b"committed": b"../.."}, b"\xff\xfe": {}})
 
     assert answer("orphans", root) == {"orphans": [], "problems": []}

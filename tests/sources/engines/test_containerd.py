@@ -1,4 +1,4 @@
-"""containerd's roots: names and namespaces, blobs that are not there, what is refused."""
+"""containerd's roots: names and namespaces, missing blobs, snapshots, damage."""
 
 import gzip
 import json
@@ -174,7 +174,7 @@ MISSING = {
 
 
 @pytest.mark.parametrize(("blob", "why"), MISSING.values(), ids=MISSING)
-def test_a_missing_blob_is_named_and_spoils_one_image_only(flat, tmp_path, blob, why):
+def test_a_missing_blob_is_named_and_affects_one_image_only(flat, tmp_path, blob, why):
     names = {"moby": {"app:1": target(MANIFEST), "other:1": target(OTHER)}}
     root = containerd_root(tmp_path / "root", BLOBS | OTHERS, names)
     (root / CONTENT / blob.replace("sha256:", "blobs/sha256/")).unlink()
@@ -216,7 +216,7 @@ def test_broken_names(flat, tmp_path, bucket, why):
 
 
 def test_docker_that_was_switched_to_containerd(flat, tmp_path):
-    """What it had before is still there, be it nothing."""
+    """The images of the storage driver are still there, even if there are none."""
     root = tmp_path / "docker"
     names = {"moby": {"app:1": target(MANIFEST)}}
     containerd_root(root / "containerd" / "daemon", BLOBS, names)
@@ -230,7 +230,7 @@ def test_docker_that_was_switched_to_containerd(flat, tmp_path):
     assert flat(f"containerd:{root}") == WANT
 
 
-def test_names_that_are_no_bolt_file(flat, tmp_path):
+def test_metadata_that_is_not_a_bbolt_file(flat, tmp_path):
     root = containerd_root(tmp_path / "root", BLOBS, {})
     (root / NAMES).write_bytes(b"hello")
 
@@ -238,7 +238,7 @@ def test_names_that_are_no_bolt_file(flat, tmp_path):
         flat(root)
 
 
-def test_an_empty_store_is_none(tmp_path):
+def test_a_directory_without_blobs_is_not_a_root(tmp_path):
     """As docker 20.10 keeps one in its data-root."""
     (tmp_path / "containerd" / "daemon" / CONTENT / "blobs" / "sha256").mkdir(
         parents=True
@@ -260,7 +260,7 @@ def discard(root, *positions):
 
 
 def box(key="box", driver="overlayfs", **values):
-    """Return what meta.db says of a container."""
+    """Return the record of a container in meta.db."""
     said = {b"image": b"docker.io/library/app:1", b"snapshotter": driver.encode(),
             b"snapshotKey": key.encode()}  # fmt: skip
     return said | {b"labels": {b"nerdctl/name": b"boxy"}} | values
@@ -271,9 +271,7 @@ def without_root(tree):
 
 
 @needs_root
-def test_layers_whose_blobs_were_discarded_are_read_where_they_are_unpacked(
-    tmp_path, flat
-):
+def test_layers_without_blobs_are_read_from_their_snapshots(tmp_path, flat):
     root = containerd_root(
         tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}}
     )
@@ -313,7 +311,7 @@ def test_layers_that_are_unpacked_to_full_trees(tmp_path, flat):
     assert without_root(flat(root)) == WANT
 
 
-def test_where_layers_are_unpacked(tmp_path):
+def test_locations_of_unpacked_layers(tmp_path):
     root = containerd_root(
         tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}}
     )
@@ -329,7 +327,7 @@ def test_where_layers_are_unpacked(tmp_path):
 
 
 def contain(root, names, containers):
-    """Write meta.db with containers too."""
+    """Write meta.db with images and containers."""
     images = {name.encode(): bucket for name, bucket in names.items()}
     found = {name.encode(): bucket for name, bucket in containers.items()}
     space = {b"images": images, b"containers": found}
@@ -339,7 +337,7 @@ def contain(root, names, containers):
 
 @needs_root
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_container_is_its_image_and_what_it_changed(tmp_path, flat, whole):
+def test_a_container_is_its_image_and_its_changes(tmp_path, flat, whole):
     root = containerd_root(tmp_path / "root", BLOBS)
     names = {"docker.io/library/app:1": target(MANIFEST)} if whole else {}
     contain(root, names, {"c0ffee": box()})

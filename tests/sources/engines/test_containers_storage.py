@@ -1,4 +1,4 @@
-"""The store of podman, buildah and CRI-O: what is found, what is refused."""
+"""The store of podman, buildah and CRI-O: images, containers, owners, damage."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_an_image_by_its_name(flat, store, driver):
     assert flat(f"{store}#app@sha256:{digest(b'manifest')}") == WANT
 
 
-def test_names_have_localhost_before_them(flat, store):
+def test_names_without_a_registry_are_of_localhost(flat, store):
     podman_image(store, TARS, ["localhost/fx/app:latest", "quay.io/x/app:2"])
 
     for name in ("fx/app", "fx/app:latest", "localhost/fx/app", "quay.io/x/app:2"):
@@ -86,7 +86,7 @@ def test_an_image_without_layers(flat, store):
     assert flat(store) == {}
 
 
-def test_where_layers_lie(store):
+def test_locations_of_layers(store):
     podman_image(store, TARS)
     ids = layer_ids(TARS)
 
@@ -230,7 +230,7 @@ def test_broken(flat, store, change_, error, why):
     assert "\n" not in str(caught.value)
 
 
-def test_one_broken_image_spoils_no_other(flat, store):
+def test_a_broken_image_does_not_affect_others(flat, store):
     no_config(store, podman_image(store, TARS, ["broken:1"]))
     podman_image(store, layers(["x"]), ["app:1"])
 
@@ -322,7 +322,7 @@ ODD_LISTS = {
 
 
 @pytest.mark.parametrize(("text", "why"), ODD_LISTS.values(), ids=ODD_LISTS)
-def test_an_odd_list_spoils_no_image(flat, store, text, why):
+def test_an_invalid_list_does_not_affect_images(flat, store, text, why):
     podman_image(store, TARS, ["app:1"])
     list_image(store, [], text=text)
 
@@ -358,7 +358,7 @@ def run(store, name="box", *, driver="overlay", **record):
 
 
 @needs_root
-def test_a_container_is_its_image_and_what_it_changed(flat, store):
+def test_a_container_is_its_image_and_its_changes(flat, store):
     podman_image(store, TARS)
     tree = run(store)
     (tree / "new").write_text("new")
@@ -426,8 +426,52 @@ def test_hard_links_of_a_container_of_a_full_tree(store, tmp_path, command, want
 
 
 @needs_root
+@pytest.mark.parametrize(
+    "command",
+    ["mv one two", "cp -p one two", "ln -f one two", "rm two; mv d/three two"],
+)
+def test_a_file_replaced_by_one_of_the_same_size_and_mtime(store, tmp_path, command):
+    """As in a reproducible image, where all mtimes are equal."""
+    words = [member(name, name[-3:].encode()) for name in ("one", "two", "d/three")]
+    podman_image(store, [layer("d/", *words)], driver="vfs")
+    tree, (base,) = run(store, driver="vfs"), (store / "vfs/dir").glob("*/one")
+    subprocess.run(["cp", "-a", f"{base.parent}/.", tree], check=True)
+    subprocess.run(command, shell=True, cwd=tree, check=True)
+    want = {
+        path.relative_to(tree).as_posix(): path.read_text()
+        for path in tree.rglob("*") if path.is_file()
+    }  # fmt: skip
+
+    flatten.export(f"{store}#container:box", tmp_path / "out.tar")
+
+    rows = contents(tmp_path / "out.tar")
+    for row in listing(tmp_path / "out.tar"):
+        if row["type"] == "hardlink":
+            rows[row["path"]] = rows[row["linkname"]]
+    assert {path: rows[path] for path in rows if not path.endswith("/")} == want
+
+
+@needs_root
+def test_hard_links_that_only_the_disk_has(store, tmp_path):
+    """The tar of a naive diff has a new link to an unchanged file as a file."""
+    tars = [LINKED, layer(member("p", b"same"))]
+    podman_image(store, tars, driver="vfs")
+    tree, base = run(store, driver="vfs"), store / "vfs/dir" / layer_ids(tars)[1]
+    (base / "p").unlink()
+    os.link(base / "m", base / "p")
+    subprocess.run(["cp", "-a", f"{base}/.", tree], check=True)
+    os.link(tree / "p", tree / "q")
+
+    flatten.export(f"{store}#container:box", tmp_path / "out.tar")
+
+    with tarfile.open(tmp_path / "out.tar") as opened:
+        links = {info.name: info.linkname for info in opened if info.name != "."}
+    assert links == {"m": "", "n": "m", "o": "", "p": "m", "q": "m"}
+
+
+@needs_root
 def test_a_container_on_a_copy_of_its_images_top_layer(flat, store):
-    """As podman makes one for other ids; the driver may have moved what is in it."""
+    """Podman makes it for a user namespace; its directory may be empty."""
     podman_image(store, TARS)
     copy = "c" * 64
     lists = store / "overlay-layers"
@@ -470,7 +514,7 @@ def metadata(**values):
 
 
 @needs_root
-def test_a_container_that_was_made_with_rootfs_has_no_files_in_the_store(flat, store):
+def test_a_container_made_with_rootfs_has_no_files_in_the_store(flat, store):
     podman_image(store, TARS)
     run(store)
     path = store / "overlay-containers" / "containers.json"
@@ -582,7 +626,7 @@ KEEP_ID = [
 
 @needs_root
 @pytest.mark.parametrize("driver", ["overlay", "vfs"])
-def test_ids_of_a_keep_id_container_whose_image_has_only_roots_files(store, driver):
+def test_ids_of_a_keep_id_container_whose_image_is_all_root(store, driver):
     """Podman makes a copy of the top layer; overlay's has an empty directory."""
     tars = layers(["a"], ["b"])
     podman_image(store, tars, driver=driver)
@@ -618,7 +662,7 @@ def test_ids_of_a_keep_id_container_whose_image_has_only_roots_files(store, driv
 
 
 @needs_root
-def test_ids_in_a_namespace_of_a_container_of_roots(flat, tmp_path, store):
+def test_ids_in_the_namespace_of_a_rootful_container(flat, tmp_path, store):
     podman_image(store, TARS)
     ids = [{"container_id": 0, "host_id": 200_000, "size": 65536}]
     tree = run(store, uidmap=ids, gidmap=ids)
@@ -631,7 +675,7 @@ def test_ids_in_a_namespace_of_a_container_of_roots(flat, tmp_path, store):
 
 
 @needs_root
-def test_ids_that_no_layer_shows_and_nobody_granted_stay(tmp_path, store):
+def test_ids_that_no_layer_and_no_file_shows_are_unchanged(tmp_path, store):
     podman_image(store, TARS)
     tree = run(store)
     (tree / "new").write_text("")
@@ -645,7 +689,7 @@ def test_ids_that_no_layer_shows_and_nobody_granted_stay(tmp_path, store):
     assert len(done.warnings) == 1
 
 
-def test_ids_that_a_file_grants(tmp_path):
+def test_ids_granted_by_a_file(tmp_path):
     (tmp_path / "subuid").write_text("# comment\nroot:100000:65536\n4242:200000:9\n")
 
     assert granted(str(tmp_path / "subuid"), 4242) == 200_000

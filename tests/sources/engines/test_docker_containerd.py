@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import stat
 from pathlib import Path
@@ -44,7 +45,7 @@ def container(docker, id_, document):
 
 
 def daemon(docker, store, *, images=None, leases=None, containers=None, space="moby"):
-    """Write docker's images, and the snapshots of a container that it made."""
+    """Write docker's image, and the snapshots of a container of it."""
     named = {"docker.io/library/app:1": target(MANIFEST)} if images is None else images
     containerd_root(store, BLOBS | OTHERS)
     tree = {
@@ -141,7 +142,26 @@ def test_a_container_whose_image_was_removed(tmp_path):
     assert f"its image, 'sha256:{digest(MANIFEST)}', is missing" in warnings[0]
 
 
-def test_a_container_of_a_storage_driver_is_not_containerds(docker):
+def test_a_damaged_image_affects_its_own_containers_only(tmp_path):
+    root = tmp_path / "docker"
+    store = root / "containerd" / "daemon"
+    images = {"app:1": target(MANIFEST), "other:1": target(OTHER)}
+    daemon(root, store, images=images)
+    config = json.loads(OTHER)["config"]["digest"].replace(":", "/")
+    (store / "io.containerd.content.v1.content" / "blobs" / config).write_text("{}")
+
+    with flatten.open_image(f"{root}#container:web") as image:
+        assert image.config["config"]["Cmd"] == ["/bin/sh"]
+    recorded = {"digest": f"sha256:{digest(OTHER)}"}
+    (root / "containers" / WEB / "config.v2.json").write_text(
+        json.dumps(record("web", ImageManifest=recorded))
+    )
+    with pytest.raises(flatten.IntegrityError, match="its digest is"):
+        flatten.open_image(f"{root}#container:web")
+    assert run("orphans", root).returncode == 0
+
+
+def test_a_container_of_a_storage_driver_is_not_in_containerd(docker):
     docker_root(docker, TARS)
     mounts = docker / "image/overlay2/layerdb/mounts"
     (mounts / DB).mkdir(parents=True)
@@ -156,7 +176,7 @@ def test_a_container_of_a_storage_driver_is_not_containerds(docker):
             flatten.open_image(f"{kind}:{docker}#container:{other}")
 
 
-def test_another_namespace_says_which_there_are(docker):
+def test_an_unknown_namespace_is_an_error_with_the_known_ones(docker):
     with pytest.raises(flatten.SourceError, match="namespace 'default'; there is 'mob"):
         flatten.open_image(f"{docker}#container:web", store="default")
     shutil.rmtree(docker / "containers")
@@ -185,7 +205,7 @@ ODD_RECORDS = {
 
 
 @pytest.mark.parametrize(("document", "why"), ODD_RECORDS.values(), ids=ODD_RECORDS)
-def test_an_odd_record_spoils_one_container_only(docker, document, why):
+def test_an_invalid_record_affects_one_container_only(docker, document, why):
     container(docker, DB, record("db"))
     (docker / "containers" / WEB / "config.v2.json").write_text(
         document if isinstance(document, str) else json.dumps(document)
@@ -202,7 +222,7 @@ def test_an_odd_record_spoils_one_container_only(docker, document, why):
     assert sum(why in problem for problem in problems) == 1
 
 
-def test_a_record_without_values_is_taken(docker):
+def test_a_record_may_have_null_values(docker):
     """Docker writes null for what it does not know."""
     document = record("web", ImageManifest=None, Image=None, Driver=None)
     (docker / "containers" / WEB / "config.v2.json").write_text(json.dumps(document))
@@ -211,7 +231,7 @@ def test_a_record_without_values_is_taken(docker):
         assert len(image.layers) == 3
 
 
-def test_a_record_that_is_a_link_out_of_the_root_is_not_read(docker, tmp_path):
+def test_a_record_that_is_a_symlink_out_of_the_root_is_refused(docker, tmp_path):
     (tmp_path / "outside").write_text(json.dumps(record("outside")))
     path = docker / "containers" / WEB / "config.v2.json"
     path.unlink()
@@ -222,7 +242,7 @@ def test_a_record_that_is_a_link_out_of_the_root_is_not_read(docker, tmp_path):
     assert "config.v2.json" in str(caught.value)
 
 
-def test_a_snapshotter_that_is_not_read_is_named(docker):
+def test_an_unsupported_snapshotter_is_named(docker):
     (docker / "containers" / WEB / "config.v2.json").write_text(
         json.dumps(record("web", Driver="erofs"))
     )
@@ -249,7 +269,7 @@ def test_a_snapshotter_that_is_not_read_is_named(docker):
 
 @needs_root
 @pytest.mark.parametrize("kind", ["", "containerd:"])
-def test_images_in_the_systems_containerd_are_found_beside_dockers_root(tmp_path, kind):
+def test_the_systems_containerd_is_found_next_to_dockers_root(tmp_path, kind):
     root = tmp_path / "lib" / "docker"
     daemon(root, tmp_path / "lib" / "containerd")
 
@@ -284,7 +304,7 @@ def test_a_daemon_in_a_user_namespace_has_its_own_namespace(tmp_path, place):
         assert (owners["new"], owners["host"]) == ((7, 0), (5, 6))
 
 
-def test_several_user_namespaces_are_none(tmp_path):
+def test_several_user_namespaces_are_ambiguous(tmp_path):
     for name in ("100000.100000", "200000.200000"):
         root = tmp_path / "docker" / name
         daemon(root, root / "containerd" / "daemon")
@@ -304,9 +324,7 @@ MARKS = {
 
 @pytest.mark.parametrize("command", ["images", "orphans"])
 @pytest.mark.parametrize("mark", MARKS.values(), ids=MARKS)
-def test_images_in_a_containerd_that_is_not_beside_dockers_root(
-    tmp_path, command, mark
-):
+def test_a_containerd_that_is_not_next_to_dockers_root(tmp_path, command, mark):
     (tmp_path / "docker" / mark).mkdir(parents=True)
     (tmp_path / "docker" / "containers").mkdir()
 
@@ -319,7 +337,16 @@ def test_images_in_a_containerd_that_is_not_beside_dockers_root(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_containerd_beside_another_directory_is_not_taken(tmp_path):
+def test_a_symlink_next_to_dockers_root_is_not_followed(tmp_path):
+    """On another disk it could lead to this machine's containerd."""
+    daemon(tmp_path / "disk" / "docker", tmp_path / "host" / "containerd")
+    (tmp_path / "disk" / "containerd").symlink_to(tmp_path / "host" / "containerd")
+
+    with pytest.raises(flatten.SourceError, match="use containerd:ROOT"):
+        flatten.open_image(f"{tmp_path / 'disk' / 'docker'}#app:1")
+
+
+def test_a_containerd_next_to_another_directory_is_not_used(tmp_path):
     daemon(tmp_path / "docker", tmp_path / "containerd")
     for name in ("containers", "rootfs"):
         (tmp_path / "other" / name).mkdir(parents=True)
@@ -344,7 +371,7 @@ def orphans(root):
     }
 
 
-def test_what_a_lease_holds_is_no_orphan(tmp_path):
+def test_what_a_lease_holds_is_not_an_orphan(tmp_path):
     blob, lost = b"provenance", b"lost"
     leases = {
         b"build": held(b"sha256:" + b"9" * 64)
@@ -373,7 +400,7 @@ def test_what_a_lease_holds_is_no_orphan(tmp_path):
 
 
 def bolt_with_parents(leases):
-    """Write meta.db with what it says of the snapshots of the native snapshotter."""
+    """Write meta.db with records of the native snapshotter's snapshots."""
     snapshots = {
         b"sha256:" + b"9" * 64: {b"parent": b"base"},
         b"base": {},
@@ -394,8 +421,8 @@ LABELS = {
 
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
-def test_labels_lead_from_blob_to_blob_and_to_snapshots(tmp_path, labels):
-    """As the garbage collector follows them, through a circle too."""
+def test_references_in_labels_are_followed(tmp_path, labels):
+    """As the garbage collector does it, in a circle too."""
     store = containerd_root(tmp_path / "containerd", BLOBS)
     extra = [b"first", b"second"]
     ids = [f"sha256:{digest(data)}".encode() for data in extra]
@@ -427,3 +454,29 @@ def test_labels_lead_from_blob_to_blob_and_to_snapshots(tmp_path, labels):
         for data in extra
     }
     assert orphans(store) == (set() if labels else lost)
+
+
+DATABASES = {
+    "the metadata": f"containerd/daemon/{NAMES}",
+    "the snapshots": f"containerd/daemon/{OVERLAYFS}/metadata.db",
+    "a container's record": f"containers/{WEB}/config.v2.json",
+}
+
+
+@pytest.mark.parametrize("name", DATABASES.values(), ids=DATABASES)
+def test_any_changed_byte_is_read_or_a_documented_error(tmp_path, name):
+    root = tmp_path / "docker"
+    leases = {b"build": held(WEB.encode()) | {b"content": {b"sha256:0": b""}}}
+    daemon(root, root / "containerd" / "daemon", leases=leases)
+    path = root / name
+    data = path.read_bytes()
+    used = [at for at, byte in enumerate(data) if byte] or [0]
+    rng = random.Random(name)
+    for _ in range(40):
+        changed = bytearray(data)
+        changed[rng.choice(used)] = rng.randrange(256)
+        path.write_bytes(changed[: rng.choice([len(data), rng.randrange(len(data))])])
+        for command in (["orphans", root], ["layers", f"{root}#container:{WEB}"]):
+            done = run(*command, "--json")
+            assert done.returncode in (0, 3, 4, 5), done.stderr
+            assert done.stderr.count("\n") == (done.returncode != 0)

@@ -18,7 +18,7 @@ from listing import contents, listing
 
 @pytest.fixture
 def flat(tmp_path):
-    """Return what flattens an image, and gives the output and the warnings."""
+    """Return a function that flattens an image and returns the output and warnings."""
 
     def run(source, **options):
         out = tmp_path / "rootfs.tar"
@@ -29,7 +29,9 @@ def flat(tmp_path):
 
 
 @pytest.mark.parametrize("image", ["hand", "tiny-child", "tiny-sib"])
-def test_a_graph_of_docker_1_9_with_records_is_the_save(flat, data_root, image):
+def test_a_graph_of_docker_1_9_with_records_is_the_same_as_its_save(
+    flat, data_root, image
+):
     root = data_root("tiny-handmade-aufs-v1.9")
     out, warnings = flat(f"graph:{root}#fx/{image}:1")
 
@@ -40,7 +42,9 @@ def test_a_graph_of_docker_1_9_with_records_is_the_save(flat, data_root, image):
 
 
 @pytest.mark.parametrize("image", ["hand", "tiny-child", "tiny-sib"])
-def test_without_records_it_is_what_aufs_showed(flat, data_root, tmp_path, image):
+def test_without_records_a_graph_is_the_tree_that_aufs_showed(
+    flat, data_root, tmp_path, image
+):
     root = tmp_path / "docker"
     subprocess.run(["cp", "-a", data_root("tiny-handmade-aufs-v1.9"), root], check=True)
     for path in root.rglob("tar-data.json.gz"):
@@ -54,7 +58,7 @@ def test_without_records_it_is_what_aufs_showed(flat, data_root, tmp_path, image
 
 
 @pytest.mark.parametrize("image", ["hand", "tiny-child", "tiny-sib"])
-def test_a_graph_of_docker_0_6_is_what_aufs_showed(flat, data_root, image):
+def test_a_graph_of_docker_0_6_is_the_tree_that_aufs_showed(flat, data_root, image):
     root = data_root("tiny-handmade-graph-v0.6")
     out, warnings = flat(f"graph:{root}#fx/{image}:1")
 
@@ -73,7 +77,7 @@ def test_an_image_pulled_by_1_8_3_has_its_parents(data_root):
         assert again.id == image.id
 
 
-def test_every_step_has_its_line_of_history(data_root):
+def test_every_step_has_an_entry_in_the_history(data_root):
     root = data_root("tiny-handmade-graph-v0.6")
     with flatten.open_image(f"{root}#fx/tiny-child:1") as image:
         steps = [step["created_by"] for step in image.config["history"]]
@@ -115,7 +119,7 @@ def old(folder):
     return graph(folder, driver="", place="graph/{}/layer")
 
 
-def test_tar_split_is_used_where_it_is(root, flat):
+def test_a_tar_split_record_is_used_if_present(root, flat):
     for position, tar in enumerate(TARS):
         record = root / "graph" / (f"{position:02x}" * 32) / "tar-data.json.gz"
         record.write_bytes(split(tar))
@@ -134,7 +138,7 @@ def test_tar_split_is_used_where_it_is(root, flat):
         ("overlay", "overlay/{}/root"),
     ],
 )
-def test_a_full_tree_is_the_image(tmp_path, flat, driver, place):
+def test_a_full_tree_is_the_whole_image(tmp_path, flat, driver, place):
     tars = [layer("a"), layer("b", "d/")]
     root = graph(tmp_path / "docker", tars, driver=driver, place=place)
 
@@ -155,7 +159,7 @@ def by_parent_id(root):
 
 
 @pytest.mark.parametrize("change", [by_file, by_parent_id])
-def test_parents_are_told_in_three_ways(root, flat, change):
+def test_a_parent_is_recorded_in_one_of_three_ways(root, flat, change):
     change(root)
 
     assert "b" in contents(flat(f"{root}#app:1")[0])
@@ -210,7 +214,7 @@ def test_a_wrong_checksum_is_an_error(tmp_path, flat):
     assert "b" in contents(flat(f"{root}#app:1", verify=False)[0])
 
 
-def test_an_archive_stands_in_for_its_directory(tmp_path, flat):
+def test_an_archive_is_read_instead_of_a_missing_directory(tmp_path, flat):
     root = checked(tmp_path / "docker", gzip.compress(TARS[0]))
     shutil.rmtree(root / "graph" / ("00" * 32) / "layer")
 
@@ -256,14 +260,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("damage", "why"), BROKEN.values(), ids=BROKEN)
-def test_what_is_broken_is_said_by_its_path(root, flat, damage, why):
+def test_damage_is_reported_with_its_path(root, flat, damage, why):
     damage(root)
 
     with pytest.raises(FormatError, match=why):
         flat(f"{root}#app:1")
 
 
-def test_other_names_in_the_graph_are_no_images(root):
+def test_other_names_in_the_graph_are_not_images(root):
     (root / "graph" / "_tmp").mkdir()
     (root / "graph" / ":tmp:").mkdir()
 

@@ -18,6 +18,7 @@ from builders import digest, docker_archive, docker_root, layers, member
 from fixtures import answer_rows, fixture, right
 from flatten import FlattenError, FormatError, IntegrityError, SourceError, UsageError
 from flatten.image.chain_ids import chain_ids
+from kinds import run
 from listing import contents, listing
 
 REPOSITORY = Path(__file__).parents[3]
@@ -33,7 +34,7 @@ IMAGES = ("hand", "tiny-child", "tiny-commit", "tiny-sib")
 
 @pytest.fixture
 def flat(tmp_path):
-    """Return what flattens an image, and gives the output and the warnings."""
+    """Return a function that flattens an image and returns the output and warnings."""
 
     def run(source, **options):
         out = tmp_path / "rootfs.tar"
@@ -62,7 +63,9 @@ def test_every_driver_gives_the_tree_of_docker_save(flat, data_root, driver, ima
 
 @pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("driver", ["overlay2", "aufs"])
-def test_a_root_and_its_save_are_equal_bytes(flat, data_root, tmp_path, driver, image):
+def test_a_root_and_its_save_give_the_same_bytes(
+    flat, data_root, tmp_path, driver, image
+):
     save = tmp_path / "save.tar"
     packed = fixture("saves", "tovl-multi.tar.xz").read_bytes()
     save.write_bytes(lzma.decompress(packed))
@@ -73,7 +76,7 @@ def test_a_root_and_its_save_are_equal_bytes(flat, data_root, tmp_path, driver, 
     assert out.read_bytes() == want
 
 
-def test_a_btrfs_file_system_of_dockers(flat, data_root, tmp_path):
+def test_a_btrfs_file_system_of_docker(flat, data_root, tmp_path):
     image = tmp_path / "btrfs.img"
     data_root("tiny-docker20-btrfs")  # skips where the next cannot be done
     packed = fixture("roots", "tiny-docker20-btrfs.img.xz")
@@ -100,7 +103,7 @@ def test_a_btrfs_file_system_of_dockers(flat, data_root, tmp_path):
 
 @pytest.fixture(scope="session")
 def unrecorded(data_root, tmp_path_factory):
-    """Return what copies a data root without tar-split's records."""
+    """Return a function that copies a data root without its tar-split records."""
     known = {}
 
     def copy(name):
@@ -120,7 +123,7 @@ def unrecorded(data_root, tmp_path_factory):
     ("driver", "image"),
     [pair for pair in product(DRIVERS, IMAGES) if pair != NO_ANSWER],
 )
-def test_without_the_record_it_is_what_the_kernel_shows(
+def test_without_the_record_an_image_is_the_tree_that_the_kernel_shows(
     flat, unrecorded, driver, image
 ):
     names = {"vfs": "tvfs", "btrfs": "tbtr", "aufs": "tiny-aufs-cas"}
@@ -162,7 +165,7 @@ def test_a_container_without_its_init_layer(flat, data_root):
 
 
 def test_a_container_of_the_first_overlay_driver(tmp_path, flat):
-    """Its image's directories are full, its own has marks and docker's layer in it."""
+    """Image layers are full trees; a container's has marks and docker's init layer."""
     if os.geteuid() != 0:
         pytest.skip("needs root, for overlay's marks")
     root, place = tmp_path / "docker", "overlay/{}/root"
@@ -214,6 +217,35 @@ def test_a_container_is_what_docker_export_writes(flat, data_root, root, name, e
     assert got == want
 
 
+ODD_RECORDS = {
+    "not JSON": ("{", "is not JSON"),
+    "a list": ("[]", "not a JSON object"),
+    "a name that is a list": ('{"Name": ["web"]}', "Name is not a string"),
+    "an image that is a number": ('{"Image": 5}', "Image is not a string"),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), ODD_RECORDS.values(), ids=ODD_RECORDS)
+def test_an_invalid_record_of_a_container_does_not_affect_others(tmp_path, text, why):
+    root = tmp_path / "docker"
+    docker_root(root, [BASE])
+    for id_, record in (("cc" * 32, text), ("dd" * 32, '{"Name": "/web"}')):
+        mounts = root / "image/overlay2/layerdb/mounts" / id_
+        mounts.mkdir(parents=True)
+        (mounts / "mount-id").write_text("00" * 32)
+        (mounts / "parent").write_text(f"sha256:{digest(BASE)}")
+        (root / "containers" / id_).mkdir(parents=True)
+        (root / "containers" / id_ / "config.v2.json").write_text(record)
+
+    with pytest.raises(FormatError, match=why):
+        flatten.open_image(f"{root}#container:cccc")
+    with flatten.open_image(f"{root}#container:web") as image:
+        assert len(image.layers) == 2
+    done = run("orphans", root, "--json")
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert why in problem
+
+
 def test_an_archive_has_no_containers(tmp_path):
     image = tmp_path / "app.tar"
     image.write_bytes(docker_archive(layers(["a"])))
@@ -232,7 +264,7 @@ DIGEST = "ab" * 32
 
 @pytest.fixture
 def root(tmp_path):
-    """Return a small root of overlay2's, with two images."""
+    """Return a small root of overlay2 with two images."""
     folder = tmp_path / "docker"
     docker_root(
         folder, [BASE], names=["host:5000/a/b:t", f"host:5000/a/b@sha256:{DIGEST}"]
@@ -299,7 +331,9 @@ def test_a_file_system_of_several_drivers(root):
 # --- roots on other disks, broken roots, hostile roots
 
 
-def test_a_root_and_an_archive_of_the_same_layers_are_equal_bytes(root, flat, tmp_path):
+def test_a_root_and_an_archive_of_the_same_layers_give_the_same_bytes(
+    root, flat, tmp_path
+):
     image = tmp_path / "app.tar"
     image.write_bytes(docker_archive([BASE, APP]))
     want = flat(image)[0].read_bytes()
@@ -340,7 +374,7 @@ SHOWN = layers([member("f", b"x", uid=5, gid=6)], ["g"])
 
 
 def rootless(folder, tars):
-    """Write the data root of a user's docker, with a container that changed files."""
+    """Write the data root of a rootless docker, with a container that changed files."""
     docker_root(folder, tars)
     tree = folder / "overlay2" / ("ee" * 32) / "diff"
     tree.mkdir(parents=True)
@@ -484,7 +518,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("damage", "error", "why"), BROKEN.values(), ids=BROKEN)
-def test_what_is_broken_is_said_by_its_path(root, flat, damage, error, why):
+def test_damage_is_reported_with_its_path(root, flat, damage, error, why):
     damage(root)
 
     with pytest.raises(error, match=why):
@@ -512,7 +546,7 @@ def test_an_edited_file_is_named(root, flat):
     assert contents(out)["d/b"] == "evil"
 
 
-def test_names_that_are_no_ids_are_left_alone(root):
+def test_names_that_are_not_ids_are_ignored(root):
     layerdb = root / "image/overlay2/layerdb/sha256"
     (layerdb / f"{'cd' * 32}-0123-removing").mkdir()
     (root / "image/overlay2/imagedb/content/sha256/tmp").write_text("{}")
@@ -573,7 +607,7 @@ sys.exit(main([sys.argv[2] or sys.argv[1]]))
 
 @pytest.fixture
 def as_nobody():
-    """Return what flattens as a user without rights, and gives what was said."""
+    """Return a function that flattens as an unprivileged user and returns the output."""
     if os.geteuid() != 0:
         pytest.skip("needs root, to give it up")
 
@@ -593,21 +627,23 @@ def as_nobody():
     return run
 
 
-def test_without_rights_tar_split_makes_it_whole(root, flat, as_nobody):
+def test_an_unprivileged_user_can_read_a_root_with_records(root, flat, as_nobody):
     want = flat(f"{root}#alpine")[0].read_bytes()
     (tree_of(root, 1) / "d" / "b").chmod(0o644)
 
     assert as_nobody(root, "#alpine") == (0, want, "")
 
 
-def test_without_rights_a_file_that_cannot_be_read_is_said(root, as_nobody):
+def test_an_unprivileged_user_gets_an_error_for_an_unreadable_file(root, as_nobody):
     code, _, said = as_nobody(root, "#alpine")
 
     assert code == 1
     assert "/d/b': Permission denied; read it as root" in said
 
 
-def test_without_rights_to_list_the_root_that_is_said(root, tmp_path, as_nobody):
+def test_an_unprivileged_user_gets_an_error_for_an_unreadable_root(
+    root, tmp_path, as_nobody
+):
     closed = tmp_path / "closed"
     shutil.copytree(root, closed / "docker", symlinks=True)
     (closed / "docker" / "image").chmod(0o700)
@@ -618,7 +654,7 @@ def test_without_rights_to_list_the_root_that_is_said(root, tmp_path, as_nobody)
         assert f"cannot read '{closed}/docker/image': Permission denied; read" in said
 
 
-def test_without_rights_overlays_marks_cannot_be_seen(root, as_nobody):
+def test_an_unprivileged_user_cannot_walk_overlay_directories(root, as_nobody):
     for path in root.rglob("tar-split.json.gz"):
         path.unlink()
 
@@ -629,15 +665,15 @@ def test_without_rights_overlays_marks_cannot_be_seen(root, as_nobody):
     assert "without them deleted files would reappear; read it as root" in said
 
 
-def test_a_root_without_any_driver_is_no_root(tmp_path):
+def test_a_directory_without_any_driver_is_not_a_root(tmp_path):
     (tmp_path / "image").mkdir()
 
     with pytest.raises(SourceError, match="not a"):
         flatten.open_image(str(tmp_path))
 
 
-def test_every_failure_is_one_of_ours(root, flat):
-    """A root of which any one file is cut short, or empty, is an error or is read."""
+def test_every_truncated_file_is_a_documented_error(root, flat):
+    """Truncating or emptying any file gives a documented error or an output."""
     files = [
         path for path in root.rglob("*")
         if path.is_file() and os.access(path, os.R_OK | os.W_OK)

@@ -200,7 +200,7 @@ def test_a_container_is_what_docker_export_writes(docker, tmp_path, name):
 
 
 def rows(tar):
-    """List a tar, modes without the type that docker puts there."""
+    """List a tar; docker writes file types into modes."""
     out = {row["path"]: row for row in listing(tar)}
     for row in out.values():
         row["mode"] = row["mode"][-4:]
@@ -208,8 +208,10 @@ def rows(tar):
 
 
 @pytest.mark.parametrize("name", ["fx/built:1", "fx/commit:1"])
-def test_without_records_it_is_what_the_driver_mounts(docker, tmp_path, name):
-    """Compared with the mount of a container: its image, and docker's own layer."""
+def test_without_records_an_image_is_the_tree_that_the_driver_mounts(
+    docker, tmp_path, name
+):
+    """Compared with a container's mount: the image and docker's init layer."""
     docker.run("create", "--name", "shown", name, "sh")
     mount = inspect(docker, "shown", "{{.GraphDriver.Name}} {{.Id}}")
     copy = tmp_path / "copy"
@@ -235,7 +237,7 @@ def inspect(docker, name, what):
 
 
 def test_the_live_mount_of_a_running_container(docker, tmp_path):
-    """Read while it runs: what it has changed is there, and docker's own is not."""
+    """Its changes are there, and docker's init layer is not."""
     docker.run("run", "-d", "--network", "none", "--name", "live", "fx/built:1",
                "sh", "-c", "rm -r /keep; echo 1 > /one; sleep 100")  # fmt: skip
     try:
@@ -250,7 +252,7 @@ def test_the_live_mount_of_a_running_container(docker, tmp_path):
 
 
 def test_a_daemon_in_a_user_namespace(tmp_path):
-    """Its root is a directory in the usual one; owners on the disk are shifted."""
+    """Its root is a subdirectory of the usual one; owners on the disk are shifted."""
     users = [line.split(":")[0] for line in Path("/etc/subuid").read_text().split()]
     if not users:
         pytest.skip("needs a user in /etc/subuid")
@@ -260,7 +262,7 @@ def test_a_daemon_in_a_user_namespace(tmp_path):
         test_a_container_is_what_docker_export_writes(docker, tmp_path, "ran")
 
 
-def test_the_overlay_of_a_running_container_is_the_trees(tmp_path):
+def test_a_running_container_is_the_tree_of_its_overlay_mount(tmp_path):
     """The kernel's own view of overlay2, mounted, against the walk of its parts."""
     with running("overlay2") as docker:
         docker.run("run", "-d", "--network", "none", "--name", "live", "fx/built:1",

@@ -51,7 +51,7 @@ setcap cap_net_raw+ep "$1/new"; rm "$1/h1"; ln -s ../x "$1/a/link"
 
 
 def run(*command, **options):
-    """Run a command; what it says is in the error when it fails."""
+    """Run a command; its output is in the error if it fails."""
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, **options
     )
@@ -76,7 +76,7 @@ def folder():
 
 @pytest.fixture(scope="module")
 def archive(folder):
-    """Return an archive of docker's with odd layers."""
+    """Return a docker archive with unusual layers."""
     path = folder / "odd.tar"
     path.write_bytes(docker_archive(ODD, tags=["odd:1"]))
     path.chmod(0o644)
@@ -84,7 +84,7 @@ def archive(folder):
 
 
 def tree(tar):
-    """List a tar; podman writes file types into modes, and no root."""
+    """List a tar; podman writes file types into modes and leaves out the root."""
     rows = [row for row in listing(tar) if row["path"]]
     return {
         row["path"]: row | {"mode": f"{int(row['mode'], 8) & 0o7777:04o}"}
@@ -93,7 +93,7 @@ def tree(tar):
 
 
 def differing(got, want):
-    """Return what two trees differ in."""
+    """Return the differences of two trees."""
     return {
         path: (got.get(path), want.get(path))
         for path in got.keys() | want.keys()
@@ -230,7 +230,7 @@ def test_a_container_is_what_podman_exports(podman, tmp_path):
         assert differing(got, want) == {}
 
 
-def test_a_container_in_a_namespace_of_its_own(podman, tmp_path):
+def test_a_container_in_its_own_user_namespace(podman, tmp_path):
     """Podman 4.3 exports such a one with the ids that it has outside."""
     start = 1 if podman.user else 200_000
     maps = [f"--{kind}map=0:{start}:{1000 if podman.user else 65536}"
@@ -248,7 +248,7 @@ def test_a_container_in_a_namespace_of_its_own(podman, tmp_path):
     assert got.keys() - want.keys() <= {"dev"}  # no device can be made there
 
 
-def test_a_user_reads_what_is_the_users(podman, tmp_path):
+def test_a_user_reads_the_users_store(podman, tmp_path):
     """In the user's namespace, where nobody sees xattrs called trusted."""
     if not podman.user:
         pytest.skip("that is of a user's store")
@@ -276,7 +276,7 @@ def test_an_image_that_podman_commits(podman, tmp_path):
     assert got == flat(f"{podman.folder / 'committed.tar'}", tmp_path / "save.tar")
 
 
-def test_what_podman_has_is_listed_and_nothing_is_lost(podman):
+def test_everything_in_a_podman_store_is_listed_and_nothing_is_an_orphan(podman):
     with open_source(str(podman.root)) as opened:
         names = {name for entry in opened.entries for name in entry.names}
         survey = opened.survey()
@@ -407,7 +407,7 @@ def test_a_container_is_what_its_mount_shows(imported, tmp_path, snapshotter):
     assert contents(tmp_path / "box.tar")["d/moved"] == "newer"
 
 
-def test_a_busy_daemon_is_read_meanwhile(imported, tmp_path, archive):
+def test_a_root_is_read_while_the_daemon_is_busy(imported, tmp_path, archive):
     """Names come and go while the names are read."""
     stop = tmp_path / "stop"
     script = (

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Return what unpacks a store, once, and gives its path."""
+    """Return a function that unpacks a store once and returns its path."""
     known = {}
 
     def unpack(name):
