@@ -74,6 +74,8 @@ def read_layers(
     """
     layers = image.added if added else image.layers
     for layer in layers:
+        layer.blob()  # start fetching all of them
+    for layer in layers:
         layer.open()  # start inflating all of them
     opened = [layer.headers() for layer in layers]
     times = Counter(map(id, opened))

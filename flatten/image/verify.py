@@ -47,6 +47,9 @@ class DigestCheck:
         self._now: deque[_Task] = deque()
         self._later: deque[_Task] = deque()
         known: set[tuple[int, str | None, str | None]] = set()
+        layers = tuple(layers)
+        for layer in layers:
+            layer.blob()  # start fetching all of them
         for layer in layers:
             opened = layer.open()
             promise = id(opened), layer.diff_id, layer.digest
@@ -61,7 +64,11 @@ class DigestCheck:
                     self._now.append((layer, layer.diff_id, layer.open))
                     self.rereads |= inflated
             if layer.digest is not None and (inflated or layer.digest != layer.diff_id):
-                self._later.append((layer, layer.digest, layer.blob))
+                blob = layer.blob()
+                if isinstance(blob, Spool) and blob.hashed:
+                    self._made.append((layer, layer.digest, blob))
+                else:
+                    self._later.append((layer, layer.digest, layer.blob))
         self._error: BaseException | None = None
         self._stopped = False
         self._threads: list[threading.Thread] = []

@@ -26,7 +26,8 @@ from .parse import CONFIG, INDEX_OR_MANIFEST
 MAX_DEPTH: Final = 4  # indexes in indexes; buildx writes 2
 MAX_DOCUMENTS: Final = 4096
 _KINDS_SHOWN: Final = 4  # media types in a message
-_NAMES: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+REF_NAME: Final = "org.opencontainers.image.ref.name"
+_NAMES: Final = ("io.containerd.image.name", REF_NAME)
 _ATTESTS: Final = "vnd.docker.reference.type"
 _IMAGE_CONFIGS: Final = (
     "application/vnd.oci.image.config.v1+json",

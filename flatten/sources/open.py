@@ -24,6 +24,7 @@ from .archive import Archive
 from .choice import CONTAINER, Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files
 from .folder import Folder
+from .registry.settings import Access
 from .unknown import describe
 
 if TYPE_CHECKING:
@@ -97,7 +98,11 @@ class Opened:
         return Survey() if self.root is None else self.root()
 
 
+REGISTRY: Final = "docker"
+"""The kind of ``docker://`` references, as skopeo spells it."""
+
 KINDS: Final = {
+    REGISTRY: "registry.images",
     "docker-archive": "docker_archive",
     "dir": "skopeo_dir",
     "oci-archive": "oci_archive",
@@ -227,7 +232,12 @@ def _place(reference: str, image: Image) -> str:
 
 
 def _open(
-    reference: str, limits: Limits | None, resources: ExitStack, *, hashing: bool = True
+    reference: str,
+    limits: Limits | None,
+    resources: ExitStack,
+    access: Access | None = None,
+    *,
+    hashing: bool = True,
 ) -> tuple[Opened, str | None]:
     """Open a source; return it and the name in the reference.
 
@@ -237,7 +247,11 @@ def _open(
     kind, path, name = parse_reference(reference)
     pool = Pool(limits or Limits(), hashing=hashing)
     resources.callback(pool.close)
-    files, opened_files = _open_files(path, pool, resources)
+    opened_files: Sequence[File] = ()
+    if kind == REGISTRY:
+        files = _open_repository(path, access or Access(), pool, resources)
+    else:
+        files, opened_files = _open_files(path, pool, resources)
     empty: Opened | None = None
     for module in KINDS.values() if kind is None else [KINDS[kind]]:
         source = cast("Source", import_module(f".{module}", __package__))
@@ -304,6 +318,18 @@ def _open_files(
     return Archive(archive, file.where, pool), opened
 
 
+def _open_repository(
+    name: str, access: Access, pool: Pool, resources: ExitStack
+) -> Files:
+    from .registry.repository import (  # noqa: PLC0415 - urllib3, 60 ms
+        Repository,
+    )
+
+    repository = Repository(name, pool, access)
+    resources.callback(repository.close)
+    return repository
+
+
 def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
     """Split a reference into kind, path and image name.
 
@@ -315,6 +341,8 @@ def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
     >>> parse_reference("-#app:1")
     (None, '-', 'app:1')
     """
+    if reference.startswith(f"{REGISTRY}://"):
+        return REGISTRY, reference.removeprefix(f"{REGISTRY}://"), None
     if os.path.lexists(reference):
         return None, reference, None
     kind: str | None

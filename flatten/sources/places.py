@@ -1,0 +1,82 @@
+"""Where engines keep their images if nobody says otherwise.
+
+Reference: containers-storage.conf(5), "graphroot" and "rootless_storage_path"; docker's
+and containerd's defaults.
+"""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import FormatError, SourceError, shown
+
+_FIXED: Final = {
+    "docker-root": "/var/lib/docker",
+    "graph": "/var/lib/docker",
+    "containerd": "/var/lib/containerd",
+}
+
+
+def usual_place(kind: str) -> str | None:
+    """Return the directory of an engine's images, or None for other kinds.
+
+    Raises:
+        FormatError: storage.conf is not TOML.
+        SourceError: It is named by $CONTAINERS_STORAGE_CONF, and cannot be read.
+    """
+    if kind == "containers-storage":
+        return _containers_storage()
+    if kind == "docker-root" and os.geteuid():
+        rootless = Path(_data_home(), "docker")
+        return str(rootless) if rootless.is_dir() else _FIXED[kind]
+    return _FIXED.get(kind)
+
+
+def _data_home() -> str:
+    home = os.environ.get("HOME", "/")
+    return os.environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
+
+
+def _containers_storage() -> str:
+    """Return the store of podman for this user."""
+    storage = _configuration().get("storage", {})
+    storage = storage if isinstance(storage, dict) else {}
+    if os.geteuid() == 0:
+        return str(storage.get("graphroot") or "/var/lib/containers/storage")
+    configured = storage.get("rootless_storage_path") or (
+        storage.get("graphroot") if _own_file().is_file() else None
+    )
+    return _expanded(str(configured or f"{_data_home()}/containers/storage"))
+
+
+def _expanded(path: str) -> str:
+    """Replace what storage.conf may have for the user: $HOME, $USER, $UID."""
+    values = {"UID": str(os.geteuid()), **os.environ}
+    return re.sub(r"\$(\w+)", lambda found: values.get(found[1], found[0]), path)
+
+
+def _own_file() -> Path:
+    home = os.environ.get("HOME", "/")
+    config = os.environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    return Path(config, "containers/storage.conf")
+
+
+def _configuration() -> dict[str, Any]:
+    """Return storage.conf as parsed: the named one, the user's, or the system's."""
+    named = os.environ.get("CONTAINERS_STORAGE_CONF")
+    paths = [Path(named)] if named else [
+        *([_own_file()] if os.geteuid() else []),
+        Path("/etc/containers/storage.conf"),
+        Path("/usr/share/containers/storage.conf"),
+    ]  # fmt: skip
+    for path in paths:
+        try:
+            return tomllib.loads(path.read_text())
+        except OSError as error:
+            if named:
+                raise SourceError(f"{shown(named)}: {error.strerror}") from error
+        except ValueError as error:
+            raise FormatError(f"not TOML: {error}", where=shown(str(path))) from error
+    return {}

@@ -1,0 +1,1 @@
+"""Images in registries: names, access, and blobs read while they are downloaded."""

@@ -1,0 +1,412 @@
+"""Images from a real registry, and through a proxy that misbehaves."""
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import time
+
+import pytest
+
+import flatten
+from builders import docker_archive, layer, member
+from command import FLATTEN
+from registries import Proxy, cut_at_random, need_registry, push, registry
+
+pytestmark = need_registry
+
+ROUNDS = int(os.environ.get("FLATTEN_ROUNDS", "8"))
+NOISE = random.Random(1).randbytes(700_000)
+LAYERS = [
+    layer(member("etc/", type=b"5"), member("etc/a", b"1"), member("gone", NOISE)),
+    layer(member("etc/b", NOISE[:300_000]), member(".wh.gone")),
+    layer(member("bin/", type=b"5"), member("bin/c", NOISE[300_000:])),
+]
+ENCODINGS = {
+    "gzip": ("--dest-compress-format", "gzip"),
+    "zstd": ("--dest-compress-format", "zstd", "--format", "oci"),
+    "as OCI": ("--format", "oci"),
+}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("archive") / "image.tar"
+    path.write_bytes(docker_archive(LAYERS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory, archive):
+    with registry(tmp_path_factory.mktemp("registry")) as address:
+        for name, options in ENCODINGS.items():
+            push(f"docker-archive:{archive}", f"{address}/a/{name.split()[-1].lower()}:1",
+                 *options)  # fmt: skip
+        yield address
+
+
+@pytest.fixture
+def proxy(host):
+    with Proxy(host) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path):
+    """Use nobody's credentials, and wait for less time than users would."""
+    monkeypatch.setattr("flatten.sources.registry.client.TIMEOUT", 1.0)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def want(archive, tmp_path):
+    flatten.export(archive, tmp_path / "want.tar", sync=False)
+    return (tmp_path / "want.tar").read_bytes()
+
+
+def exported(reference, folder, **options):
+    flatten.export(reference, folder / "got.tar", sync=False, **options)
+    return (folder / "got.tar").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd", "oci"])
+def test_the_bytes_are_those_of_the_archive(host, want, tmp_path, name):
+    assert exported(f"docker://{host}/a/{name}:1", tmp_path) == want
+
+
+def test_by_digest(host, want, tmp_path):
+    shown = subprocess.run(
+        ["skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}",
+         f"docker://{host}/a/gzip:1"], check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    digest = shown.stdout.strip()
+
+    assert exported(f"docker://{host}/a/gzip@{digest}", tmp_path) == want
+    assert exported(f"docker://{host}/a/gzip:other@{digest}", tmp_path) == want
+
+
+def test_views_read_registries(host, tmp_path):
+    for view in ("ls", "history", "config", "layers"):
+        got = subprocess.run(
+            [*FLATTEN, view, f"docker://{host}/a/gzip:1"], capture_output=True, text=True,
+            check=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        )  # fmt: skip
+        assert got.stdout
+
+
+def test_each_byte_is_fetched_once(proxy, want, tmp_path):
+    assert exported(f"docker://{proxy.address}/a/gzip:1", tmp_path) == want
+
+    paths = [path for path, _ in proxy.seen]
+    assert len(paths) == len(set(paths)), "each document and blob once"
+
+
+# --- transfers that break
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_a_broken_transfer_is_resumed(proxy, want, tmp_path, seed):
+    proxy.cut = cut_at_random(seed)
+
+    assert exported(f"docker://{proxy.address}/a/gzip:1", tmp_path) == want
+
+    size = sum(len(gzip.compress(data)) for data in LAYERS)
+    assert proxy.sent < 1.1 * size + 20_000, "only what was lost is sent again"
+
+
+def test_a_stalled_transfer_is_resumed(proxy, want, tmp_path):
+    stalled = []
+
+    def trouble(handler):
+        if "/blobs/" in handler.path and not stalled:
+            stalled.append(handler.path)
+            time.sleep(2.5)
+            handler.close_connection = True
+            return True
+        return False
+
+    proxy.trouble = trouble
+    assert exported(f"docker://{proxy.address}/a/gzip:1", tmp_path) == want
+    assert stalled
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_registry_is_asked_again(proxy, want, tmp_path, status):
+    told = []
+
+    def trouble(handler):
+        if len(told) < 4:
+            told.append(handler.path)
+            return handler.say(status, Retry_After="0")
+        return False
+
+    proxy.trouble = trouble
+    assert exported(f"docker://{proxy.address}/a/gzip:1", tmp_path) == want
+
+
+def test_the_whole_instead_of_a_range(proxy, want, tmp_path):
+    """Registries that know no ranges answer 200 with everything."""
+    proxy.cut = cut_at_random(3)
+
+    def trouble(handler):
+        del handler.headers["Range"]
+        return False
+
+    proxy.trouble = trouble
+    assert exported(f"docker://{proxy.address}/a/gzip:1", tmp_path) == want
+
+
+def test_another_range_than_asked_for(proxy, tmp_path):
+    proxy.cut = cut_at_random(3, 1.0)
+
+    def spoil(_handler, status, headers, body):
+        if status == 206:
+            headers["Content-Range"] = "bytes 0-9/10"
+        return status, headers, body
+
+    proxy.spoil = spoil
+    with pytest.raises(flatten.FormatError, match=r"bytes 0-9/10.*asked for bytes"):
+        exported(f"docker://{proxy.address}/a/gzip:1", tmp_path)
+    assert not (tmp_path / "got.tar").exists()
+
+
+def test_a_transfer_that_never_gets_anywhere(proxy, tmp_path):
+    proxy.cut = lambda handler, _: 0 if "/blobs/" in handler.path else None
+
+    with pytest.raises(flatten.FlattenError, match=r"tried 5 times"):
+        exported(f"docker://{proxy.address}/a/gzip:1", tmp_path)
+    assert not (tmp_path / "got.tar").exists()
+
+
+# --- wrong answers
+
+
+def on(path, change):
+    """Return a ``spoil`` that changes the bodies of answers to some requests."""
+
+    def spoil(handler, status, headers, body):
+        if path in handler.path:
+            body = change(body)
+            headers = {k: v for k, v in headers.items() if k != "Content-Length"}
+        return status, headers, body
+
+    return spoil
+
+
+WRONG = {
+    "a layer of other bytes": (
+        on("/blobs/", lambda body: body if body[:1] == b"{" else body[:-9] + b"123456789"),
+        "digest mismatch",
+    ),
+    "a layer that is too short": (
+        on("/blobs/", lambda body: body if body[:1] == b"{" else body[:-9]),
+        "sends .* bytes, the manifest says",
+    ),
+    "a layer that is too long": (
+        on("/blobs/", lambda body: body if body[:1] == b"{" else body + b"x"),
+        "sends .* bytes, the manifest says",
+    ),
+    "a config of other bytes": (
+        on("/blobs/", lambda body: body.replace(b"amd64", b"arm64")), "digest mismatch",
+    ),
+    "HTML instead of a manifest": (
+        on("/manifests/", lambda _: b"<html>Please log in</html>"), "not JSON",
+    ),
+    "an endless manifest": (
+        on("/manifests/", lambda _: b" " * (9 << 20)), "more than 8,388,608 bytes",
+    ),
+    "a manifest that is a list": (on("/manifests/", lambda _: b"[]"), "not an object"),
+    "a manifest that is an index too": (
+        on("/manifests/", lambda body: body[:-1].rstrip(b"\n}") + b',"manifests":[]}'),
+        "both an index and a manifest|media types|not JSON",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "why"), WRONG.values(), ids=WRONG)
+def test_wrong_answers(proxy, tmp_path, spoil, why):
+    proxy.spoil = spoil
+
+    with pytest.raises(flatten.FlattenError, match=why) as caught:
+        exported(f"docker://{proxy.address}/a/gzip:1", tmp_path)
+
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "got.tar").exists()
+
+
+def test_a_manifest_of_another_digest(proxy, tmp_path):
+    digest = "sha256:" + "0" * 64
+    proxy.trouble = lambda handler: handler.say(200, {"schemaVersion": 2})
+
+    with pytest.raises(flatten.IntegrityError, match="digest mismatch"):
+        exported(f"docker://{proxy.address}/a/gzip@{digest}", tmp_path)
+
+
+def test_a_loop_of_redirects(proxy, tmp_path):
+    proxy.trouble = lambda handler: handler.say(307, Location=handler.path)
+
+    with pytest.raises(flatten.FlattenError, match="redirects in a row"):
+        exported(f"docker://{proxy.address}/a/gzip:1", tmp_path)
+
+
+def test_what_is_not_there(host, tmp_path):
+    with pytest.raises(flatten.SourceError, match=r"no such tag; it has 1$"):
+        exported(f"docker://{host}/a/gzip:l", tmp_path)
+    with pytest.raises(flatten.SourceError, match="no such repository"):
+        exported(f"docker://{host}/a/none:1", tmp_path)
+    with pytest.raises(flatten.UsageError, match="not the name of an image"):
+        exported(f"docker://{host}/a/UPPER:1", tmp_path)
+    with pytest.raises(flatten.FlattenError, match="Connection refused"):
+        exported("docker://localhost:1/a", tmp_path)
+
+
+# --- who may read
+
+
+def basic(user, password):
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def authfile(folder, host, user="me", password="secret"):
+    path = folder / "auth.json"
+    entry = {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+    path.write_text(json.dumps({"auths": {host: entry}}))
+    return str(path)
+
+
+class Tokens:
+    """A registry that wants tokens, and a server of its own that gives them."""
+
+    def __init__(self, host):
+        self.proxy = Proxy(host, trouble=self.challenge)
+        self.server = Proxy(host, trouble=self.give)
+        self.storage = Proxy(host)
+
+    def __enter__(self):
+        for server in (self.proxy, self.server, self.storage):
+            server.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        for server in (self.proxy, self.server, self.storage):
+            server.__exit__(*error)
+
+    def challenge(self, handler):
+        if handler.headers.get("Authorization") != "Bearer good":
+            realm = f'realm="http://{self.server.address}/token"'
+            return handler.say(
+                401, WWW_Authenticate=f'Bearer {realm},service="me",scope="a:b:push"'
+            )
+        if "/blobs/" in handler.path:
+            there = f"http://{self.storage.address}{handler.path}"
+            return handler.say(307, Location=there)
+        return False
+
+    def give(self, handler):
+        if handler.headers.get("Authorization") == basic("me", "secret"):
+            return handler.say(200, {"token": "good"})
+        return handler.say(401, {"errors": [{"message": "who are you"}]})
+
+
+@pytest.fixture
+def tokens(host):
+    with Tokens(host) as found:
+        yield found
+
+
+def test_no_authorization_reaches_another_host(tokens, want, tmp_path, monkeypatch):
+    address = tokens.proxy.address
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", authfile(tmp_path, address))
+
+    assert exported(f"docker://{address}/a/gzip:1", tmp_path) == want
+
+    sent = {
+        name: {headers.get("Authorization") for _, headers in server.seen}
+        for name, server in vars(tokens).items()
+    }
+    assert sent["server"] == {basic("me", "secret")}
+    assert sent["proxy"] == {None, "Bearer good"}
+    assert sent["storage"] == {None}
+    (asked,) = {path for path, _ in tokens.server.seen}
+    assert "scope=repository%3Aa%2Fgzip%3Apull" in asked, "to pull, whatever it says"
+
+
+def test_who_may_not_read(tokens, tmp_path, monkeypatch):
+    address = tokens.proxy.address
+    with pytest.raises(flatten.SourceError, match=r"unauthorized.*podman login"):
+        exported(f"docker://{address}/a/gzip:1", tmp_path)
+
+    wrong = authfile(tmp_path, address, password="hunter2")
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", wrong)
+    with pytest.raises(flatten.SourceError, match="unauthorized") as caught:
+        exported(f"docker://{address}/a/gzip:1", tmp_path)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("realm", [
+    "http://169.254.169.254/latest", "https://10.0.0.1/token", "https://localhost.internal/t",
+    "http://example.org/token", "ftp://example.org/", "",
+])  # fmt: skip
+def test_realms_that_get_no_credentials(proxy, tmp_path, realm):
+    proxy.trouble = lambda handler: handler.say(
+        401, WWW_Authenticate=f'Bearer realm="{realm}"'
+    )
+
+    with pytest.raises(flatten.FlattenError, match="sends for tokens to"):
+        exported(f"docker://{proxy.address}/a/gzip:1", tmp_path)
+
+
+def test_challenges_in_a_row_end(tokens, tmp_path):
+    tokens.server.trouble = lambda handler: handler.say(200, {"token": "bad"})
+
+    with pytest.raises(flatten.SourceError, match="unauthorized"):
+        exported(f"docker://{tokens.proxy.address}/a/gzip:1", tmp_path)
+    assert len(tokens.server.seen) == 1
+
+
+def test_basic(archive, want, tmp_path, monkeypatch):
+    if shutil.which("htpasswd") is None:
+        pytest.skip("needs htpasswd")
+    line = subprocess.run(
+        ["htpasswd", "-Bbn", "me", "secret"], check=True, capture_output=True, text=True
+    ).stdout
+    (tmp_path / "htpasswd").write_text(line)
+    extra = f"auth: {{htpasswd: {{realm: a, path: {tmp_path}/htpasswd}}}}\n"
+    with registry(tmp_path / "registry", extra) as host:
+        push(f"docker-archive:{archive}", f"{host}/a:1", "--dest-creds", "me:secret")
+        with pytest.raises(flatten.SourceError, match="a name and a password"):
+            exported(f"docker://{host}/a:1", tmp_path)
+
+        monkeypatch.setenv("REGISTRY_AUTH_FILE", authfile(tmp_path, host))
+        assert exported(f"docker://{host}/a:1", tmp_path) == want
+
+
+def test_a_mirror_is_asked_first(host, want, tmp_path, monkeypatch):
+    (tmp_path / "registries.conf").write_text(f"""
+[[registry]]
+prefix = "example.org/x"
+location = "localhost:1/x"
+[[registry.mirror]]
+location = "{host}/a"
+[[registry]]
+prefix = "blocked.example.org"
+blocked = true
+""")
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
+
+    assert exported("docker://example.org/x/gzip:1", tmp_path) == want
+    with pytest.raises(flatten.SourceError, match="is blocked"):
+        exported("docker://blocked.example.org/a", tmp_path)
+
+
+def test_digest_of_layers(host):
+    with flatten.open_image(f"docker://{host}/a/gzip:1") as image:
+        assert [layer.diff_id for layer in image.layers] == [
+            f"sha256:{hashlib.sha256(data).hexdigest()}" for data in LAYERS
+        ]
