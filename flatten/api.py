@@ -18,6 +18,7 @@ from .image import image
 from .image.history import Point
 from .image.verify import checking
 from .sources import open as sources
+from .sources.access import Access
 from .tree.tree import Names
 from .views.files import FileTree
 from .views.paths import Entry, path_error
@@ -85,6 +86,7 @@ def open_image(  # noqa: PLR0913 - all by keyword
     *,
     platform: str | None = None,
     limits: Limits | None = None,
+    access: Access | None = None,
     store: str | None = None,
     at: Point | None = None,
     with_init: bool = False,
@@ -102,6 +104,7 @@ def open_image(  # noqa: PLR0913 - all by keyword
         platform: ``os/architecture[/variant]``, to select one of several in the
             source; by default, the host's.
         limits: Limits on the resources that the image may take.
+        access: How to reach registries and web servers.
         store: A docker driver or a containerd namespace, to select one of several.
         at: Open the image as it was at this point in its history.
         with_init: For a container, include docker's init layer, as ``docker export``
@@ -121,6 +124,7 @@ def open_image(  # noqa: PLR0913 - all by keyword
         os.fspath(reference),
         platform=platform,
         limits=limits,
+        access=access,
         store=store,
         at=at,
         with_init=with_init,

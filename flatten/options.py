@@ -8,6 +8,7 @@ from typing import Final, Literal, TypedDict, get_args
 from .errors import UsageError, quoted
 from .host.limits import Limits
 from .image.history import Point
+from .sources.access import Access
 from .tree.edit import NO_EDITS, Edits
 
 
@@ -45,6 +46,7 @@ class Options:
             does.
         verify: Check the layers against the image's digests.
         limits: Limits on the resources that the image may take.
+        access: How to reach registries and web servers.
         edits: Paths to leave out, move or add, and changes of owners.
         mtime: Reduce later mtimes to this one (seconds), as ``tar --clamp-mtime`` does.
         format: ``gnu``, or ``pax`` for POSIX headers throughout.
@@ -84,6 +86,7 @@ class Options:
     with_init: bool = False
     verify: bool = True
     limits: Limits = field(default_factory=Limits)
+    access: Access = field(default_factory=Access)
     edits: Edits = NO_EDITS
     mtime: int | None = None
     format: Format = "gnu"
@@ -124,6 +127,7 @@ class OptionChanges(TypedDict, total=False):
     with_init: bool
     verify: bool
     limits: Limits
+    access: Access
     edits: Edits
     mtime: int | None
     format: Format

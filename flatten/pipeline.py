@@ -10,7 +10,7 @@ from typing import Unpack
 from .errors import FormatError, UsageError, quoted
 from .host.spools import taking_turns
 from .image.history import cut
-from .image.image import Image
+from .image.image import Image, Transfer
 from .image.read import read_layers
 from .image.verify import DigestCheck, checking
 from .options import OptionChanges, Options
@@ -50,6 +50,8 @@ class Exported:
         image: The image's id.
         names: The image's names.
         diff_ids: The layers' diff_ids, oldest first; None if the image records none.
+        manifest: Digest of the image's manifest, or None if it has none.
+        transfer: What was fetched, or None if the image is on this machine.
     """
 
     size: int
@@ -60,6 +62,8 @@ class Exported:
     image: str = field(default="", compare=False)
     names: tuple[str, ...] = field(default=(), compare=False)
     diff_ids: tuple[str | None, ...] = field(default=(), compare=False)
+    manifest: str | None = field(default=None, compare=False)
+    transfer: Transfer | None = field(default=None, compare=False)
 
 
 def export(
@@ -121,6 +125,8 @@ def export(
         image.id,
         image.names,
         tuple(layer.diff_id for layer in image.layers),
+        image.manifest,
+        None if image.transfer is None else image.transfer(),
     )
 
 
@@ -129,6 +135,7 @@ def _open(reference: str, options: Options) -> Image:
         reference,
         platform=options.platform,
         limits=options.limits,
+        access=options.access,
         store=options.store,
         at=options.at,
         with_init=options.with_init,

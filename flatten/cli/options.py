@@ -13,7 +13,9 @@ from ..host.limits import Limits
 from ..image.history import Point
 from ..image.image import Image
 from ..sources import open as sources
+from ..sources.access import Access
 from ..sources.open import Opened
+from ..sources.references import parse_reference
 from ..tree.edit import Addition, Edits
 from ..tree.owners import OwnerMap, parse_owner_map
 from .messages import say
@@ -31,7 +33,8 @@ directory); - for an archive on standard input; or the directory where docker,
 podman or containerd keeps its images, such as /var/lib/docker, on any disk and
 without a daemon. NAME chooses one of several images: name:tag, an id or the
 start of one, or @N, its position from 0; container:NAME is a container. Quote
-'PATH#NAME' for the shell, or write PATH --image NAME."""
+'PATH#NAME' for the shell, or write PATH --image NAME. docker://HOST/NAME:TAG is
+an image in a registry."""
 
 
 SOURCE = """\
@@ -75,6 +78,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
         action="store_true",
         help="for a container, include docker's init layer, as docker export does",
     )
+    _add_access_options(group)
     _add_limits(group)
     return group
 
@@ -93,6 +97,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         help="only the images that match this name, like #NAME",
     )
     _add_store_options(group)
+    _add_access_options(group)
     _add_limits(group)
 
 
@@ -107,6 +112,25 @@ def _add_store_options(group: argparse._ActionsContainer) -> None:
             dest="store",
             help=f"use only this {what} [default: search all]",
         )
+
+
+def _add_access_options(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--authfile",
+        metavar="FILE",
+        help="read the credentials for registries from FILE [default: those of podman "
+        "login and docker login]",
+    )
+    group.add_argument(
+        "--cacert",
+        metavar="FILE",
+        help="also trust the certificate authorities in FILE (PEM)",
+    )
+    group.add_argument(
+        "--insecure",
+        action="store_true",
+        help="allow plain HTTP, and TLS certificates that cannot be verified",
+    )
 
 
 def _add_limits(group: argparse._ActionsContainer) -> None:
@@ -163,13 +187,13 @@ def apply_names(args: argparse.Namespace) -> None:
 
 def _named(reference: str, name: str) -> str:
     """Add an image's name to a reference."""
-    kind, path, named = sources.parse_reference(reference)
+    kind, path, named = parse_reference(reference)
     if named is not None:
         raise UsageError(
             f"--image: {shown(reference)} names an image already; leave one of both out"
         )
     both = f"{reference}#{name}"
-    if sources.parse_reference(both) != (kind, path, name):
+    if parse_reference(both) != (kind, path, name):
         raise UsageError(
             f"--image: {shown(both)} is ambiguous: a file of such a name is there too"
         )
@@ -194,7 +218,9 @@ def open_among(args: argparse.Namespace) -> Iterator[list[Image]]:
     with ExitStack() as opened:
         images: list[Image] = []
         for reference in (args.image, *args.among):
-            family = sources.open_family(reference, limits=limits(args))
+            family = sources.open_family(
+                reference, limits=limits(args), access=access(args)
+            )
             found, broken = opened.enter_context(family)
             images += found
             for error in broken:
@@ -564,9 +590,16 @@ def limits(args: argparse.Namespace) -> Limits:
     return Limits(args.memory, args.max_size, args.max_members, args.max_ratio)
 
 
+def access(args: argparse.Namespace) -> Access:
+    """Return how to reach registries and web servers, as the options say."""
+    return Access(args.authfile, args.cacert, args.insecure)
+
+
 def open_source(args: argparse.Namespace) -> AbstractContextManager[Opened]:
     """Open the source that the arguments name."""
-    return sources.open_source(args.source, limits=limits(args), store=args.store)
+    return sources.open_source(
+        args.source, limits=limits(args), access=access(args), store=args.store
+    )
 
 
 def open_image(
@@ -577,6 +610,7 @@ def open_image(
         args.image if reference is None else reference,
         platform=args.platform,
         limits=limits(args),
+        access=access(args),
         store=args.store,
         at=at,
         with_init=args.with_init,

@@ -296,6 +296,12 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
             f"{done.layers:,} layers ({done.verified:,} verified), "
             f"{done.members:,} members, {done.size:,} bytes"
         )
+        if done.transfer is not None:
+            what = f"; digest {done.transfer.digest}" if done.transfer.digest else ""
+            say(
+                f"fetched {done.transfer.fetched:,} of {done.transfer.size:,} "
+                f"bytes{what}"
+            )
     if args.json:
         from ..summary import print_summary, summary  # json, hashlib
 
@@ -366,6 +372,7 @@ def read_options(args: argparse.Namespace) -> Options:
         with_init=args.with_init,
         verify=args.verify,
         limits=options.limits(args),
+        access=options.access(args),
         edits=options.edits(args),
         mtime=options.parse_mtime(args.mtime),
         format=args.format or args.default_format,

@@ -16,10 +16,12 @@ from typing import Any, Final
 
 from ...errors import FlattenError, FormatError, IntegrityError, SourceError, shown
 from ...host.spools import Pool, Spool
+from ...image.image import Transfer
+from ..access import Access
 from ..documents import MAX_DOCUMENT, Documents, blob_digest
 from .client import Client, Refused
 from .credentials import find_credentials
-from .settings import Access, Endpoint, Registries
+from .settings import Endpoint, Registries
 
 CONNECTIONS: Final = 4
 _MAX_TAGS: Final = 1000  # looked at for the nearest one
@@ -70,10 +72,10 @@ class Repository:
             registries.endpoints(self.reference, access), access
         )
 
-    @property
-    def fetched(self) -> int:
-        """Bytes received so far."""
-        return self._client.fetched
+    def transfer(self) -> Transfer:
+        """Return how much was fetched of the image, and what its name refers to."""
+        size = sum(map(len, self._manifests.values())) + sum(self._sizes.values())
+        return Transfer(self._client.fetched, size, self.root)
 
     def close(self) -> None:
         """Stop the downloads."""

@@ -13,24 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import FormatError, SourceError, quoted, shown
+from ..access import Access
 from .reference import DOCKER_HUB, Reference, is_short, parse
 
 _HUB_HOST: Final = "registry-1.docker.io"
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What the user says about reaching registries.
-
-    Attributes:
-        authfile: A file of credentials, instead of those of podman and docker.
-        cacert: A file of certificates of authorities to trust as well.
-        insecure: Allow plain HTTP, and certificates that nobody vouches for.
-    """
-
-    authfile: str | None = None
-    cacert: str | None = None
-    insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
