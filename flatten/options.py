@@ -62,8 +62,8 @@ class Options:
         size: Size of a disk or file system in bytes or, with a leading ``+``, of its
             free space; None chooses a default.
         force: Replace a directory that is not empty.
-        config_out: Path to write the image's config document to.
-        list_out: Path to write a list of the output's entries to (``listing``).
+        config_out: Path or open descriptor to write the image's config document to.
+        list_out: Path or open descriptor to write a list of the output's entries to.
         strict: Refuse devices, unknown setuid files, and the like (``strict``).
         allow_setuid: Paths that may be setuid nevertheless.
         sync: Flush a file to disk before it gets its name, so that after a power cut
@@ -95,8 +95,8 @@ class Options:
     check: bool = True
     size: str | None = None
     force: bool = False
-    config_out: str | os.PathLike[str] | None = None
-    list_out: str | os.PathLike[str] | None = None
+    config_out: str | os.PathLike[str] | int | None = None
+    list_out: str | os.PathLike[str] | int | None = None
     strict: bool = False
     allow_setuid: tuple[str, ...] = ()
     sync: bool = True
@@ -135,8 +135,8 @@ class OptionChanges(TypedDict, total=False):
     check: bool
     size: str | None
     force: bool
-    config_out: str | os.PathLike[str] | None
-    list_out: str | os.PathLike[str] | None
+    config_out: str | os.PathLike[str] | int | None
+    list_out: str | os.PathLike[str] | int | None
     strict: bool
     allow_setuid: tuple[str, ...]
     sync: bool

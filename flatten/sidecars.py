@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 
 from .errors import FlattenError, quoted
@@ -20,16 +21,21 @@ def write_sidecars(job: Job, options: Options) -> None:
     """
     if options.config_out is not None:
         text = json.dumps(job.image.config, indent=2) + "\n"
-        _write(Path(options.config_out), [text])
+        _write(options.config_out, [text])
     if options.list_out is not None:
         rows = plan_rows(job.plan, job.layers(), len(job.image.layers))
-        _write(Path(options.list_out), (json.dumps(row) + "\n" for row in rows))
+        _write(options.list_out, (json.dumps(row) + "\n" for row in rows))
 
 
-def _write(path: Path, lines: Iterable[str]) -> None:
-    with atomic.create(path) as descriptor:
+def _write(out: str | os.PathLike[str] | int, lines: Iterable[str]) -> None:
+    """Write lines to a path, where they appear at the end, or to a descriptor."""
+    file = nullcontext(out) if isinstance(out, int) else atomic.create(Path(out))
+    with file as descriptor:
         try:
-            with os.fdopen(os.dup(descriptor), "w", encoding="ascii") as file:
-                file.writelines(lines)
+            with os.fdopen(os.dup(descriptor), "w", encoding="ascii") as writer:
+                writer.writelines(lines)
+        except BrokenPipeError:
+            raise
         except OSError as error:
-            raise FlattenError(f"{quoted(str(path))}: {error.strerror}") from error
+            name = "standard output" if out == 1 else quoted(str(out))
+            raise FlattenError(f"{name}: cannot write: {error.strerror}") from error

@@ -5,42 +5,59 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from ..views.differences import FIELDS
 from . import registry
 
 FILES: Final = frozenset((
-    "IMAGE", "IMAGE|LIST", "A", "B", "ROOTFS", "SOURCE", "OUT", "DIR", "FILE", "LIST",
-    "PATH=FILE",
+    "IMAGE", "IMAGE|LIST", "A", "B", "ROOTFS", "SOURCE", "OUT", "DIR", "FILE",
+    "HOSTPATH:PATH",
 ))  # fmt: skip
-"""Metavars of what is, or begins with, a file of the host."""
+"""Metavars of arguments that are, or begin with, a file of the host."""
+
+WORDS: Final = {
+    "--compress": ("gzip", "zstd", "xz", "lz4", "lz4hc", "none"),
+    "--ownership": ("keep", "current", "map:"),
+    "--only": FIELDS,
+    "--ignore": FIELDS,
+}
+"""Values to complete, of options whose values the parser does not list."""
+
+LISTS: Final = frozenset(("--only", "--ignore"))
+"""Options that take several of their words, separated by commas."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option, or an argument without a name.
+    """An option, or a positional argument.
 
     Attributes:
-        names: As typed; none of an argument.
-        metavar: What it takes; "" if nothing.
-        choices: The words that it takes, where these are few.
-        help: A sentence, in the voice of ``--help``.
-        many: It may be repeated.
+        names: The option's names; empty for a positional argument.
+        metavar: The name of its value in the help; "" if it takes none.
+        words: Values to complete: all that it takes, or the usual ones.
+        help: Its text in the help.
+        many: It may be given more than once.
     """
 
     names: tuple[str, ...]
     metavar: str
-    choices: tuple[str, ...]
+    words: tuple[str, ...]
     help: str
     many: bool
 
     @property
     def takes_file(self) -> bool:
-        """Say whether a file of the host may be meant."""
+        """Return True if the value can be a file of the host."""
         return self.metavar in FILES
+
+    @property
+    def takes_list(self) -> bool:
+        """Return True if the value is a list of words, separated by commas."""
+        return not LISTS.isdisjoint(self.names)
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Options that belong together."""
+    """A group of options in the help."""
 
     title: str
     options: tuple[Option, ...]
@@ -51,11 +68,11 @@ class Described:
     """A command.
 
     Attributes:
-        name: "" of the main job.
+        name: Its name; "" for the main command.
         summary: Its line in the list of commands.
-        usage: What is typed, in one line.
-        description: As in ``--help``.
-        groups: In the order of ``--help``.
+        usage: Its usage, on one line.
+        description: The description in its help.
+        groups: Its options, in the order of its help.
     """
 
     name: str
@@ -65,13 +82,13 @@ class Described:
     groups: tuple[Group, ...]
 
     def options(self) -> Iterator[Option]:
-        """Yield its options and arguments."""
+        """Yield its options and its positional arguments."""
         for group in self.groups:
             yield from group.options
 
 
 def describe() -> list[Described]:
-    """Return all commands, the main job first."""
+    """Return all commands, the main command first."""
     found = [_described("", "flatten an image into one tar", registry.MAIN)]
     found += [_described(name, text, name) for name, text in registry.COMMANDS.items()]
     return found
@@ -81,28 +98,36 @@ def _described(name: str, summary: str, module: str) -> Described:
     parser = registry.build_parser(module)
     groups = [
         Group(group.title or "", tuple(map(_option, group._group_actions)))  # noqa: SLF001
-        for group in parser._action_groups  # noqa: SLF001 - argparse shows them to no one
+        for group in parser._action_groups  # noqa: SLF001 - argparse has no other access
     ]
     words = [_word(action) for action in parser._get_positional_actions()]  # noqa: SLF001
     usage = " ".join(filter(None, ("flatten", name, *words, "[options]")))
-    return Described(name, summary, usage, parser.description or "",
-                     tuple(group for group in groups if group.options))  # fmt: skip
+    return Described(
+        name,
+        summary,
+        usage,
+        parser.description or "",
+        tuple(group for group in groups if group.options),
+    )
 
 
 def _word(action: argparse.Action) -> str:
-    """Return an argument as usages show it."""
+    """Return a positional argument as a usage shows it."""
     forms = {"?": "[{}]", "*": "[{}...]", "+": "{}..."}
     return forms.get(str(action.nargs), "{}").format(action.metavar or action.dest)
 
 
 def _option(action: argparse.Action) -> Option:
-    takes = action.nargs != 0
-    metavar = action.metavar or (action.dest.upper() if takes else "")
+    names = tuple(action.option_strings)
     choices = tuple(map(str, action.choices or ()))
+    metavar = str(action.metavar or action.dest.upper())
+    if choices and names:
+        metavar = "|".join(choices)
+    usual = [word for name in names for word in WORDS.get(name, ())]
     return Option(
-        names=tuple(action.option_strings),
-        metavar="|".join(choices) if choices else str(metavar) if takes else "",
-        choices=choices,
+        names=names,
+        metavar="" if action.nargs == 0 else metavar,
+        words=choices or tuple(usual),
         help=(action.help or "").replace("%%", "%"),
         many=action.nargs in ("*", "+") or isinstance(action, argparse._AppendAction),  # noqa: SLF001
     )

@@ -4,56 +4,76 @@ import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import FlattenError, shown
+
+if TYPE_CHECKING:
+    from .signals import Handlers
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
 def script() -> NoReturn:
-    """Run the program to its end; a signal that comes while Python ends is too late."""
-    code = main()
-    from . import signals  # noqa: PLC0415 - it is there by now
+    """Run the command of this process and exit.
 
-    signals.finish()
+    Signals that arrive while Python exits are ignored: the output is complete then.
+    """
+    try:
+        from . import signals  # a signal may arrive while it loads
+
+        code = _stoppable(sys.argv[1:], signals.Handlers())
+        signals.finish()
+    except KeyboardInterrupt:  # before the handlers were installed
+        code = INTERRUPTED
     sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit code."""
-    try:
-        from . import signals  # noqa: PLC0415 - a signal may come while it loads
+    """Run a command in this process and return its exit code.
 
-        try:
-            signals.heed()
-            _occupy_descriptors()
-            return _answer(_with_named_stdin(argv))
-        except signals.Stopped as stopped:
-            signals.ignore()
-            return 128 + int(stopped.args[0])
-        except (RuntimeError, SystemError) as error:  # what Python 3.11 makes of it in
-            # __set_name__, and where a C function has returned already
-            if isinstance(error.__cause__, signals.Stopped):
-                signals.ignore()
-                return 128 + int(error.__cause__.args[0])
+    Signal handlers, threads and descriptors are the same afterwards as before.
+    """
+    from . import signals  # as above
+
+    with signals.Handlers() as handlers:
+        return _stoppable(sys.argv[1:] if argv is None else argv, handlers)
+
+
+def _stoppable(arguments: Sequence[str], handlers: "Handlers") -> int:
+    """Run a command that a signal can stop; on return, signals are ignored."""
+    from . import signals  # as above
+
+    try:
+        handlers.install()
+        _occupy_descriptors()
+        code = _answer(_with_named_stdin(arguments))
+        signals.ignore()
+    except signals.Stopped as stopped:
+        signals.ignore()
+        return 128 + int(stopped.args[0])
+    except (RuntimeError, SystemError) as error:
+        # Python 3.11 wraps an exception in __set_name__ in RuntimeError, and one that
+        # a C function leaves behind on success in SystemError.
+        if not isinstance(error.__cause__, signals.Stopped):
             raise
-    except KeyboardInterrupt:  # before signals were heeded
-        return INTERRUPTED
+        signals.ignore()
+        return 128 + int(error.__cause__.args[0])
+    return code
 
 
 def _answer(arguments: list[str]) -> int:
-    """Run a command; turn what it raises into a message and an exit code."""
+    """Run a command; turn its errors into a message and an exit code."""
     try:
         return _run(arguments)
     except FlattenError as error:
         _fail(str(error))
         return error.exit_code
-    except BrokenPipeError:  # the reader left: say nothing, as cat does
+    except BrokenPipeError:  # the reader left: end silently, as cat does
         _discard_output()
         return BROKEN_PIPE
-    except OSError as error:  # of standard output, mostly: the others are named
+    except OSError as error:  # mostly of standard output: the others have a filename
         _discard_output()
         _fail(f"{shown(str(error.filename or 'standard output'))}: {error.strerror}")
         return FlattenError.exit_code
@@ -63,17 +83,19 @@ def _answer(arguments: list[str]) -> int:
 
 
 def _discard_output() -> None:
-    """Send what is still in the buffer of standard output nowhere.
+    """Discard the rest of the buffer of standard output.
 
-    Python writes it once more when it ends, and makes a second failure of it.
+    Python writes it when it exits, and would report a second failure.
     """
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def _occupy_descriptors() -> None:
-    """Let no file become standard output because that is closed, and be written to.
+    """Open each closed standard descriptor, so that no other file gets its number.
 
-    What takes the place of a closed one fails when it is used, as nothing would.
+    It is opened in the wrong mode, so that its use fails, as on a closed one.
     """
     for descriptor in range(3):
         try:
@@ -83,23 +105,21 @@ def _occupy_descriptors() -> None:
 
 
 def _fail(text: str) -> None:
-    from .messages import fail  # noqa: PLC0415 - as above
+    from .messages import fail  # only when it is needed
 
     fail(text)
 
 
 def _run(arguments: list[str]) -> int:
-    from . import registry  # noqa: PLC0415 - a signal while it loads is answered above
+    from . import registry  # signals are handled while it loads
 
-    if isinstance(sys.stdout, TextIOWrapper):  # names may be anything
+    if isinstance(sys.stdout, TextIOWrapper):  # names may contain any bytes
         sys.stdout.reconfigure(errors="backslashreplace")
     name, rest = registry.split(arguments)
-    parser = registry.build_parser(name)
     try:
-        code = registry.find(name).run(parser.parse_intermixed_args(rest))
-    except SystemExit:  # --help was printed
-        _flush_output()
-        raise
+        code = registry.find(name).run(registry.parse(name, rest))
+    except SystemExit as ended:  # argparse has printed help, or a usage error
+        code = int(ended.code or 0)
     _flush_output()
     return code
 
@@ -109,7 +129,6 @@ def _flush_output() -> None:
         sys.stdout.flush()
 
 
-def _with_named_stdin(argv: Sequence[str] | None) -> list[str]:
+def _with_named_stdin(arguments: Sequence[str]) -> list[str]:
     """Spell ``-#NAME`` in a way that does not look like an option."""
-    arguments = sys.argv[1:] if argv is None else argv
     return [f"/dev/stdin{a[1:]}" if a.startswith("-#") else a for a in arguments]

@@ -11,9 +11,11 @@ from .options import IMAGE
 from .registry import EXIT_CODES
 
 _ENVIRONMENT = {
+    "COLUMNS": "the width at which tables are cut on a terminal",
+    "NO_COLOR": "if it is not empty, messages on a terminal are not coloured",
     "SOURCE_DATE_EPOCH": "later mtimes become this time, as with --mtime",
-    "TMPDIR": "where what does not fit into memory goes",
-    "XDG_CACHE_HOME": "where views keep the indexes of layers, in flatten/",
+    "TMPDIR": "the directory for decompressed data that does not fit into memory",
+    "XDG_CACHE_HOME": "the directory whose subdirectory flatten has the layer indexes",
 }
 
 
@@ -36,12 +38,15 @@ def page() -> str:
         ".SH EXIT STATUS",
         *_paragraphs(EXIT_CODES.removeprefix("exit codes: ")),
         ".SH ENVIRONMENT",
-        *(line for name, text in _ENVIRONMENT.items()
-          for line in (".TP", f".B {_plain(name)}", _plain(text))),
+        *(
+            line
+            for name, text in _ENVIRONMENT.items()
+            for line in (".TP", f".B {_plain(name)}", _plain(text))
+        ),
         ".SH SEE ALSO",
         r"\fBdocker\-save\fR(1), \fBskopeo\fR(1), \fBtar\fR(1), \fBumoci\fR(1)",
         "",
-    ]  # fmt: skip
+    ]
     return "\n".join(out)
 
 
@@ -52,12 +57,15 @@ def _usage(command: Described) -> str:
 
 
 def _command(command: Described, main: Described) -> list[str]:
-    """Return a command's part, without what the main job has said."""
+    """Return the section of a command, without the options of the main command."""
     said = set(main.options())
     shared = [
-        name for option in command.options() if option in said and option.names
-        for name in option.names[-1:] if name != "--help"
-    ]  # fmt: skip
+        name
+        for option in command.options()
+        if option in said and option.names
+        for name in option.names[-1:]
+        if name != "--help"
+    ]
     about = command.description.removesuffix(IMAGE + "\n").strip()
     own = tuple(
         Group(group.title, tuple(o for o in group.options if o not in said))
@@ -77,11 +85,15 @@ def _groups(groups: Iterable[Group]) -> list[str]:
     out = []
     for group in groups:
         if group.options and group.title not in ("options", "positional arguments"):
-            out += [".PP", f"\\fI{_plain(group.title.capitalize())}\\fR"]
+            out += [
+                ".PP",
+                f"\\fI{_plain(group.title[:1].upper() + group.title[1:])}\\fR",
+            ]
         out += [
-            line for option in group.options
+            line
+            for option in group.options
             for line in (".TP", _title(option), _plain(option.help))
-        ]  # fmt: skip
+        ]
     return out
 
 

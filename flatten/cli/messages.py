@@ -1,4 +1,4 @@
-"""What is said to people, on standard error."""
+"""Messages for people, on standard error."""
 
 import os
 import sys
@@ -9,17 +9,14 @@ _WARNING = "warning:"
 
 
 def say(text: str) -> None:
-    """Print a line; nothing where standard error is closed, and never to the data.
-
-    A warning begins with that word.
-    """
+    """Print a line, unless standard error is closed; "warning:" is coloured."""
     if text.startswith(_WARNING):
         text = _painted(_WARNING, _YELLOW) + text.removeprefix(_WARNING)
     _print("flatten:", text)
 
 
 def fail(text: str) -> None:
-    """Print why there is no output."""
+    """Print an error."""
     _print(_painted("flatten:", _RED), text)
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError, quoted
+from ..errors import UsageError, quoted, shown
 from ..host.limits import Limits
 from ..image.history import Point
 from ..image.image import Image
@@ -24,99 +24,173 @@ if TYPE_CHECKING:
     from ..views.reading import CheckedIndex, Verify
 
 
-class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help in 80 columns; asking for the terminal's would import shutil, 5 ms."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=80)
-
-
 IMAGE = """\
-IMAGE is [KIND:]PATH[#NAME]: an archive of docker save (any age), podman save,
-skopeo or buildx, compressed or not, an OCI layout (a directory), - for an
-archive on standard input, or the root where docker, podman or containerd keeps
-its images, /var/lib/docker, on any disk, without a daemon. NAME chooses among
-several images: name:tag, an id or the start of one, or @N, its position from 0;
-container:NAME is a container."""
+IMAGE is [KIND:]PATH[#NAME]. PATH is an archive written by docker save (of any
+version), podman save, skopeo or buildx, compressed or not; an OCI layout (a
+directory); - for an archive on standard input; or the directory where docker,
+podman or containerd keeps its images, such as /var/lib/docker, on any disk and
+without a daemon. NAME chooses one of several images: name:tag, an id or the
+start of one, or @N, its position from 0; container:NAME is a container. Quote
+'PATH#NAME' for the shell, or write PATH --image NAME."""
 
 
 SOURCE = """\
-SOURCE is [KIND:]PATH, as in IMAGE: the root where docker, podman or containerd
-keeps its images, an archive or an OCI layout. With #NAME, only those of its
-images count that NAME fits."""
+SOURCE is [KIND:]PATH: the directory where docker, podman or containerd keeps
+its images, an archive or an OCI layout. 'PATH#NAME', or --image NAME, limits
+the command to the images that match NAME."""
 
 
 def add_image_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the image, for whose description there is ``IMAGE``."""
-    parser.add_argument("image", metavar="IMAGE", help="which image")
+    """Add IMAGE, which the text ``IMAGE`` describes."""
+    parser.add_argument("image", metavar="IMAGE", help="the image to read (see above)")
+
+
+def add_source_argument(parser: argparse.ArgumentParser) -> None:
+    """Add SOURCE, which the text ``SOURCE`` describes."""
+    parser.add_argument(
+        "source", metavar="SOURCE", help="the source to read (see above)"
+    )
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Add what says how to read, and return the group."""
+    """Add the options that say how to read an image; return their group."""
     group = parser.add_argument_group("input")
     group.add_argument(
-        "--platform", metavar="OS/ARCH",
-        help="which image of several, /VARIANT may follow [default: this machine's]",
-    )  # fmt: skip
+        "--image",
+        metavar="NAME",
+        dest="names",
+        action="append",
+        default=[],
+        help="read the image of this name, like #NAME; for a second image, repeat it",
+    )
+    group.add_argument(
+        "--platform",
+        metavar="OS/ARCH",
+        help="select the platform of a multi-platform image, such as linux/arm64 or "
+        "linux/arm/v7 [default: this machine's]",
+    )
     _add_store_options(group)
     group.add_argument(
-        "--with-init", action="store_true",
-        help="of a container, docker's own layer too, as docker export has it",
-    )  # fmt: skip
+        "--with-init",
+        action="store_true",
+        help="for a container, include docker's init layer, as docker export does",
+    )
     _add_limits(group)
     return group
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how to read all images of a source."""
+    """Add the options that say how to read all images of a source."""
     add_json_option(parser)
+    add_quiet_option(parser)
     group = parser.add_argument_group("input")
+    group.add_argument(
+        "--image",
+        metavar="NAME",
+        dest="names",
+        action="append",
+        default=[],
+        help="only the images that match this name, like #NAME",
+    )
     _add_store_options(group)
     _add_limits(group)
 
 
 def _add_store_options(group: argparse._ActionsContainer) -> None:
-    for option, what in (("--driver", "docker's"), ("--namespace", "containerd's")):
+    for option, what in (
+        ("--driver", "storage driver of docker"),
+        ("--namespace", "namespace of containerd"),
+    ):
         group.add_argument(
-            option, metavar="NAME", dest="store",
-            help=f"look in this one of {what} only [default: in all]",
-        )  # fmt: skip
+            option,
+            metavar="NAME",
+            dest="store",
+            help=f"use only this {what} [default: search all]",
+        )
 
 
 def _add_limits(group: argparse._ActionsContainer) -> None:
     limits = Limits()
     group.add_argument(
-        "--memory", metavar="SIZE", type=parse_size,
-        help="keep this much inflated data in memory, the rest goes to $TMPDIR "
-        "[default: a quarter of what is free]",
-    )  # fmt: skip
+        "--memory",
+        metavar="SIZE",
+        type=parse_size,
+        help="keep this much decompressed data in memory, and the rest in $TMPDIR "
+        "[default: a quarter of the free memory]",
+    )
     group.add_argument(
-        "--max-size", metavar="SIZE", type=parse_size, default=limits.size,
-        help="refuse layers, and an output, of more [default: 1T]",
-    )  # fmt: skip
+        "--max-size",
+        metavar="SIZE",
+        type=parse_size,
+        default=limits.size,
+        help="fail if the layers, or the output, exceed SIZE [default: 1T]",
+    )
     group.add_argument(
-        "--max-members", metavar="N", type=parse_size, default=limits.members,
-        help=f"refuse layers of more members [default: {limits.members:,}]",
-    )  # fmt: skip
+        "--max-members",
+        metavar="N",
+        type=parse_size,
+        default=limits.members,
+        help=f"fail if the layers have more members [default: {limits.members:,}]",
+    )
     group.add_argument(
-        "--max-ratio", metavar="N", type=parse_size, default=limits.ratio,
-        help="refuse layers that inflate to more than N times their size, if that is "
-        f"over 1 GiB [default: {limits.ratio:,}]",
-    )  # fmt: skip
+        "--max-ratio",
+        metavar="N",
+        type=parse_size,
+        default=limits.ratio,
+        help="fail if a layer of over 1 GiB is more than N times its compressed size "
+        f"[default: {limits.ratio:,}]",
+    )
+
+
+def apply_names(args: argparse.Namespace) -> None:
+    """Put the names that ``--image`` gives into the references of ``args``.
+
+    The first name is for the first image, the second for the second.
+
+    Raises:
+        UsageError: There are more names than images, or an image has a name already.
+    """
+    names = getattr(args, "names", ())
+    keys = [key for key in ("source", "image", "other") if getattr(args, key, None)]
+    if len(names) > len(keys):
+        raise UsageError(
+            f"--image: {len(names)} names are given for {len(keys)} "
+            f"image{'' if len(keys) == 1 else 's'}"
+        )
+    for key, name in zip(keys, names, strict=False):
+        setattr(args, key, _named(getattr(args, key), name))
+
+
+def _named(reference: str, name: str) -> str:
+    """Add an image's name to a reference."""
+    kind, path, named = sources.parse_reference(reference)
+    if named is not None:
+        raise UsageError(
+            f"--image: {shown(reference)} names an image already; leave one of both out"
+        )
+    both = f"{reference}#{name}"
+    if sources.parse_reference(both) != (kind, path, name):
+        raise UsageError(
+            f"--image: {shown(both)} is ambiguous: a file of such a name is there too"
+        )
+    return both
 
 
 def add_among_option(parser: argparse.ArgumentParser) -> None:
-    """Add where to look for other images."""
+    """Add the option that names more sources to search."""
     parser.add_argument(
-        "--among", metavar="SOURCE", action="append", default=[],
-        help="look among the images of this source too; may be repeated "
-        "[default: the one of IMAGE only]",
-    )  # fmt: skip
+        "--among",
+        metavar="SOURCE",
+        action="append",
+        default=[],
+        help="also search the images of this source; may be repeated "
+        "[default: only the source of IMAGE]",
+    )
 
 
 @contextmanager
 def open_among(args: argparse.Namespace) -> Iterator[list[Image]]:
-    """Open all images of the sources that are asked for; say which cannot be."""
+    """Open all images of the requested sources; warn of those that cannot be opened."""
     with ExitStack() as opened:
         images: list[Image] = []
         for reference in (args.image, *args.among):
@@ -124,69 +198,106 @@ def open_among(args: argparse.Namespace) -> Iterator[list[Image]]:
             found, broken = opened.enter_context(family)
             images += found
             for error in broken:
-                say(f"warning: left out: {error}")
+                warn(args, f"left out: {error}")
         yield images
 
 
+def add_quiet_option(group: argparse._ActionsContainer) -> None:
+    """Add the option that suppresses warnings."""
+    group.add_argument("-q", "--quiet", action="store_true", help="print no warnings")
+
+
+def warn(args: argparse.Namespace, text: str) -> None:
+    """Print a warning, unless ``--quiet`` is given."""
+    if not args.quiet:
+        say(f"warning: {text}")
+
+
+def note(args: argparse.Namespace, text: str) -> None:
+    """Print a remark in place of an empty table, unless ``--quiet`` is given."""
+    if not args.quiet:
+        say(text)
+
+
 def add_verify_option(group: argparse._ActionsContainer) -> None:
-    """Add the choice not to check digests."""
+    """Add the option not to check digests."""
     group.add_argument(
-        "--no-verify", dest="verify", action="store_false",
+        "--no-verify",
+        dest="verify",
+        action="store_false",
         help="do not check layers against the image's digests",
-    )  # fmt: skip
+    )
 
 
 def add_edit_options(parser: argparse.ArgumentParser) -> None:
-    """Add what is left out, moved, put in or owned otherwise."""
-    group = parser.add_argument_group("selection and edits, in this order")
+    """Add the options that select, move and add names, and change metadata."""
+    group = parser.add_argument_group("selection and edits, applied in this order")
     for option, what in (("--include", "keep only"), ("--exclude", "leave out")):
         group.add_argument(
-            option, metavar="GLOB", action="append", default=[],
-            help=f"{what} what a pattern chooses, as in a .gitignore file; may be "
+            option,
+            metavar="GLOB",
+            action="append",
+            default=[],
+            help=f"{what} the paths that match, as in a .gitignore file; may be "
             "repeated",
-        )  # fmt: skip
+        )
     group.add_argument(
-        "--strip-components", metavar="N", type=int, default=0,
+        "--strip-components",
+        metavar="N",
+        type=int,
+        default=0,
         help="drop the first N components of every path",
-    )  # fmt: skip
-    group.add_argument(
-        "--prefix", metavar="PATH", default="", help="put all below PATH"
     )
     group.add_argument(
-        "--add", metavar="HOSTPATH:PATH", action="append", default=[],
-        help="put a file or directory of this machine into the tree, owned by root; "
-        "may be repeated",
-    )  # fmt: skip
+        "--prefix", metavar="PATH", default="", help="put the whole tree under PATH"
+    )
     group.add_argument(
-        "--owner-map", metavar="FILE",
+        "--add",
+        metavar="HOSTPATH:PATH",
+        action="append",
+        default=[],
+        help="add a file or directory of this machine to the tree, owned by root; "
+        "may be repeated",
+    )
+    group.add_argument(
+        "--owner-map",
+        metavar="FILE",
         help="change owners: lines of [uid|gid] FROM TO [COUNT]",
-    )  # fmt: skip
+    )
     kept = group.add_mutually_exclusive_group()
     kept.add_argument(
-        "--xattrs", metavar="GLOB", action="append",
+        "--xattrs",
+        metavar="GLOB",
+        action="append",
         help="keep only the extended attributes whose names match, such as 'user.*'; "
         "may be repeated [default: all]",
-    )  # fmt: skip
+    )
     kept.add_argument(
-        "--no-xattrs", dest="xattrs", action="store_const", const=(),
+        "--no-xattrs",
+        dest="xattrs",
+        action="store_const",
+        const=(),
         help="leave out all extended attributes and ACLs",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--mtime", metavar="TIME",
-        help="make later mtimes TIME: seconds since the epoch, or an ISO 8601 date "
+        "--mtime",
+        metavar="TIME",
+        help="set later mtimes to TIME: seconds since the epoch, or an ISO 8601 date "
         "[default: $SOURCE_DATE_EPOCH, if set]",
-    )  # fmt: skip
+    )
 
 
 def edits(args: argparse.Namespace) -> Edits:
-    """Return the edits that ``add_edit_options`` asks for.
+    """Return the edits that the options of ``add_edit_options`` request.
 
     Raises:
-        UsageError: One makes no sense, or a file of owners cannot be read.
+        UsageError: An option is not valid, or the owner map cannot be read.
     """
     owners = args.owner_map
-    ownership = getattr(args, "ownership", "")
+    ownership = getattr(args, "ownership", None) or ""
     if ownership.startswith("map:"):
+        if owners is not None:
+            raise UsageError("--ownership map:FILE and --owner-map exclude each other")
         owners = ownership.removeprefix("map:")
     return Edits(
         include=tuple(args.include),
@@ -200,10 +311,10 @@ def edits(args: argparse.Namespace) -> Edits:
 
 
 def parse_prefix(text: str) -> bytes:
-    """Read ``--prefix``: a path below the root, however it is spelled.
+    """Parse ``--prefix``: a path below the root, in any spelling.
 
     Raises:
-        UsageError: It leaves the root, or has a name that no tree may hold.
+        UsageError: The path leaves the root, or has a name that no tree can hold.
 
     >>> parse_prefix("/srv//app/"), parse_prefix(".")
     (b'srv/app', b'')
@@ -212,7 +323,7 @@ def parse_prefix(text: str) -> bytes:
 
 
 def _addition(text: str) -> Addition:
-    from ..image.added import parse_addition  # noqa: PLC0415 - seldom needed
+    from ..image.added import parse_addition  # seldom needed
 
     return parse_addition(text)
 
@@ -227,7 +338,8 @@ def _read_owner_map(name: str) -> OwnerMap:
 
 
 def add_tree_options(parser: argparse.ArgumentParser) -> None:
-    """Add what views of one tree take: how to read it, as it stood at some moment."""
+    """Add the options of views of one tree: how to read it, and as of which step."""
+    add_quiet_option(parser)
     group = add_input_options(parser)
     add_point_arguments(group)
     add_cache_options(group)
@@ -237,11 +349,11 @@ def add_tree_options(parser: argparse.ArgumentParser) -> None:
 def open_tree(
     args: argparse.Namespace, check: "Verify | None" = None
 ) -> Iterator[tuple["CheckedIndex", "Contents"]]:
-    """Open the tree that ``add_tree_options`` asks for, and what its files hold.
+    """Open the requested tree; yield it, and the contents of its files.
 
     Args:
         args: The parsed options.
-        check: Which layers are checked; None is what the options ask for.
+        check: Which layers to check; None does as the options request.
     """
     with open_image(args, at=point(args)) as image:
         yield read_tree(args, image, check)
@@ -250,9 +362,9 @@ def open_tree(
 def read_tree(
     args: argparse.Namespace, image: Image, check: "Verify | None" = None
 ) -> tuple["CheckedIndex", "Contents"]:
-    """Read an open image's tree; its contents can be read as long as it is open."""
-    from ..views.contents import Contents  # noqa: PLC0415 - for views only
-    from ..views.reading import read_index  # noqa: PLC0415 - likewise
+    """Read an open image's tree; contents can be read as long as the image is open."""
+    from ..views.contents import Contents  # for views only
+    from ..views.reading import read_index  # likewise
 
     allowed = limits(args)
     index = read_index(image, allowed, cache(args), check or verify(args))
@@ -260,35 +372,40 @@ def read_tree(
 
 
 def add_cache_options(group: argparse._ActionsContainer) -> None:
-    """Add what views take: where the indexes of layers are kept."""
+    """Add the options of the cache of layer indexes, which views use."""
     group.add_argument(
-        "--cache", metavar="DIR",
-        help="keep the indexes of layers here, so that what has been seen once is not "
-        "read again [default: $XDG_CACHE_HOME/flatten]",
-    )  # fmt: skip
+        "--cache",
+        metavar="DIR",
+        help="the directory of the layer index cache, which makes repeated commands "
+        "fast [default: $XDG_CACHE_HOME/flatten]",
+    )
     group.add_argument(
-        "--no-cache", dest="use_cache", action="store_false",
-        help="read all layers, keep nothing",
-    )  # fmt: skip
+        "--no-cache",
+        dest="use_cache",
+        action="store_false",
+        help="read all layers, and keep no index of them",
+    )
     add_view_verify_options(group)
 
 
 def add_view_verify_options(group: argparse._ActionsContainer) -> None:
-    """Add what views take: which layers are checked against the image's digests."""
+    """Add the options of views that say which layers to check against digests."""
     choice = group.add_mutually_exclusive_group()
     choice.add_argument(
-        "--verify", action="store_true", default=None,
+        "--verify",
+        action="store_true",
+        default=None,
         help="check all layers against the image's digests [default: those stored as "
         "one file; layer directories of an engine are not read whole]",
-    )  # fmt: skip
+    )
     choice.add_argument(
         "--no-verify", dest="verify", action="store_false", help="check no layers"
     )
 
 
 def verify(args: argparse.Namespace) -> "Verify":
-    """Return which layers ``add_view_verify_options`` asks to check."""
-    from ..views.reading import Verify  # noqa: PLC0415 - for views only
+    """Return which layers to check, by ``add_view_verify_options``."""
+    from ..views.reading import Verify  # for views only
 
     if args.verify is None:
         return Verify.BLOBS
@@ -298,19 +415,22 @@ def verify(args: argparse.Namespace) -> "Verify":
 def say_unverified(
     args: argparse.Namespace, image: Image, checked: Sequence[bool]
 ) -> None:
-    """Say that layers with a digest were not checked, unless that was asked for."""
-    from ..views.reading import has_digest  # noqa: PLC0415 - for views only
+    """Print that layers with a digest were not checked, unless that was requested."""
+    from ..views.reading import has_digest  # for views only
 
     pairs = zip(image.layers, checked, strict=True)
     count = sum(has_digest(layer) and not done for layer, done in pairs)
     if count and args.verify is not False:
         layers = "1 layer was" if count == 1 else f"{count:,} layers were"
-        say(f"note: {image.source}: {layers} not verified; --verify checks the digests")
+        note(
+            args,
+            f"note: {image.source}: {layers} not verified; --verify checks the digests",
+        )
 
 
 def cache(args: argparse.Namespace) -> "IndexCache | None":
-    """Return the cache of indexes, or None if there is to be none."""
-    from ..views.index_cache import (  # noqa: PLC0415 - 2 ms, for views only
+    """Return the cache of layer indexes, or None with ``--no-cache``."""
+    from ..views.index_cache import (  # 2 ms, for views only
         IndexCache,
         default_folder,
     )
@@ -322,49 +442,57 @@ def cache(args: argparse.Namespace) -> "IndexCache | None":
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Add the choice of what programs read."""
+    """Add the option for output as JSON."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_point_arguments(
     group: argparse._ActionsContainer, what: str = "the image"
 ) -> None:
-    """Add what chooses a moment in the image's making."""
+    """Add the options that choose a step of the image's history."""
     points = group.add_mutually_exclusive_group()
     points.add_argument(
-        "--at", metavar="STEP", type=int,
-        help=f"{what} as it stood after that step of its history, from 1",
-    )  # fmt: skip
+        "--at",
+        metavar="STEP",
+        type=int,
+        help=f"{what} as of that step of its history; steps count from 1",
+    )
     points.add_argument(
-        "--at-layer", metavar="N", type=int,
-        help=f"{what} as it stood after that layer, from 1",
-    )  # fmt: skip
+        "--at-layer",
+        metavar="N",
+        type=int,
+        help=f"{what} as of that layer; layers count from 1",
+    )
     points.add_argument(
-        "--until", metavar="PATTERN",
-        help=f"{what} as it stood after the step that has PATTERN in its command; "
-        "* in it stands for anything",
-    )  # fmt: skip
+        "--until",
+        metavar="PATTERN",
+        help=f"{what} as of the one step whose command contains PATTERN; * in it "
+        "matches any text",
+    )
 
 
 def add_since_arguments(group: argparse._ActionsContainer, what: str) -> None:
-    """Add what chooses the moment that another is compared with."""
+    """Add the options that choose the step to compare with."""
     points = group.add_mutually_exclusive_group()
     points.add_argument(
         "--from", metavar="STEP", type=int, dest="since", help=f"{what} that step"
     )
     points.add_argument(
-        "--from-layer", metavar="N", type=int, dest="since_layer",
+        "--from-layer",
+        metavar="N",
+        type=int,
+        dest="since_layer",
         help=f"{what} that layer",
-    )  # fmt: skip
+    )
 
 
 def point(args: argparse.Namespace) -> Point | None:
-    """Return the moment that ``add_point_arguments`` asks for."""
+    """Return the step that ``add_point_arguments`` chooses, or None."""
     return _point(args.at, args.at_layer, args.until)
 
 
 def since(args: argparse.Namespace) -> Point | None:
-    """Return the moment that ``add_since_arguments`` asks for."""
+    """Return the step that ``add_since_arguments`` chooses, or None."""
     return _point(args.since, args.since_layer, None)
 
 
@@ -375,10 +503,10 @@ def _point(step: int | None, layer: int | None, pattern: str | None) -> Point | 
 
 
 def parse_size(text: str) -> int:
-    """Read a number of bytes, or of anything: digits, and maybe K, M, G or T.
+    """Parse a number with an optional unit K, M, G or T, which are powers of 1024.
 
     Raises:
-        argparse.ArgumentTypeError: It is none.
+        argparse.ArgumentTypeError: The text is not such a number.
 
     >>> parse_size("1536"), parse_size("1.5K"), parse_size("2GiB")
     (1536, 1536, 2147483648)
@@ -387,16 +515,18 @@ def parse_size(text: str) -> int:
         r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([KMGT]?)(?:i?B)?", text, re.IGNORECASE
     )
     if found is None:
-        raise argparse.ArgumentTypeError(f"{quoted(text)} is no size, such as 512M")
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is not a valid size; write it as 512M"
+        )
     power = "KMGT".find(found[2].upper()) + 1 if found[2] else 0
     return int(float(found[1]) * 1024**power)
 
 
 def parse_mtime(text: str | None) -> int | None:
-    """Read ``--mtime``, or else SOURCE_DATE_EPOCH.
+    """Parse ``--mtime`` or, without it, SOURCE_DATE_EPOCH.
 
     Raises:
-        UsageError: It is no time.
+        UsageError: The text is not a valid time.
 
     >>> parse_mtime("@86400"), parse_mtime("1970-01-02"), parse_mtime("1970-01-02T00Z")
     (86400, 86400, 86400)
@@ -410,31 +540,39 @@ def parse_mtime(text: str | None) -> int | None:
         return int(text.removeprefix("@"))
     try:
         if name == "SOURCE_DATE_EPOCH":
-            raise ValueError("only seconds are a SOURCE_DATE_EPOCH")
-        from datetime import UTC, datetime  # noqa: PLC0415 - 5 ms, for a date only
+            raise ValueError
+        from datetime import UTC, datetime  # 5 ms, for a date only
 
         time = datetime.fromisoformat(text)
     except ValueError as error:
-        raise UsageError(f"{name}: {quoted(text)} is no time: {error}") from error
+        date = (
+            ""
+            if name == "SOURCE_DATE_EPOCH"
+            else (", or a date such as 2024-01-31T00:00:00Z")
+        )
+        raise UsageError(
+            f"{name}: {quoted(text)} is not a valid time; give seconds since the "
+            f"epoch{date}"
+        ) from error
     if time.tzinfo is None:
         time = time.replace(tzinfo=UTC)
     return int(time.timestamp())
 
 
 def limits(args: argparse.Namespace) -> Limits:
-    """Return the limits that ``add_input_options`` asks for."""
+    """Return the limits that the options request."""
     return Limits(args.memory, args.max_size, args.max_members, args.max_ratio)
 
 
 def open_source(args: argparse.Namespace) -> AbstractContextManager[Opened]:
-    """Open the source that the options ask for."""
+    """Open the source that the arguments name."""
     return sources.open_source(args.source, limits=limits(args), store=args.store)
 
 
 def open_image(
     args: argparse.Namespace, reference: str | None = None, at: Point | None = None
 ) -> Image:
-    """Open the image that the options ask for, or another with the same options."""
+    """Open the image that the arguments name, or another with the same options."""
     return sources.open_image(
         args.image if reference is None else reference,
         platform=args.platform,

@@ -1,35 +1,38 @@
-"""The commands by name: one module each, imported only when it is the one.
+"""The commands by name: one module each, imported only when it is used.
 
-A module has ``DESCRIPTION``, ``add_arguments(parser)`` and ``run(args) -> int``, the
-exit code. The main job has no name: ``flatten IMAGE``.
+A module has ``DESCRIPTION``, ``add_arguments(parser)`` and ``run(args) -> int``, which
+returns the exit code. The main command has no name: ``flatten IMAGE``.
 """
 
 import argparse
 from importlib import import_module
 from typing import Final, Protocol, cast
 
-from .options import Formatter
+from .options import apply_names
+from .parser import Formatter, Parser, refuse_unknown_command
 
 COMMANDS: Final = {
-    "ancestors": "list the images that one was built on",
+    "ancestors": "list the images that an image was built on",
     "cat": "print files of the flattened tree",
-    "common": "say what two images have in common",
+    "common": "show how many steps and layers two images share",
     "config": "print an image's config document",
     "images": "list the images of an engine's root or an archive",
-    "layers": "list an image's layers, and where each lies",
-    "which": "say which layers a path comes from",
-    "users": "say which images and containers use a layer",
-    "orphans": "list what nothing needs in an engine's root",
-    "delta": "write what some steps add, as a layer",
-    "derived": "list the images that were built on one",
+    "layers": "list an image's layers, and where each is stored",
+    "which": "find the layers that a path comes from",
+    "users": "find the images and containers that use a layer",
+    "orphans": "list unused data in an engine's root",
+    "delta": "write the changes made by a range of steps as a layer",
+    "derived": "list the images that were built on an image",
     "diff": "compare two images, an image and a tar, or two steps",
     "history": "list the steps that made an image, and their layers",
     "ls": "list the flattened tree, with the layer of each entry",
-    "match": "say which image a build of one more step would reuse",
-    "report": "show what is in an image, and what of it is in vain",
+    "match": "find the image that a build of one more step would reuse",
+    "report": "show what takes space in an image, and how much is wasted",
     "verify": "compare a root file system with an image, or with a list",
+    "help": "print the help of a command",
+    "version": "print the version",
 }
-"""Each has a module called after it, and this in the list of the main help."""
+"""Each has a module of its name, and its line in the list of the main help."""
 
 HEADINGS: Final = {
     "look into an image": (
@@ -39,30 +42,32 @@ HEADINGS: Final = {
     "which image was built on which": ("ancestors", "derived", "match"),
     "engines' roots and archives": ("images", "users", "orphans"),
     "make something else": ("delta",),
+    "about flatten": ("help", "version"),
 }  # fmt: skip
-"""Which commands the main help lists together, in this order."""
+"""The groups of commands in the main help, in this order."""
 
 MAIN: Final = "export"
 USAGE: Final = """\
 flatten IMAGE [-o OUT] [options]
        flatten COMMAND ... [options]"""
 EXIT_CODES: Final = """\
-exit codes: 0 done, 1 failed (I/O, no space), 2 usage, 3 image missing or of no
-known kind, 4 malformed image, 5 digest mismatch, 130 interrupted, 141 the
-reader of the output closed the pipe.
+exit codes: 0 done; 1 failed (I/O, no space, nothing found); 2 usage; 3 the
+image is missing or of an unknown kind; 4 malformed image; 5 digest mismatch;
+129, 130, 143 ended by SIGHUP, SIGINT, SIGTERM; 141 the reader of the output
+closed the pipe.
 """
 
 
 class Command(Protocol):
-    """A module of this package that is a command."""
+    """A module of ``commands``."""
 
     DESCRIPTION: str
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add what it takes."""
+        """Add its arguments and options."""
 
     def run(self, args: argparse.Namespace) -> int:
-        """Do it, and return the exit code."""
+        """Run the command, and return the exit code."""
 
 
 def find(name: str) -> Command:
@@ -70,10 +75,10 @@ def find(name: str) -> Command:
     return cast("Command", import_module(f".commands.{name}", __package__))
 
 
-def build_parser(name: str = MAIN) -> argparse.ArgumentParser:
-    """Return the parser of a command, or of the main job."""
+def build_parser(name: str = MAIN) -> Parser:
+    """Return the parser of a command; without a name, of the main command."""
     command = find(name)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="flatten" if name == MAIN else f"flatten {name}",
         usage=USAGE if name == MAIN else None,
         description=command.DESCRIPTION,
@@ -84,10 +89,25 @@ def build_parser(name: str = MAIN) -> argparse.ArgumentParser:
     return parser
 
 
-def split(arguments: list[str]) -> tuple[str, list[str]]:
-    """Return the command that arguments are for, and the arguments left.
+def parse(name: str, arguments: list[str]) -> argparse.Namespace:
+    """Parse the arguments of a command.
 
-    Its name comes first; a file with such a name is written ``./config``.
+    Raises:
+        SystemExit: Help was printed (code 0), or a usage error (code 2).
+        UsageError: A name is given for an image that has one already.
+    """
+    parser = build_parser(name)
+    if name == MAIN and arguments:
+        refuse_unknown_command(parser, arguments[0], COMMANDS)
+    args = parser.parse(arguments)
+    apply_names(args)
+    return args
+
+
+def split(arguments: list[str]) -> tuple[str, list[str]]:
+    """Return the command's name, and the arguments after it.
+
+    The name comes first; an image file of such a name is written ``./config``.
 
     >>> split(["config", "app.tar"]), split(["app.tar", "-o", "config"])
     (('config', ['app.tar']), ('export', ['app.tar', '-o', 'config']))

@@ -1,4 +1,4 @@
-"""What was written, for programs: one JSON document."""
+"""The summary of an export for programs: one JSON document."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ from ..pipeline import Exported
 
 
 def summary(done: Exported, output: str | None, seconds: float) -> dict[str, Any]:
-    """Return what there is to say of an export.
+    """Return the summary of an export.
 
     Args:
-        done: What it returned.
-        output: Where it went; None is standard output.
-        seconds: How long it took.
+        done: The result of the export.
+        output: The path of the output; None is standard output.
+        seconds: The time that the export took.
     """
     return {
         "image": {"id": done.image, "names": done.names},
@@ -30,7 +30,7 @@ def summary(done: Exported, output: str | None, seconds: float) -> dict[str, Any
 
 
 def _described(path: str) -> dict[str, Any]:
-    """Describe a file; of anything else there is only the name to tell."""
+    """Return the path and, of a file, its size and digest."""
     found: dict[str, Any] = {"path": path}
     if os.path.isfile(path):
         with open(path, "rb") as file:
@@ -40,7 +40,7 @@ def _described(path: str) -> dict[str, Any]:
 
 
 def print_summary(document: dict[str, Any], *, to_stdout: bool) -> None:
-    """Print a document where no data goes: standard output, or standard error."""
+    """Print a document on standard output, or on standard error if data goes there."""
     stream = sys.stdout if to_stdout else sys.stderr
     if stream is not None:
         print(json.dumps(document, indent=2), file=stream)

@@ -1,4 +1,4 @@
-"""Plain text for people: tables, sizes, and JSON for programs."""
+"""Output on standard output: tables and sizes for people, JSON for programs."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from ..errors import FlattenError, shown
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document, readable too."""
+    """Print one JSON document, indented."""
     print(json.dumps(document, indent=2, ensure_ascii=True))
 
 
@@ -21,7 +21,7 @@ def print_json_line(document: object) -> None:
 
 
 def print_bytes(data: bytes) -> None:
-    """Print bytes as they are.
+    """Print bytes unchanged.
 
     Raises:
         FlattenError: Standard output is closed.
@@ -32,9 +32,9 @@ def print_bytes(data: bytes) -> None:
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns, the last one as wide as the terminal lets it be.
+    """Print rows in columns; on a terminal, cut lines that are too long for it.
 
-    A heading that starts with ``>`` is of a column of numbers, set to the right.
+    A column whose heading starts with ``>`` is aligned to the right.
     """
     table = [[head.lstrip(">") for head in heads], *map(list, rows)]
     widths = [max(len(row[at]) for row in table) for at in range(len(heads) - 1)]
@@ -43,17 +43,25 @@ def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             cell.rjust(width) if head.startswith(">") else cell.ljust(width)
             for cell, width, head in zip(row, widths, heads, strict=False)
         ]
-        line = "  ".join([*cells, row[-1]]).rstrip()
-        print(line[: _line_length()])
+        line = "  ".join([*cells, row[-1]])
+        print(line[: _line_length()].rstrip())
 
 
 def _line_length() -> int | None:
-    """Return the width of the terminal that standard output is; None if it is none."""
-    return os.get_terminal_size(1).columns if sys.stdout.isatty() else None
+    """Return the width of the terminal, or None without one or if it is unknown.
+
+    COLUMNS takes precedence over the size that the terminal reports.
+    """
+    if not sys.stdout.isatty():
+        return None
+    columns = os.environ.get("COLUMNS", "")
+    if re.fullmatch(r"[0-9]{1,9}", columns) and int(columns):
+        return int(columns)
+    return os.get_terminal_size(1).columns or None
 
 
 def one_line(text: str) -> str:
-    r"""Return text with its white space squeezed, and nothing that moves a cursor.
+    r"""Return text on one line, quoted if it has control characters.
 
     >>> one_line("a  \\\n\tb")
     'a \\ b'
@@ -62,7 +70,7 @@ def one_line(text: str) -> str:
 
 
 def iso_time(seconds: int) -> str:
-    """Return a time in UTC; seconds, where no calendar reaches.
+    """Return a time in UTC, or ``@seconds`` if it is outside the calendar.
 
     >>> iso_time(86400), iso_time(2**62)
     ('1970-01-02T00:00:00Z', '@4611686018427387904')
@@ -74,8 +82,29 @@ def iso_time(seconds: int) -> str:
     return f"{now[0]:04}{time.strftime('-%m-%dT%H:%M:%SZ', now)}"
 
 
+def utc(time: str | None) -> str:
+    """Return a time of an image's config in UTC to the second, or "-" without one.
+
+    >>> utc("2024-01-31T08:15:00.123456789Z"), utc("2024-01-31T08:15:00+02:00")
+    ('2024-01-31T08:15:00Z', '2024-01-31T06:15:00Z')
+    >>> utc("yesterday"), utc(None)
+    ('yesterday', '-')
+    """
+    if not time:
+        return "-"
+    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(\.[0-9]+)?Z", time):
+        return f"{time[:19]}Z"
+    from datetime import UTC, datetime  # 5 ms, for other zones only
+
+    try:
+        moment = datetime.fromisoformat(time).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return one_line(time[:25])
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
 def human(size: float) -> str:
-    """Return a number of bytes for people.
+    """Return a number of bytes with a binary unit.
 
     >>> human(0), human(1536), human(1 << 30), human(123_456_789)
     ('0 B', '1.5 KiB', '1.0 GiB', '118 MiB')
@@ -89,7 +118,7 @@ def human(size: float) -> str:
 
 
 def show_name(name: bytes) -> str:
-    r"""Return a name as GNU tar prints it: what is not printable is escaped.
+    r"""Return a name as GNU tar prints it: unprintable characters are escaped.
 
     >>> print(show_name(b"a b"), show_name(b"a\nb\\\xff"))
     a b a\nb\\\377

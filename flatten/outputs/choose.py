@@ -1,6 +1,6 @@
-"""What writes what: one module a kind of output, imported only when it is the one.
+"""The choice of an output: one module for each kind, imported only when it is used.
 
-Each has a class ``Output(out, options)``; what that does, ``job.Output`` says.
+Each has a class ``Output(out, options)``, which is a ``job.Output``.
 """
 
 import os
@@ -16,6 +16,8 @@ from .job import Output
 KINDS: Final = {
     "/": "directory",
     ".squashfs": "disks.squashfs",
+    ".sqfs": "disks.squashfs",
+    ".sqsh": "disks.squashfs",
     ".erofs": "disks.erofs",
     ".ext4": "disks.ext4",
     ".qcow2": "disks.qcow2",
@@ -23,40 +25,60 @@ KINDS: Final = {
     ".cpio.gz": "cpio",
     ".cpio.zst": "cpio",
 }
-"""Ends of names, and the module for each; any other name is a tar's."""
+"""Suffixes of outputs, and the module for each; any other name is a tar."""
 
 _OTHERS: Final = (
-    ".7z", ".bz2", ".btrfs", ".ext2", ".ext3", ".f2fs", ".img", ".iso", ".lz4", ".raw",
-    ".vdi", ".vhd", ".vhdx", ".vmdk", ".xfs", ".zip",
+    ".7z", ".btrfs", ".bz2", ".cramfs", ".dmg", ".ext2", ".ext3", ".f2fs", ".img",
+    ".iso", ".lz4", ".raw", ".romfs", ".sfs", ".sqf", ".vdi", ".vhd", ".vhdx", ".vmdk",
+    ".xfs", ".zip",
 )  # fmt: skip
-"""What is not made here, and nobody means a tar by."""
+"""Suffixes of formats that flatten cannot write; refused, or they would be a tar."""
+
+_ANY_DISK: Final = (".img", ".raw")
+"""Those that do not say which file system is in it."""
 
 
 def choose(out: str | os.PathLike[str] | int, options: Options) -> Output:
-    """Return the output that a name, or a descriptor, means.
+    """Return the output for a path, or for a descriptor.
 
     Raises:
-        UsageError: It means none that is made here.
+        UsageError: The suffix of the path is of a format that flatten cannot write.
     """
     if isinstance(out, int):
         return _load("tar", out, options)
     name = os.fspath(out)
-    if options.image_kind is not None:
-        return _load("image", Path(name), options)
+    module = "image" if options.image_kind is not None else kind(name)
+    return _load(module, Path(name), options)
+
+
+def kind(name: str) -> str:
+    """Return the module that writes an output of that name.
+
+    Raises:
+        UsageError: Its suffix is of a format that flatten cannot write.
+
+    >>> kind("app.tar.gz"), kind("app/"), kind("app.sqfs")
+    ('tar', 'directory', 'disks.squashfs')
+    """
     for suffix, module in KINDS.items():
         if name.endswith(suffix):
-            return _load(module, Path(name), options)
+            return module
     if _is_another(name) and (os.path.isfile(name) or not os.path.exists(name)):
-        made = ", ".join(KINDS).replace("/", "DIRECTORY/")
+        if name.endswith(_ANY_DISK):
+            raise UsageError(
+                f"{quoted(name)}: the suffix does not say which file system; use "
+                ".ext4, .erofs or .squashfs, or .qcow2 for a virtual machine"
+            )
+        suffixes = ", ".join(KINDS).replace("/", "DIRECTORY/")
         raise UsageError(
-            f"{quoted(name)}: no such kind of output; there are .tar, .tar.gz, "
-            f".tar.zst, .tar.xz, {made}"
+            f"{quoted(name)}: cannot write this format; use .tar, .tar.gz, .tar.zst, "
+            f".tar.xz, {suffixes}"
         )
-    return _load("tar", Path(name), options)
+    return "tar"
 
 
 def _is_another(name: str) -> bool:
-    """Say whether a name promises what is not made here, compressed or not."""
+    """Return True for the suffix of another format, or of a compressed disk."""
     stem, suffix = os.path.splitext(name)
     packed = suffix in SUFFIXES and stem.endswith(tuple(KINDS)) and stem[-1:] != "/"
     return packed or name.endswith(_OTHERS)

@@ -172,7 +172,7 @@ def choose(entries: Sequence[Entry], wanted: Wanted, where: str) -> Entry:
         fits = _on_platform(found, wanted.platform)
     if not fits and wanted.platform is not None:
         raise SourceError(
-            f"{where}: no image for {wanted.platform}; it has {_listed(entries)}"
+            f"{where}: no image for {wanted.platform}; it has{_listed(entries)}"
         )
     if len({entry.store for entry in fits}) > 1:
         fits = [entry for entry in fits if entry.store == USUAL_DRIVER] or fits
@@ -182,8 +182,8 @@ def choose(entries: Sequence[Entry], wanted: Wanted, where: str) -> Entry:
         f"{quoted(wanted.name)} fits several"
     )  # fmt: skip
     raise UsageError(
-        f"{where}: {several}, choose one with {where}#NAME or --platform"
-        f"{_store_options(fits or found)}: {_listed(fits or found)}"
+        f"{where}: {several}, choose one with #NAME, --image NAME or --platform"
+        f"{_store_options(fits or found)}:{_listed(entries, fits or found)}"
     )
 
 
@@ -198,7 +198,7 @@ def _asked_for(entries: Sequence[Entry], name: str | None, where: str) -> list[E
     found = named(entries, name)
     if not found:
         raise SourceError(
-            f"{where}: no image {quoted(name)} in it; it has {_listed(entries)}"
+            f"{where}: no image {quoted(name)} in it; it has{_listed(entries)}"
         )
     return found
 
@@ -330,11 +330,21 @@ def _repository(name: str) -> str:
     return head + slash + tail.partition(":")[0]
 
 
-def _listed(entries: Sequence[Entry]) -> str:
-    """List entries for a message."""
+def _listed(entries: Sequence[Entry], some: Sequence[Entry] | None = None) -> str:
+    """List entries for a message, one per line if there are several.
+
+    Entries without a name come last: in docker's data directory they are build steps.
+
+    Args:
+        entries: All entries, in the order that ``@N`` counts.
+        some: The entries to list; None lists all.
+    """
     listed = []
     several = _store_options(entries) != ""
-    for position, entry in enumerate(entries[:_SHOWN]):
+    chosen = set(map(id, entries if some is None else some))
+    found = [(at, entry) for at, entry in enumerate(entries) if id(entry) in chosen]
+    found.sort(key=lambda item: not item[1].names)
+    for position, entry in found[:_SHOWN]:
         names = " ".join(map(shown, entry.names[:_NAMES_SHOWN])) or "(no name)"
         names += " ..." if len(entry.names) > _NAMES_SHOWN else ""
         parts = [
@@ -346,7 +356,10 @@ def _listed(entries: Sequence[Entry]) -> str:
             "(cannot be opened)" if entry.problem is not None else "",
         ]
         listed.append(" ".join(filter(None, parts)))
-    return "; ".join(listed) + ("; ..." if len(entries) > _SHOWN else "")
+    if len(found) > _SHOWN:
+        listed.append(f"and {len(found) - _SHOWN:,} more: flatten images lists them")
+    between = " " if len(listed) == 1 else "\n  "
+    return "".join(between + line for line in listed)
 
 
 def config_platform(config: dict[str, object]) -> Platform | None:

@@ -287,9 +287,9 @@ class TarReader:
             return
         size = self._source.size()
         if reached > size:
+            self._offset = size
             raise ValueError(
-                f"truncated: the last member reaches byte {reached:,}, "
-                f"the stream has {size:,}"
+                f"truncated: {reached - size:,} bytes of the last member are missing"
             )
         if (described or self._ahead is not None) and not block:
             raise ValueError("truncated: an extended header without its member")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import quoted
+from ..errors import FlattenError, quoted
 from ..tar import xattrs
 from ..tar.members import NO_EXTRA, Members
 from .owners import OwnerMap
@@ -51,12 +51,47 @@ def change_names(tree: Tree, edits: Edits) -> None:
 
     Raises:
         UsageError: A pattern is not valid.
+        FlattenError: An include pattern matches nothing.
     """
     if edits.include or edits.exclude:
+        _check_patterns(tree, edits)
         select(tree, edits.include, edits.exclude)
     strip_components(tree, edits.strip_components)
     if edits.prefix:
         add_prefix(tree, edits.prefix)
+
+
+def _check_patterns(tree: Tree, edits: Edits) -> None:
+    """Refuse an include pattern that matches nothing; warn of such an exclude pattern.
+
+    As in tar: a name to archive must exist, a pattern to exclude need not.
+    """
+    for pattern in unmatched(tree, edits.include):
+        raise FlattenError(f"--include: {quoted(pattern)} matches nothing in the image")
+    tree.warnings += [
+        f"--exclude: {quoted(pattern)} matches nothing in the image"
+        for pattern in unmatched(tree, edits.exclude)
+    ]
+
+
+def unmatched(tree: Tree, patterns: Iterable[str]) -> list[str]:
+    """Return the patterns that match no path of a tree; ``!pattern`` needs no match."""
+    from .patterns import Patterns  # noqa: PLC0415 - compiles expressions
+
+    left = {text: Patterns([text]) for text in patterns if not text.startswith("!")}
+    todo = [(b"", tree.root)]
+    while todo and left:
+        prefix, names = todo.pop()
+        for name, inode in names.items():
+            below = tree.children.get(inode)
+            path, directory = prefix + name, below is not None
+            for text in [
+                t for t, pattern in left.items() if pattern.fit(path, directory)
+            ]:
+                del left[text]
+            if below is not None:
+                todo.append((path + b"/", below))
+    return list(left)
 
 
 def select(tree: Tree, includes: Iterable[str], excludes: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""What is said, and how: colours, the bar, the summary for programs."""
+"""Messages: colours, the progress bar, the summary for programs."""
 
 import hashlib
 import json
@@ -106,7 +106,7 @@ def test_a_summary_for_programs(image, tmp_path):
 
 
 @pytest.mark.usefixtures("image")
-def test_a_summary_of_what_is_no_file(tmp_path):
+def test_a_summary_of_an_output_that_is_not_a_file(tmp_path):
     document, _ = summary(
         "i.tar", "-q", "-o", "o/", "--ownership", "current", cwd=tmp_path
     )

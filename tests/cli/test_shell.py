@@ -1,11 +1,14 @@
-"""Completion and the manual page: made from the parsers, read by the real programs."""
+"""Completion scripts and the manual page, in the programs that read them."""
 
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import subprocess
+import termios
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,6 +18,7 @@ from kinds import run
 
 BASH = """
 source <(cat)
+compopt() {{ :; }}  # needs readline
 COMP_WORDS=({words}); COMP_CWORD={at}
 _flatten
 printf '%s\\n' "${{COMPREPLY[@]}}"
@@ -29,7 +33,7 @@ def bash(*words, cwd=None):
         capture_output=True, text=True, check=True, cwd=cwd,
     )  # fmt: skip
     assert done.stderr == ""
-    return done.stdout.split()
+    return done.stdout.splitlines()
 
 
 def fish(line, tmp_path, cwd=None):
@@ -47,17 +51,24 @@ def fish(line, tmp_path, cwd=None):
 def place(tmp_path):
     (tmp_path / "place").mkdir()
     (tmp_path / "place" / "app.tar").write_text("")
+    (tmp_path / "place" / "my image.tar").write_text("")
     return tmp_path / "place"
 
 
 def test_bash_completes(place):
     assert bash("flatten", "his", cwd=place) == ["history"]
-    assert set(bash("flatten", "", cwd=place)) == {"app.tar", *registry.COMMANDS}
-    assert bash("flatten", "history", "ap", cwd=place) == ["app.tar"]
+    assert set(bash("flatten", "", cwd=place)) == {
+        "app.tar",
+        "my image.tar",
+        *registry.COMMANDS,
+    }
     assert bash("flatten", "app.tar", "--forma") == ["--format"]
     assert bash("flatten", "app.tar", "--format", "") == ["gnu", "pax"]
-    assert bash("flatten", "app.tar", "-o", "ap", cwd=place) == ["app.tar"]
-    assert bash("flatten", "app.tar", "--mtime", "", cwd=place) == []
+    assert bash("flatten", "app.tar", "--format", "=", "p") == ["pax"]
+    assert bash("flatten", "app.tar", "--compress", "z") == ["zstd"]
+    assert bash("flatten", "diff", "a", "b", "--only", "mt") == ["mtime"]
+    assert bash("flatten", "diff", "a", "b", "--only", "mode,ui") == ["mode,uid"]
+    assert bash("flatten", "help", "his") == ["history"]
     assert "--hash" in bash("flatten", "ls", "app.tar", "--")
     assert "--hash" not in bash("flatten", "cat", "app.tar", "--")
 
@@ -67,13 +78,22 @@ def test_fish_completes(place, tmp_path):
     assert fish("flatten his", tmp_path, place) == ["history"]
     assert fish("flatten app.tar --forma", tmp_path) == ["--format"]
     assert fish("flatten app.tar --format ", tmp_path, place) == ["gnu", "pax"]
+    assert fish("flatten app.tar --compress z", tmp_path) == ["zstd"]
+    assert fish("flatten diff a b --only mt", tmp_path) == ["mtime"]
+    assert "mode,uid" in fish("flatten diff a b --only mode,ui", tmp_path)
+    assert fish("flatten help his", tmp_path) == ["history"]
+    assert fish("flatten ls my", tmp_path, place) == ["my image.tar"]
+    assert fish("flatten ls docker-root:pl", tmp_path, tmp_path) == [
+        "docker-root:place/"
+    ]
+    assert fish("flatten app.tar -o ap", tmp_path, place) == ["app.tar"]
     assert "--hash" in fish("flatten ls app.tar --", tmp_path)
     assert "--hash" not in fish("flatten cat app.tar --", tmp_path)
     assert fish("flatten ls ap", tmp_path, place) == ["app.tar"]
 
 
 def talk(terminal, said, until):
-    """Type into a terminal and return what it says until some text; "" if it does not."""
+    """Type into a terminal; return its output up to a text, or "" if that is missing."""
     os.write(terminal, said.encode())
     heard = ""
     while until not in heard and select.select([terminal], [], [], 10)[0]:
@@ -81,26 +101,78 @@ def talk(terminal, said, until):
     return heard if until in heard else ""
 
 
-@pytest.mark.skipif(not shutil.which("zsh"), reason="needs zsh")
-def test_zsh_completes(tmp_path):
-    (tmp_path / "_flatten").write_text(run("--print-completion", "zsh").stdout)
-    subprocess.run(["zsh", "-n", tmp_path / "_flatten"], check=True)
+@contextmanager
+def interactive(argv, cwd):
+    """Start an interactive shell; yield the terminal that it is on."""
     ours, theirs = pty.openpty()
-    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "TERM": "dumb"}
+    termios.tcsetwinsize(theirs, (50, 200))
+    environment = {"HOME": str(cwd), "PATH": "/usr/bin:/bin", "TERM": "dumb"}
     with subprocess.Popen(
-        ["zsh", "-f", "-i"], stdin=theirs, stdout=theirs, stderr=theirs,
-        env=environment, cwd=tmp_path, start_new_session=True,
+        argv, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=cwd,
+        start_new_session=True,
     ) as shell:  # fmt: skip
         try:
-            setup = f"fpath=({tmp_path} $fpath); autoload -Uz compinit; compinit -u -D"
-            assert talk(ours, f"stty cols 200; {setup}; echo READ''Y\n", "READY")
-            assert "--hash" in talk(ours, "flatten ls --\t\t", "XXH3")
-            assert talk(ours, "\x15flatten his\t", "tory")
-            assert talk(ours, "\x15flatten x --format \t\t", "pax")
+            yield ours
         finally:
             shell.kill()
-    os.close(ours)
-    os.close(theirs)
+            os.close(ours)
+            os.close(theirs)
+
+
+def completed(terminal, line):
+    """Type a line, Tab and Enter; return the words that flatten is called with."""
+    heard = talk(terminal, f"{line}\t\n", "]END")
+    return re.findall(r"<(.*?)>", heard.rpartition("BEGIN[")[2])
+
+
+CALLED = "flatten() { printf 'BEGIN'; printf '['; printf '<%s>' \"$@\"; echo ']END'; }"
+FILES = {
+    "a file": ("flatten ls ap", ["ls", "app.tar"]),
+    "a file with a space in its name": ("flatten ls my", ["ls", "my image.tar"]),
+    "such a file, half quoted": ("flatten ls 'my im", ["ls", "my image.tar"]),
+    "such a file, as the first word": ("flatten my", ["my image.tar"]),
+    "the path after a kind": ("flatten docker-root:pl", ["docker-root:place/"]),
+    "the path after a kind, of a command": ("flatten ls oci:pl", ["ls", "oci:place/"]),
+    "an output": ("flatten app.tar -o ap", ["app.tar", "-o", "app.tar"]),
+    "a value": ("flatten app.tar --compress zs", ["app.tar", "--compress", "zstd"]),
+    "a value after an equals sign": ("flatten x --format=p", ["x", "--format=pax"]),
+    "a field of a list": ("flatten diff a --only mode,ui", ["diff", "a", "--only", "mode,uid"]),
+    "no file where none can be": ("flatten x --mtime ap", ["x", "--mtime", "ap"]),
+    "the name of a command": ("flatten help his", ["help", "history"]),
+}  # fmt: skip
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in ("app.tar", "my image.tar"):
+        (tmp_path / name).touch()
+    (tmp_path / "place").mkdir()
+    return tmp_path
+
+
+def test_bash_completes_files_and_values(files):
+    (files / "script").write_text(run("--print-completion", "bash").stdout)
+    with interactive(["bash", "--norc", "--noprofile", "-i"], files) as terminal:
+        assert talk(terminal, f"source ./script; {CALLED}; echo READ''Y\n", "READY")
+        got = {what: completed(terminal, line) for what, (line, _) in FILES.items()}
+
+    assert got == {what: want for what, (_, want) in FILES.items()}
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="needs zsh")
+def test_zsh_completes(files):
+    (files / "fpath").mkdir()
+    (files / "fpath" / "_flatten").write_text(run("--print-completion", "zsh").stdout)
+    subprocess.run(["zsh", "-n", files / "fpath" / "_flatten"], check=True)
+    with interactive(["zsh", "-f", "-i"], files) as terminal:
+        setup = f"fpath=({files}/fpath $fpath); autoload -Uz compinit; compinit -u -D; unsetopt auto_remove_slash"
+        assert talk(terminal, f"{setup}; {CALLED}; echo READ''Y\n", "READY")
+        assert "--hash" in talk(terminal, "flatten ls --\t\t", "XXH3")
+        assert talk(terminal, "\x15flatten x --format \t\t", "pax")
+        assert talk(terminal, "\x15\n", "\n")
+        got = {what: completed(terminal, line) for what, (line, _) in FILES.items()}
+
+    assert got == {what: want for what, (_, want) in FILES.items()}
 
 
 def test_an_unknown_shell_is_refused():
@@ -117,8 +189,15 @@ def test_the_manual_has_every_command_and_option():
     assert text.count("\n.SS ") == len(registry.COMMANDS)
 
 
+def test_the_manual_keeps_the_case_of_words():
+    text = run("--print-man").stdout.replace("\\-", "-")
+
+    for said in ("-o DIR/", "$NO_COLOR", ".B NO_COLOR", "129, 130,\n143", "SIGHUP"):
+        assert " ".join(said.split()) in " ".join(text.split())
+
+
 @pytest.mark.skipif(not shutil.which("groff"), reason="needs groff")
-def test_groff_has_nothing_to_say_about_the_manual():
+def test_groff_reads_the_manual_without_warnings():
     done = subprocess.run(
         ["groff", "-man", "-Tutf8", "-ww", "-z"], input=run("--print-man").stdout,
         capture_output=True, text=True, check=True,
@@ -126,7 +205,7 @@ def test_groff_has_nothing_to_say_about_the_manual():
     assert done.stderr == ""
 
 
-def test_what_is_a_file_is_known():
+def test_the_metavars_of_files_are_in_use():
     taken = {option.metavar for command in describe() for option in command.options()}
 
     assert {"IMAGE", "A", "B", "SOURCE", "OUT", "DIR"} <= taken

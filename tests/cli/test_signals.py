@@ -1,9 +1,10 @@
-"""Signals at any moment: nothing half written, nothing left, no program that goes on.
+"""Signals at any moment: no incomplete output, no leftovers, no tool still running.
 
-``FLATTEN_MOMENTS`` says how many moments, for each signal (``make fuzz``: 200).
+``FLATTEN_MOMENTS`` is the number of moments for each signal (``make fuzz``: 200).
 """
 
 import fcntl
+import json
 import os
 import random
 import re
@@ -24,8 +25,8 @@ MOMENTS = int(os.environ.get("FLATTEN_MOMENTS", "6"))
 ENDING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
-def heeding():
-    """Return a new process to the defaults: what runs the tests may ignore signals."""
+def default_signals():
+    """Reset signals in a new process: the test runner may ignore some."""
     for number in (*ENDING, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
 
@@ -34,15 +35,15 @@ def started(*args, **options):
     """Start the command, as from a shell."""
     return subprocess.Popen(
         [*FLATTEN, *map(str, args)], stderr=subprocess.PIPE,
-        preexec_fn=heeding, **options,  # noqa: PLW1509 - no threads here
+        preexec_fn=default_signals, **options,  # noqa: PLW1509 - no threads here
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("number", [*ENDING, signal.SIGPIPE])
 def test_a_signal_at_any_moment(image, folder, number):
-    """Before our own code runs, Python itself answers, with a traceback of its own.
+    """Before flatten's code runs, Python prints a traceback of its own.
 
-    SIGPIPE is ignored, from the moment on that Python ignores it.
+    SIGPIPE is ignored from the moment when Python ignores it.
     """
     chance = random.Random(int(number))
     took = timed(image, folder / "new.tar")
@@ -77,13 +78,113 @@ sys.exit(cli.main([]))
 """
 
 
-def test_a_signal_while_a_class_is_made():
-    """Python before 3.12 says RuntimeError then, as of modules that load."""
+def test_a_signal_while_a_class_is_created():
+    """Python before 3.12 raises RuntimeError then, also while it loads modules."""
     done = subprocess.run(
         [sys.executable, "-c", NAMING], capture_output=True, check=False,
-        preexec_fn=heeding,
+        preexec_fn=default_signals,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, b"")
+
+
+PRESERVED = """
+import json, os, signal, sys, threading, time
+from flatten.cli import main as cli
+
+def state():
+    return [
+        sorted(os.listdir("/proc/self/fd")),
+        len(os.listdir("/proc/self/task")),
+        [str(signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+        sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        signal.set_wakeup_fd(-1),
+        sys.unraisablehook is sys.__unraisablehook__,
+    ]
+
+def stopped(arguments):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(30)
+
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+signal.signal(signal.SIGTERM, lambda *_: None)
+before, codes = state(), []
+for _ in range(3):
+    for arguments in (["{image}", "-o", "/dev/null"], ["no/such"], ["--unknown"]):
+        codes.append(cli.main(arguments))
+run, cli._run = cli._run, stopped
+codes += [cli.main([]), cli.main([])]
+until = time.monotonic() + 10  # a thread's entry disappears a moment after its end
+while state() != before and time.monotonic() < until:
+    time.sleep(0.01)
+print(json.dumps([codes, before, state()]))
+"""
+
+
+def test_main_leaves_the_process_as_it_was(image):
+    done = subprocess.run(
+        [sys.executable, "-c", PRESERVED.replace("{image}", str(image))],
+        capture_output=True, text=True, check=True, preexec_fn=default_signals,
+    )  # fmt: skip
+    codes, before, after = json.loads(done.stdout)
+
+    assert codes == [0, 3, 2] * 3 + [143, 143]
+    assert after == before
+
+
+ZERO = """
+import os, signal, sys, time
+from flatten.cli import main as cli, signals
+
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)  # Python drops the exception here, so it must be repeated
+
+def run(arguments):
+    wakeup = signal.set_wakeup_fd(-1)
+    os.write(wakeup, b"\\0")
+    signal.set_wakeup_fd(wakeup)
+    held = Dropped()
+    del held
+    time.sleep(30)
+
+cli._run = run
+sys.exit(cli.main([]))
+"""
+
+
+def test_a_zero_byte_does_not_end_the_thread_that_repeats_signals():
+    done = subprocess.run(
+        [sys.executable, "-c", ZERO], capture_output=True, text=True, check=False,
+        preexec_fn=default_signals, timeout=25,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (143, "")
+
+
+DELIVERED = """
+import os, signal, time
+from flatten.cli import main as cli, signals
+
+def run(arguments):
+    signals.ignore()
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 0
+
+received = []
+signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+cli._run = run
+print(cli.main([]), received)
+"""
+
+
+def test_a_signal_that_was_too_late_reaches_the_callers_handler():
+    done = subprocess.run(
+        [sys.executable, "-c", DELIVERED], capture_output=True, text=True, check=True,
+        preexec_fn=default_signals, timeout=25,
+    )  # fmt: skip
+
+    assert done.stdout == "0 [15]\n"
 
 
 def timed(image, out, slash=""):
@@ -108,7 +209,7 @@ OUTPUTS = {
     "new.ext4": ["mke2fs"],
     "new.qcow2": ["qemu-img"],
 }
-"""Names of outputs, and the programs of which one is needed."""
+"""Outputs, and the tools of which each needs one."""
 
 
 DROPPED = """
@@ -166,7 +267,7 @@ def test_a_signal_at_any_moment_whatever_the_output(image, folder, name, program
 
 
 def running(folder):
-    """Return the command lines that name a directory, of what runs now."""
+    """Return the command lines of running processes that name a directory."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -182,7 +283,7 @@ def running(folder):
     ("name", "programs"),
     [("new.squashfs", ["tar2sqfs", "sqfstar"]), ("new.erofs", ["mkfs.erofs"])],
 )
-def test_a_signal_as_a_program_is_started_ends_it_too(image, folder, name, programs):
+def test_a_signal_while_a_tool_starts_ends_the_tool_too(image, folder, name, programs):
     need(programs)
     for _ in range(max(MOMENTS // 4, 2)):
         with started(image, "-o", folder / name) as process:
@@ -197,7 +298,7 @@ def test_a_signal_as_a_program_is_started_ends_it_too(image, folder, name, progr
         assert [path.name for path in folder.iterdir()] == ["old.tar"]
 
 
-def test_a_second_signal_does_not_stop_the_cleaning_up(image, folder):
+def test_a_second_signal_does_not_interrupt_the_cleanup(image, folder):
     for _ in range(MOMENTS):
         with started(image, "-o", folder / "new.tar.xz") as process:
             while len(list(folder.iterdir())) < 2:
@@ -214,12 +315,12 @@ def test_a_second_signal_does_not_stop_the_cleaning_up(image, folder):
         assert [path.name for path in folder.iterdir()] == ["old.tar"]
 
 
-HEEDED = """
+INSTALLED = """
 import os, signal, subprocess, threading, time
 from flatten.cli import signals
 
 signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)  # as a parent may
-signals.heed()
+signals.Handlers().install()
 program = subprocess.Popen(["sleep", "60"])
 threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), 15)).start()
 try:
@@ -230,17 +331,17 @@ except signals.Stopped:
 """
 
 
-def test_a_signal_that_came_just_before_a_long_wait_ends_it():
-    """As one that another thread takes: Python knows of it, the wait goes on."""
+def test_a_signal_just_before_a_long_wait_ends_the_wait():
+    """As if another thread received it: Python has noted it, but the wait continues."""
     got = subprocess.run(
-        [sys.executable, "-c", HEEDED], capture_output=True, text=True, timeout=30,
+        [sys.executable, "-c", INSTALLED], capture_output=True, text=True, timeout=30,
         check=False,
     )  # fmt: skip
 
     assert (got.stdout, got.stderr) == ("stopped\n", "")
 
 
-def test_a_reader_that_leaves_at_any_moment(image):
+def test_a_reader_that_closes_the_pipe_at_any_moment(image):
     chance = random.Random(13)
     for _ in range(MOMENTS):
         with subprocess.Popen(
@@ -253,7 +354,7 @@ def test_a_reader_that_leaves_at_any_moment(image):
 
 
 def killed(image, out):
-    """Run until the temporary file is there, and kill it."""
+    """Run until the temporary file exists, then kill the process."""
     with subprocess.Popen([*FLATTEN, image, "-o", out]) as process:
         while not leftovers(out.parent):
             time.sleep(0.001)
@@ -266,7 +367,7 @@ def leftovers(folder):
 
 @pytest.mark.parametrize("name", ["new.tar", "new.tar.zst"])
 def test_killed_at_any_moment(image, folder, name):
-    """Nothing has the output's name but what is whole; the next run cleans up."""
+    """Only a complete file has the output's name; the next run cleans up."""
     chance = random.Random(name)
     out = folder / name
     run(image, "-o", out)
@@ -286,9 +387,7 @@ def test_killed_at_any_moment(image, folder, name):
     assert sorted(path.name for path in folder.iterdir()) == [name, "old.tar"]
 
 
-def test_what_a_killed_run_leaves_the_next_one_to_the_same_output_removes(
-    image, tmp_path
-):
+def test_leftovers_of_a_killed_run_are_removed_by_the_next_run(image, tmp_path):
     (tmp_path / "slow").mkdir()
     out = tmp_path / "slow" / "out.tar.xz"
     for _ in range(3):
@@ -306,7 +405,7 @@ def test_what_a_killed_run_leaves_the_next_one_to_the_same_output_removes(
     assert leftovers(out.parent) == []
 
 
-def test_what_a_living_run_writes_is_not_removed(image, tmp_path):
+def test_files_of_a_running_process_are_not_removed(image, tmp_path):
     out = tmp_path / "out.tar"
     name = out.with_name(f".out.tar.{'0' * 12}{SUFFIX}")
     made = name.with_suffix(MADE)
@@ -320,7 +419,7 @@ def test_what_a_living_run_writes_is_not_removed(image, tmp_path):
     assert sorted(tmp_path.iterdir()) == [out]
 
 
-def test_what_programs_made_for_a_killed_run_is_removed(image, tmp_path):
+def test_files_that_tools_made_for_a_killed_run_are_removed(image, tmp_path):
     out = tmp_path / "out.tar"
     for digit in "01":
         out.with_name(f".out.tar.{digit * 12}{MADE}").mkdir()
@@ -332,7 +431,7 @@ def test_what_programs_made_for_a_killed_run_is_removed(image, tmp_path):
     assert sorted(tmp_path.iterdir()) == [out]
 
 
-def test_what_looks_like_a_leftover_and_is_none_stays(image, tmp_path):
+def test_files_that_only_look_like_leftovers_stay(image, tmp_path):
     out = tmp_path / "out.tar"
     for name in (
         f".out.tar.{SUFFIX}",

@@ -1,4 +1,4 @@
-"""A root file system against its image, and against the list that was written of it."""
+"""A root file system compared with its image, and with its list."""
 
 import json
 import os
@@ -19,7 +19,7 @@ Done = namedtuple("Done", "returncode stdout stderr")
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
-    """Return what runs the command in a directory of its own."""
+    """Return a function that runs the command in a directory of its own."""
     monkeypatch.chdir(tmp_path)
 
     def run_command(*args):
@@ -46,7 +46,7 @@ def rows_of(path):
 @root_only
 @pytest.mark.parametrize("rootfs", ["o.tar", "o/", "o.tar.zst", "pax.tar"])
 @pytest.mark.parametrize("expected", ["i.tar", "list"])
-def test_all_is_as_it_should_be(made, run, rootfs, expected):
+def test_no_difference(made, run, rootfs, expected):
     if not (made / rootfs).exists():
         run("i.tar", "-o", rootfs, "--format", "pax" if rootfs == "pax.tar" else "gnu")
 
@@ -55,11 +55,11 @@ def test_all_is_as_it_should_be(made, run, rootfs, expected):
     assert (got.returncode, got.stdout, got.stderr) == (0, "", "")
 
 
-def test_the_config_is_what_the_config_command_prints(made, run):
+def test_the_config_file_equals_the_output_of_the_config_command(made, run):
     assert (made / "config").read_text() == run("config", "i.tar").stdout
 
 
-def test_a_list_says_which_layer_things_are_from_and_what_they_hold(made):
+def test_a_list_has_the_layer_and_the_content_of_each_entry(made):
     rows = rows_of(made / "list")
 
     assert rows["etc/conf"]["layer"] == 2
@@ -73,7 +73,7 @@ def test_a_list_says_which_layer_things_are_from_and_what_they_hold(made):
     assert rows["xattr"]["xattrs"] == {"user.a": "AP8K", "user.b": ""}
 
 
-def test_added_files_are_from_no_layer(made, run):
+def test_added_files_have_no_layer(made, run):
     run("i.tar", "-o", "o2.tar", "--list-out", "l", "--add", "config:x")
 
     rows = rows_of(made / "l")
@@ -81,6 +81,8 @@ def test_added_files_are_from_no_layer(made, run):
     assert run("verify", "o2.tar", "l").returncode == 0
     assert run("verify", "o2.tar", "i.tar").stdout == "extra: x\n"
     assert run("verify", "o2.tar", "i.tar", "--add", "config:x").returncode == 0
+    again = run("verify", "o2.tar", "l", "--add", "config:x")
+    assert (again.returncode, "no effect with a list" in again.stderr) == (2, True)
 
 
 def touch(path):
@@ -96,12 +98,12 @@ CHANGES = {
     "a mode": (lambda top: (top / "etc").chmod(0o755), "changed: etc: mode '0755', expected '0750'"),
     "an owner": (lambda top: os.chown(top / "link", 6, -1, follow_symlinks=False), "changed: link: uid 6, expected 5"),
     "an mtime": (lambda top: touch(top / "tmp"), "changed: tmp: mtime 1, expected 1700000000"),
-    "a name gone": (lambda top: (top / "run/fifo").unlink(), "missing: run/fifo"),
-    "a name more": (lambda top: os.mkfifo(top / "run/a"), "extra: run/a"),
-    "a directory gone": (lambda top: shutil.rmtree(top / "run"), "missing: run/fifo"),
-    "a name after all others": (lambda top: (top / "zzz").touch(), "extra: zzz"),
+    "a missing name": (lambda top: (top / "run/fifo").unlink(), "missing: run/fifo"),
+    "an extra name": (lambda top: os.mkfifo(top / "run/a"), "extra: run/a"),
+    "a missing directory": (lambda top: shutil.rmtree(top / "run"), "missing: run/fifo"),
+    "an extra name after all others": (lambda top: (top / "zzz").touch(), "extra: zzz"),
     "an xattr": (lambda top: os.removexattr(top / "xattr", "user.a"), "changed: xattr: xattrs "),
-    "a link broken": (
+    "a hard link that is a copy": (
         lambda top: (top / "etc/second").unlink() or shutil.copy2(top / "etc/copy", top / "etc/second"),
         "changed: etc/second: type 'file', expected 'hardlink'",
     ),
@@ -140,7 +142,7 @@ def test_fields_can_be_ignored(made, run):
     assert run("verify", "o", "list", "--ignore", "colour").returncode == 2
 
 
-def test_what_was_selected_is_verified_with_the_same_selection(tmp_path, run):
+def test_a_selection_is_verified_with_the_same_selection(tmp_path, run):
     (tmp_path / "i.tar").write_bytes(docker_archive(layers(["a/x", "b"])))
     how = ["--exclude", "b", "--prefix", "p", "--mtime", "5"]
     run("i.tar", "-o", "o.tar", *how)
@@ -153,12 +155,12 @@ def test_what_was_selected_is_verified_with_the_same_selection(tmp_path, run):
     "lines",
     ['{"path": 1', "{}", "[]", '{"path": "b"}\n{"path": "a"}', '{"path": "a"}\n' * 2],
 )
-def test_no_list(lines):
+def test_an_invalid_list_is_refused(lines):
     with pytest.raises(flatten.FormatError, match=r"list: line \d"):
         list(read_list(lines.splitlines(), "list"))
 
 
-def test_the_root_counts_only_where_both_list_it():
+def test_the_root_is_compared_only_if_both_sides_list_it():
     root, row = {"path": "", "mode": "0755"}, {"path": "a"}
 
     assert list(differences([root, row], [row])) == []

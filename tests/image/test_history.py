@@ -47,7 +47,15 @@ def test_history_for_people(image):
         "ID",
         "COMMAND",
     ]
-    assert lines[2].split() == ["2", "-", "2024-01-02T00:00:00", "-", "-", "ENV", "A=1"]
+    assert lines[2].split() == [
+        "2",
+        "-",
+        "2024-01-02T00:00:00Z",
+        "-",
+        "-",
+        "ENV",
+        "A=1",
+    ]
     assert len(lines) == 6
 
 

@@ -335,10 +335,10 @@ TARGETS = {
     ),
     "nowhere": (["no/such/"], 1, "No such file or directory"),
     "without its slash": (["full"], 2, "full/"),
-    "a kind of output that there is not": (["o.vmdk"], 2, "no such kind of output"),
-    "such a kind, over a file": (["file.img"], 2, "no such kind of output"),
-    "a disk that would be compressed": (["o.ext4.gz"], 2, "no such kind of output"),
-    "a cpio that Linux could not read": (["o.cpio.xz"], 2, "no such kind of output"),
+    "a kind of output that there is not": (["o.vmdk"], 2, "cannot write this format"),
+    "such a kind, over a file": (["file.img"], 2, "does not say which file system"),
+    "a disk that would be compressed": (["o.ext4.gz"], 2, "cannot write this format"),
+    "a cpio that Linux could not read": (["o.cpio.xz"], 2, "cannot write this format"),
 }
 
 

@@ -269,9 +269,9 @@ def test_a_history_that_does_not_match_the_layers_is_left_out(tmp_path, history)
 
 
 REFUSED = {
-    "two outputs": (["-o", "x", "--oci", "o.tar"], "either -o OUT, or an image"),
+    "two outputs": (["-o", "x", "--oci", "o.tar"], "-o cannot be used together with --oci or --docker"),
     "both kinds": (["--docker", "x", "--oci", "o.tar"], "not allowed with argument"),
-    "--from without an image": (["-o", "x", "--from", "1"], "--from and --tag are about"),
+    "--from without an image": (["-o", "x", "--from", "1"], "--from and --tag need --oci or --docker"),
     "a compression that layers cannot have": (["--oci", "o.tar", "--compress", "xz"], "layers of an image cannot be xz"),
     "a tag in upper case": (["--oci", "o.tar", "--tag", "App:1"], "'App:1' is not a valid image name"),
     "a tag with a digest": (["--oci", "o.tar", "--tag", f"a@sha256:{'0' * 64}"], "is not a valid image name"),

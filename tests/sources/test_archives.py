@@ -166,8 +166,36 @@ def test_an_error_lists_the_images_to_choose_from(flat, name, error, why):
 
     message = str(caught.value)
     assert why in message
-    assert "@0 app:1 app:latest " + IDS[0][:12] in message
-    assert "@2 (no name) " + IDS[2][:12] in message
+    lines = [line.strip() for line in message.splitlines()[1:]]
+    assert [line[: line.index(" ", 12)] for line in lines] == [
+        "@0 app:1 app:latest",
+        "@1 localhost/tool:2",
+        "@2 (no name)",
+    ]
+    assert [IDS[at][:12] in line for at, line in enumerate(lines)] == [True] * 3
+
+
+def test_images_without_a_name_are_listed_last_with_their_positions(flat):
+    """``@N`` counts all images, also if only some of them are listed."""
+    tars = layers(["a"])
+    names = [None, "b:1", None, "c:1", "b:1"]
+    files, manifest = {"layer.tar": tars[0]}, []
+    for number, name in enumerate(names):
+        document = json.dumps(config(tars, number=number)).encode()
+        files[f"{digest(document)}.json"] = document
+        manifest.append({
+            "Config": f"{digest(document)}.json",
+            "RepoTags": name and [name],
+            "Layers": ["layer.tar"],
+        })  # fmt: skip
+    files["manifest.json"] = json.dumps(manifest).encode()
+    data = archive(files.items())
+
+    for name, positions in ((None, "13402"), ("b:1", "14")):
+        with pytest.raises(flatten.UsageError) as caught:
+            flat(data, name)
+        lines = str(caught.value).splitlines()[1:]
+        assert "".join(line.split()[0].strip("@") for line in lines) == positions
 
 
 PINNED = "0123456789abcdef" * 4

@@ -330,7 +330,7 @@ def test_a_broken_image_is_listed_with_its_reason(image, capsys, data, prefix, w
 
 def test_a_broken_image_is_a_choice_all_the_same(flat):
     with pytest.raises(
-        flatten.UsageError, match=r"several images.*@1 x:bad \(cannot be opened\)"
+        flatten.UsageError, match=r"(?s)several images.*@1 x:bad \(cannot be opened\)"
     ):
         flat(BROKEN["docker, no config"][0])
 

@@ -146,7 +146,7 @@ def test_attestations_are_not_images(flat):
 
 def test_a_platform_that_no_image_has(flat):
     with pytest.raises(
-        flatten.SourceError, match="no image for linux/s390x; it has @0"
+        flatten.SourceError, match=r"no image for linux/s390x; it has\s+@0"
     ):
         flat(BOTH, platform="linux/s390x")
     with pytest.raises(flatten.SourceError, match="no image for windows/amd64"):

@@ -86,9 +86,6 @@ def run(*args):
     out = io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape", write_through=True)
     err = io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        try:
-            code = main([str(arg) for arg in args])
-        except SystemExit as exit:  # argparse's
-            code = exit.code
+        code = main([str(arg) for arg in args])
     text = out.buffer.getvalue().decode("utf-8", "surrogateescape")
     return subprocess.CompletedProcess(args, code, text, err.getvalue())

@@ -218,7 +218,10 @@ REFUSED = {
     ),
     "an unknown typeflag": (block(b"x", b"Z"), "unknown typeflag 'Z' of member 'x'"),
     "a part of another volume": (block(b"x", b"M"), "unknown typeflag 'M' of member 'x'"),
-    "data that ends too soon": (block(b"x", size=2000) + bytes(512), "truncated"),
+    "data that ends too soon": (
+        block(b"x", size=2000) + bytes(512),
+        "truncated: 1,488 bytes of the last member are missing at byte 1,024",
+    ),
     "a part of a header": (member("x") + b"y" * 100, "truncated: 100 bytes"),
     "records that end too soon": (block(b"x", b"x", size=600) + bytes(512), "truncated"),
     "records over the limit": (block(b"x", b"x", size=2**20 + 1), "over the 1,048,576"),

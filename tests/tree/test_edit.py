@@ -65,7 +65,7 @@ EDITS = {
     "kept, but for something": (
         {"include": ["/etc"], "exclude": ["ssl"]}, only("etc/", "etc/conf")
     ),
-    "nothing that is there kept": ({"include": ["/no/such"]}, {}),
+    "an include pattern that only takes back": ({"include": ["!/no/such"]}, {}),
     "all kept by two stars": ({"include": ["**"]}, ALL),
     "one component stripped": (
         {"strip_components": 1, "include": ["/usr"]},
@@ -99,6 +99,30 @@ def test_names(image, tmp_path, edits, want):
     flatten.export(image, tmp_path / "o.tar", edits=Edits(**edits))
 
     assert contents(tmp_path / "o.tar") == want
+
+
+UNMATCHED = {
+    "a match": (["/etc/conf"], []),
+    "a match of a directory only": (["/usr/bin/"], []),
+    "a file where a directory is asked for": (["conf/"], ["conf/"]),
+    "a path that is not there": (["/etc/no", "*.pyc"], ["/etc/no"]),
+    "a match that a later pattern covers": (["x.pyc", "*.pyc"], []),
+    "a match below another match": (["/usr", "/usr/share/doc"], []),
+    "a pattern that takes back": (["*.pyc", "!no"], []),
+}
+
+
+@pytest.mark.parametrize(("patterns", "unmatched"), UNMATCHED.values(), ids=UNMATCHED)
+def test_an_exclude_pattern_that_matches_nothing_is_a_warning(
+    image, tmp_path, patterns, unmatched
+):
+    done = flatten.export(
+        image, tmp_path / "o.tar", edits=Edits(exclude=tuple(patterns))
+    )
+
+    assert done.warnings == tuple(
+        f"--exclude: {pattern!r} matches nothing in the image" for pattern in unmatched
+    )
 
 
 def test_directories_that_meet_are_one_with_the_later_metadata(tmp_path):
@@ -223,6 +247,10 @@ REFUSED = {
         ["--exclude", "[z-a]"],
         "'[z-a]' is not a valid pattern: ",
     ),
+    "an include pattern that matches nothing": (
+        ["--include", "a", "--include", "/no/such"],
+        "--include: '/no/such' matches nothing in the image",
+    ),
     "a prefix that leaves the root": (
         ["--prefix", "../x"],
         ": not a valid path in a tree",
@@ -234,7 +262,7 @@ REFUSED = {
         ["--ownership", "mine"],
         "'mine' is not a valid ownership; choose from keep, current",
     ),
-    "an mtime that is none": (["--mtime", "soon"], "is no time"),
+    "an mtime that is none": (["--mtime", "soon"], "is not a valid time"),
     "a list in no directory": (["--list-out", "no/such"], "cannot create"),
     "a config in no directory": (["--config-out", "no/such"], "cannot create"),
 }

@@ -71,7 +71,7 @@ def test_images_as_a_table(sources):
     assert head.split() == [
         "ID", "CREATED", "SIZE", "LAYERS", "DRIVER", "NAMESPACE", "NAME",
     ]  # fmt: skip
-    assert line.split()[1] == "2024-01-04T00:00:00"
+    assert line.split()[1] == "2024-01-04T00:00:00Z"
     assert line.split()[-3:] == ["overlayfs", "moby", "docker.io/library/app:1"]
     assert "NAMESPACE" not in run("images", sources["docker-archive"]).stdout
 

@@ -195,7 +195,7 @@ def test_cat_of_a_circle_and_of_a_fifo(tmp_path):
     image = docker(tmp_path, layers(["a->b", "b->a", member("f", type=b"6")]))
 
     assert "'a' leads through more than 40 symlinks" in run("cat", image, "a").stderr
-    assert "'f' is no file" in run("cat", image, "f").stderr
+    assert "'f' is not a regular file" in run("cat", image, "f").stderr
 
 
 def test_cat_checks_the_layers_it_reads(tmp_path):
@@ -331,10 +331,10 @@ def test_diff_quiet_and_json(tmp_path):
 
 
 DIFF_FAILS = {
-    "one image alone": (["IMAGE"], 2, "give another image, or --from"),
+    "one image alone": (["IMAGE"], 2, "give a second image, or --from STEP"),
     "no image and no tar": (["IMAGE", "text"], 3, "neither an image nor a rootfs tar"),
     "nothing there": (["IMAGE", "nowhere"], 3, "No such file"),
-    "no such field": (["IMAGE", "IMAGE", "--only", "owner"], 2, "'owner' is none of type, mode"),
+    "no such field": (["IMAGE", "IMAGE", "--only", "owner"], 2, "unknown field 'owner'; choose from type, mode"),
     "a path that fits nothing": (["IMAGE", "IMAGE", "--path", "no"], 1, "'no': no such path or pattern"),
 }  # fmt: skip
 

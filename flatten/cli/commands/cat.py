@@ -13,16 +13,16 @@ from ..tables import print_bytes
 
 DESCRIPTION = f"""\
 Print the contents of files of the flattened tree. Symlinks are followed inside
-its root, as in a container.
+the tree, as in a container.
 
 {options.IMAGE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     options.add_image_argument(parser)
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="which files")
+    parser.add_argument("paths", metavar="PATH", nargs="+", help="the files")
     options.add_tree_options(parser)
 
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         inodes = [lookup(index, path) for path in args.paths]
         for path, inode in zip(args.paths, inodes, strict=True):
             if index.members.kinds[inode] != FILE:
-                raise FlattenError(f"{quoted(path)} is no file")
+                raise FlattenError(f"{quoted(path)} is not a regular file")
         used = {index.members.layers[inode] for inode in inodes}
         layers = contents.image.layers
         unchecked = [layers[at] for at in sorted(used) if not index.checked[at]]

@@ -1,4 +1,4 @@
-"""``flatten config IMAGE``: what an export loses, the environment and the command."""
+"""``flatten config IMAGE``: the image's config, which a root file system lacks."""
 
 import argparse
 import json
@@ -6,16 +6,17 @@ import json
 from .. import options
 
 DESCRIPTION = f"""\
-Print the config document of an image: its environment, entrypoint, user, labels
-and history, as JSON.
+Print the config document of an image as JSON: its environment, entrypoint,
+user, labels and history.
 
 {options.IMAGE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     options.add_image_argument(parser)
+    options.add_quiet_option(parser)
     options.add_point_arguments(options.add_input_options(parser))
 
 

@@ -1,4 +1,4 @@
-"""``flatten delta IMAGE``: what some steps add, as a layer that goes on top."""
+"""``flatten delta IMAGE``: the changes made by a range of steps, as a layer."""
 
 import argparse
 from dataclasses import replace
@@ -8,18 +8,20 @@ from .. import options
 from . import export
 
 DESCRIPTION = f"""\
-Write what the steps after one add to it, as one layer: a tar with OCI
-whiteouts, which any engine applies on top of the layers before.
+Write the changes made by the steps after --from as one layer: a tar with OCI
+whiteouts, which any engine applies on top of the layers up to that step.
 
 {options.IMAGE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
-    export.add_writing_arguments(parser, format="pax")  # as layers are
-    group = parser.add_argument_group("range, from the first step if not given")
-    options.add_since_arguments(group, "only what is new since")
+    """Add the arguments and options."""
+    options.add_image_argument(parser)
+    group = parser.add_argument_group("range [default: from the first step]")
+    options.add_since_arguments(group, "only the changes after")
+    export.add_output_options(parser, "pax")  # as in layers
+    export.add_reading_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

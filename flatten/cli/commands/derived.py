@@ -1,4 +1,4 @@
-"""``flatten derived IMAGE``: the images that were built on one."""
+"""``flatten derived IMAGE``: the images that were built on an image."""
 
 import argparse
 
@@ -7,8 +7,8 @@ from .. import options
 from . import ancestors
 
 DESCRIPTION = f"""\
-List the images that were built on one, the nearest first, and how that is
-known: as flatten ancestors does.
+List the images that were built on IMAGE, nearest first. The columns are those
+of flatten ancestors.
 
 {options.IMAGE}
 """
@@ -18,4 +18,5 @@ add_arguments = ancestors.add_arguments
 
 def run(args: argparse.Namespace) -> int:
     """Print the images, and return the exit code."""
-    return ancestors.print_kin(args, ancestry.derived)
+    none = "no image was found that was built on this image"
+    return ancestors.print_kin(args, ancestry.derived, none)

@@ -1,4 +1,4 @@
-"""``flatten diff A [B]``: what differs between two trees."""
+"""``flatten diff A [B]``: the differences between two trees."""
 
 import argparse
 import os
@@ -17,63 +17,85 @@ from ..tables import iso_time, one_line, print_json, show_name
 
 DESCRIPTION = f"""\
 Compare two trees: of two images, of an image and a tar of a tree, or of two
-steps of one image (without B). Each line is a path that only A has (-), only B
-has (+), or that differs (~), and how. The exit code is 1 when they differ.
+steps of one image (without B). Each line is a path that only A has (-), that
+only B has (+), or that differs (~), and how. The exit code is 1 if they differ.
 
 {options.IMAGE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     parser.add_argument("image", metavar="A", help="an image, or a tar of a tree")
     parser.add_argument(
-        "other", metavar="B", nargs="?",
-        help="another, rootfs:PATH for a tar that looks like an image [default: A]",
-    )  # fmt: skip
-    options.add_json_option(parser)
-    parser.add_argument(
-        "-q", "--quiet", action="store_true", help="print nothing, only exit"
+        "other",
+        metavar="B",
+        nargs="?",
+        help="likewise; rootfs:PATH if the tar of a tree looks like an image "
+        "[default: A]",
     )
-    group = parser.add_argument_group("what is compared")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print JSON")
+    shape.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="print nothing; only set the exit code",
+    )
+    group = parser.add_argument_group("fields and paths to compare")
     group.add_argument(
-        "--only", metavar="FIELDS", type=parse_fields, default=FIELDS,
-        help=f"only these, with commas: {', '.join(FIELDS)}",
-    )  # fmt: skip
-    group.add_argument(
-        "--ignore", metavar="FIELDS", type=parse_fields, default=(), help="not these"
+        "--only",
+        metavar="FIELDS",
+        type=parse_fields,
+        default=FIELDS,
+        help=f"only these fields, separated by commas: {', '.join(FIELDS)}",
     )
     group.add_argument(
-        "--only-content", action="store_const", dest="only",
+        "--ignore",
+        metavar="FIELDS",
+        type=parse_fields,
+        default=(),
+        help="all fields except these",
+    )
+    group.add_argument(
+        "--only-content",
+        action="store_const",
+        dest="only",
         const=CONTENT,
-        help=f"what is there and what is in it: {', '.join(CONTENT)}",
-    )  # fmt: skip
+        help=f"only names and contents: --only {','.join(CONTENT)}",
+    )
     group.add_argument(
-        "--path", metavar="PATTERN", action="append", default=[], dest="paths",
-        help="only what this fits; may be repeated",
-    )  # fmt: skip
+        "--path",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        dest="paths",
+        help="only the paths that match PATTERN; may be repeated",
+    )
     group = options.add_input_options(parser)
-    options.add_since_arguments(group, "A as it stood after")
+    options.add_since_arguments(group, "A as of")
     options.add_point_arguments(group, "B")
     options.add_cache_options(group)
 
 
 def parse_fields(listed: str) -> tuple[str, ...]:
-    """Read names of fields, with commas between them.
+    """Parse names of fields, separated by commas.
 
     Raises:
-        argparse.ArgumentTypeError: One is none.
+        argparse.ArgumentTypeError: A name is not one of ``FIELDS``.
     """
     found = tuple(listed.split(","))
     for name in found:
         if name not in FIELDS:
             known = ", ".join(FIELDS)
-            raise argparse.ArgumentTypeError(f"{quoted(name)} is none of {known}")
+            raise argparse.ArgumentTypeError(
+                f"unknown field {quoted(name)}; choose from {known}"
+            )
     return found
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what differs; return 1 if anything does, or 0."""
+    """Print the differences; return 1 if there are any, else 0."""
     since, at = options.since(args), options.point(args)
     fields = [name for name in args.only if name not in args.ignore]
     with ExitStack() as opened:
@@ -82,7 +104,9 @@ def run(args: argparse.Namespace) -> int:
         if args.other is not None:
             second = opened.enter_context(_open(args, args.other))
         elif since is None and at is None:
-            raise UsageError("one image, and no steps: give another image, or --from")
+            raise UsageError(
+                "nothing to compare with: give a second image, or --from STEP"
+            )
         sides = (
             Side(*options.read_tree(args, cut(first, since))),
             Side(*options.read_tree(args, cut(second, at))),
@@ -133,7 +157,7 @@ def _value(field: str, value: Any) -> str:
 
 
 def _document(change: Change, sides: tuple[Side, Side]) -> dict[str, Any]:
-    """Return a change for JSON: the rows that are there, and the fields."""
+    """Return a change for JSON: the rows of both sides, and the fields that differ."""
     rows = zip(("before", "after"), (change.before, change.after), sides, strict=True)
     described = {
         key: None if row is None else describe(side.index.members, *row)

@@ -1,53 +1,65 @@
-"""The main job: ``flatten IMAGE [-o OUT]``."""
+"""The main command: ``flatten IMAGE [-o OUT]``."""
 
 import argparse
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from ... import __version__, export
 from ...errors import UsageError
 from ...options import CHOICES, Options
 from ...outputs import atomic
+from ...outputs.choose import KINDS, kind
 from .. import options, signals
 from ..messages import say
 
 DESCRIPTION = f"""\
-Flatten a container image into one root file system tar.
+Flatten a container image into one root file system: a tar, a directory or a
+disk image.
 
 {options.IMAGE}
 """
 
+EFFECTIVE: Final = {
+    "--compress": (
+        "tar", "image", "cpio", "disks.squashfs", "disks.erofs", "disks.ext4",
+        "disks.qcow2",
+    ),
+    "--format": ("tar",),
+    "--reflink": ("tar",),
+    "--ownership": ("directory",),
+    "--force": ("directory",),
+    "--size": ("disks.ext4", "disks.qcow2"),
+}  # fmt: skip
+"""Options that have an effect on some outputs only: the modules of those."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     parser.add_argument(
         "-V", "--version", action="version", version=f"flatten {__version__}"
     )
     parser.add_argument(
-        "--print-completion", metavar="SHELL", action=_Print, nargs=1,
+        "--print-completion",
+        metavar="SHELL",
+        action=_Print,
+        nargs=1,
         choices=("bash", "zsh", "fish"),
-        help="print what a shell reads to complete the command line",
-    )  # fmt: skip
+        help="print a completion script for a shell",
+    )
     parser.add_argument(
         "--print-man", action=_Print, nargs=0, help="print the manual page, in roff"
     )
-    add_writing_arguments(parser)
-    group = parser.add_argument_group("output that is an image again, of one layer")
-    kinds = group.add_mutually_exclusive_group()
-    kinds.add_argument("--oci", metavar="OUT", help="write an OCI archive, not -o")
-    kinds.add_argument("--docker", metavar="OUT", help="write what docker load reads")
-    options.add_since_arguments(group, "keep the layers up to")
-    group.add_argument(
-        "--tag", metavar="NAME", action="append", default=[],
-        help="name it so, not as it was called; may be repeated",
-    )  # fmt: skip
+    options.add_image_argument(parser)
+    add_output_options(parser, "gnu")
+    add_image_options(parser)
+    add_reading_options(parser)
 
 
 class _Print(argparse.Action):
-    """Prints what is made from the parsers, and exits."""
+    """Print a document that is made from the parsers, and exit."""
 
     def __call__(
         self,
@@ -57,93 +69,138 @@ class _Print(argparse.Action):
         option_string: str | None = None,  # noqa: ARG002 - of argparse.Action
     ) -> NoReturn:
         """Print it."""
-        from .. import completion, manual  # noqa: PLC0415 - they import all commands
+        from .. import completion, manual  # they import all commands
 
         print(completion.script(values[0]) if values else manual.page(), end="")
         parser.exit()
 
 
-def add_writing_arguments(parser: argparse.ArgumentParser, format: str = "gnu") -> None:
-    """Add all but images; ``format`` is the default of that option."""
-    options.add_image_argument(parser)
-    add_output_options(parser, format)
+def add_output_options(parser: argparse.ArgumentParser, format: str) -> None:
+    """Add the options of all outputs; ``format`` is the default of ``--format``."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        default="-",
+        help="write to OUT, whose suffix selects the kind of output; - is standard "
+        "output [default: -]",
+    )
+    group.add_argument(
+        "--compress",
+        metavar="HOW",
+        help="zstd, gzip, xz or none, or zstd:LEVEL and so on [default: by the suffix "
+        "of OUT]",
+    )
+    parser.set_defaults(default_format=format)
+    group.add_argument(
+        "--format",
+        choices=CHOICES["format"],
+        help=f"tar headers: GNU's, or those of POSIX (pax) [default: {format}]",
+    )
+    group.add_argument(
+        "--reflink",
+        choices=CHOICES["reflink"],
+        help="share data blocks with the image's file instead of copying them, on "
+        "btrfs and XFS [default: never]",
+    )
+    group.add_argument(
+        "--no-fsync",
+        dest="sync",
+        action="store_false",
+        help="do not wait until a file is on the disk before it gets its name",
+    )
     options.add_edit_options(parser)
     add_directory_options(parser)
     add_disk_options(parser)
-    add_sidecar_options(parser)
-    group = options.add_input_options(parser)
-    options.add_point_arguments(group)
-    options.add_verify_option(group)
+    add_document_options(parser)
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for outputs that are images."""
+    group = parser.add_argument_group("output to an image of one layer (squash)")
+    kinds = group.add_mutually_exclusive_group()
+    kinds.add_argument(
+        "--oci",
+        metavar="OUT",
+        help="write an OCI archive that docker load reads too, instead of -o",
+    )
+    kinds.add_argument("--docker", metavar="OUT", help="the same archive")
+    options.add_since_arguments(group, "keep the layers up to")
+    group.add_argument(
+        "--tag",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="name of the written image; may be repeated [default: the names of the "
+        "source image]",
+    )
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how to read the image, what to check and to print."""
+    options.add_point_arguments(options.add_input_options(parser))
+    add_safety_options(parser)
     add_message_options(parser)
 
 
-def add_output_options(parser: argparse.ArgumentParser, format: str) -> None:
-    """Add what says where and how to write."""
-    group = parser.add_argument_group("output")
+def add_document_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for documents to write along with the output."""
+    group = parser.add_argument_group("more files to write; - is standard output")
     group.add_argument(
-        "-o", "--output", metavar="OUT", default="-",
-        help="write here; - is standard output [default: -]",
-    )  # fmt: skip
+        "--config-out",
+        metavar="FILE",
+        help="write the image's config as JSON: environment, command, user, labels",
+    )
     group.add_argument(
-        "--compress", metavar="HOW",
-        help="zstd, gzip or xz, :LEVEL may follow, or none [default: by OUT's suffix]",
-    )  # fmt: skip
-    group.add_argument(
-        "--format", choices=CHOICES["format"], default=format,
-        help=f"headers: GNU's, or POSIX's throughout [default: {format}]",
-    )  # fmt: skip
-    group.add_argument(
-        "--reflink", choices=CHOICES["reflink"], default="never",
-        help="share contents with the image's file, on btrfs and XFS [default: never]",
-    )  # fmt: skip
+        "--list-out",
+        metavar="FILE",
+        help="write a list of the output's entries, with hashes of the contents, for "
+        "flatten verify: JSON, one entry a line",
+    )
 
 
-def add_sidecar_options(parser: argparse.ArgumentParser) -> None:
-    """Add what is written beside the output."""
-    group = parser.add_argument_group("documents beside the output")
+def add_safety_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what to check and to refuse."""
+    group = parser.add_argument_group("safety")
     group.add_argument(
-        "--config-out", metavar="FILE",
-        help="write the image's config: environment, command, user, labels, as JSON",
-    )  # fmt: skip
-    group.add_argument(
-        "--list-out", metavar="FILE",
-        help="write what is in the output, with hashes of contents: JSON, a line a "
-        "name, for flatten verify",
-    )  # fmt: skip
-
-    group.add_argument(
-        "--strict", action="store_true",
+        "--strict",
+        action="store_true",
         help="refuse devices, unknown setuid files, capabilities, control characters "
-        "in names, links out of the root",
-    )  # fmt: skip
+        "in names, and links out of the root",
+    )
     group.add_argument(
-        "--allow-setuid", metavar="PATH", action="append", default=[],
-        help="with --strict: this file may be setuid; may be given more than once",
-    )  # fmt: skip
-    group.add_argument(
-        "--no-fsync", dest="sync", action="store_false",
-        help="do not wait until a file is on the disk before it gets its name",
-    )  # fmt: skip
+        "--allow-setuid",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="with --strict: this file may be setuid; may be repeated",
+    )
+    options.add_verify_option(group)
 
 
 def add_disk_options(parser: argparse.ArgumentParser) -> None:
-    """Add what is about outputs that are disks."""
+    """Add the options for outputs that are file systems."""
     group = parser.add_argument_group(
         "output to a file system, -o OUT.squashfs, OUT.erofs, OUT.ext4 or OUT.qcow2"
     )
     group.add_argument(
-        "--size", metavar="[+]SIZE", type=parse_disk_size,
-        help="size of an ext4 or qcow2 disk, or with + its free space "
+        "--size",
+        metavar="[+]SIZE",
+        type=parse_disk_size,
+        help="size of an ext4 or qcow2 disk or, with +, its free space "
         "[default: +25%%, at least +32M]",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--no-check", dest="check", action="store_false",
+        "--no-check",
+        dest="check",
+        action="store_false",
         help="do not read the file system back to compare it with the image",
-    )  # fmt: skip
+    )
 
 
 def parse_disk_size(text: str) -> str:
-    """Read ``--size``: a size of a disk, or, with a plus sign, of the room on it.
+    """Parse ``--size``: the size of a disk or, after a plus sign, of its free space.
 
     >>> parse_disk_size("+1K"), parse_disk_size("2M")
     ('+1024', '2097152')
@@ -153,52 +210,64 @@ def parse_disk_size(text: str) -> str:
 
 
 def add_directory_options(parser: argparse.ArgumentParser) -> None:
-    """Add what is about outputs that are directories."""
+    """Add the options for outputs that are directories."""
     group = parser.add_argument_group("output to a directory, -o DIR/")
     group.add_argument(
-        "--ownership", metavar="HOW", default="keep",
-        help="keep the image's owners, current: leave all to you, or map:FILE, as "
-        "--owner-map FILE [default: keep]",
-    )  # fmt: skip
+        "--ownership",
+        metavar="HOW",
+        help="owners of the files: keep (the image's), current (you own everything) or "
+        "map:FILE (as --owner-map FILE) [default: keep]",
+    )
     group.add_argument(
         "--force", action="store_true", help="replace a directory that is not empty"
     )
 
 
 def add_message_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how much to tell."""
+    """Add the options that say what to print."""
     group = parser.add_argument_group(
         "messages, on standard error, in colour on a terminal without $NO_COLOR"
     )
-    group.add_argument("-q", "--quiet", action="store_true", help="no warnings, no bar")
     group.add_argument(
-        "-v", "--verbose", action="store_true", help="say what was written"
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="print no warnings and no progress bar",
     )
     group.add_argument(
-        "--json", action="store_true",
-        help="print a summary as JSON on standard output, if no data goes there",
-    )  # fmt: skip
+        "-v", "--verbose", action="store_true", help="print what was written"
+    )
+    group.add_argument(
+        "--json",
+        action="store_true",
+        help="print a summary as JSON: on standard output, or on standard error if "
+        "the data goes to standard output",
+    )
     group.add_argument(
         "--progress",
         choices=("auto", "always", "never"),
         default="auto",
-        help="a bar with rate and time left [default: auto, on a terminal]",
+        help="progress bar [default: auto, only on a terminal]",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Flatten, and return the exit code."""
+    """Flatten, and return the exit code.
+
+    Raises:
+        UsageError: An option is not valid, or has no effect on the output.
+    """
     since = options.since(args)
     image = args.oci or args.docker
-    if image is None and (since is not None or args.tag):
-        raise UsageError(
-            "--from and --tag are about --oci OUT and --docker OUT; flatten delta "
-            "writes a layer"
-        )
     if image is None:
+        if since is not None or args.tag:
+            raise UsageError(
+                "--from and --tag need --oci or --docker; to write only the new layer, "
+                "use flatten delta"
+            )
         return write(args, args.output, read_options(args))
     if args.output != "-":
-        raise UsageError("either -o OUT, or an image: --oci OUT or --docker OUT")
+        raise UsageError("-o cannot be used together with --oci or --docker")
     how = replace(
         read_options(args),
         since=since,
@@ -209,21 +278,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write(args: argparse.Namespace, output: str, how: Options) -> int:
-    """Write what is asked for, say what there is to say; return the exit code."""
+    """Write the output, print what is asked for, and return the exit code.
+
+    Raises:
+        UsageError: An option has no effect on the output.
+    """
     started = time.monotonic()
     to_stdout = output == "-" and how.image_kind is None
+    _refuse_without_effect(args, "tar" if to_stdout else _kind(output, how))
+    how = _with_documents(args, how, to_stdout=to_stdout)
     with atomic.standard_output() if to_stdout else nullcontext(None) as out:
         done = export(args.image, output if out is None else out, how)
-    if not args.quiet:
-        for warning in done.warnings:
-            say(f"warning: {warning}")
+    for warning in done.warnings:
+        options.warn(args, warning)
     if args.verbose:
         say(
             f"{done.layers:,} layers ({done.verified:,} verified), "
             f"{done.members:,} members, {done.size:,} bytes"
         )
     if args.json:
-        from ..summary import print_summary, summary  # noqa: PLC0415 - json, hashlib
+        from ..summary import print_summary, summary  # json, hashlib
 
         seconds = time.monotonic() - started
         document = summary(done, None if to_stdout else output, seconds)
@@ -231,12 +305,60 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
     return 0
 
 
-def read_options(args: argparse.Namespace) -> Options:
-    """Return what the arguments ask for.
+def _kind(output: str, how: Options) -> str:
+    return kind(output) if how.image_kind is None else "image"
+
+
+def _refuse_without_effect(args: argparse.Namespace, module: str) -> None:
+    """Refuse options that have no effect on an output of this kind.
 
     Raises:
-        UsageError: One makes no sense.
+        UsageError: One is given; the message names the outputs that it is for.
     """
+    for option, modules in EFFECTIVE.items():
+        value = getattr(args, option.removeprefix("--"))
+        if value and module not in modules and not str(value).startswith("map:"):
+            suffixes = [suffix for suffix, module in KINDS.items() if module in modules]
+            outputs = ["a tar"] * ("tar" in modules) + suffixes
+            named = ", ".join(outputs).replace("/", "DIR/")
+            raise UsageError(
+                f"{option} has no effect on this output; it is for {named}"
+            )
+    if args.allow_setuid and not args.strict:
+        raise UsageError("--allow-setuid has no effect without --strict")
+
+
+def _with_documents(
+    args: argparse.Namespace, how: Options, *, to_stdout: bool
+) -> Options:
+    """Return the options with ``-`` as the descriptor of standard output.
+
+    Raises:
+        UsageError: More than one thing would be written there.
+    """
+    there = {
+        "the output": to_stdout,
+        "--config-out": args.config_out == "-",
+        "--list-out": args.list_out == "-",
+        "--json": args.json and not to_stdout,
+    }
+    found = [name for name, goes in there.items() if goes]
+    if len(found) > 1:
+        raise UsageError(f"only one of {' and '.join(found)} can go to standard output")
+    return replace(
+        how,
+        config_out=1 if args.config_out == "-" else args.config_out,
+        list_out=1 if args.list_out == "-" else args.list_out,
+    )
+
+
+def read_options(args: argparse.Namespace) -> Options:
+    """Return the options of an export that the arguments request.
+
+    Raises:
+        UsageError: An option is not valid.
+    """
+    keep = args.ownership is None or args.ownership.startswith("map:")
     return Options(
         platform=args.platform,
         store=args.store,
@@ -246,15 +368,13 @@ def read_options(args: argparse.Namespace) -> Options:
         limits=options.limits(args),
         edits=options.edits(args),
         mtime=options.parse_mtime(args.mtime),
-        format=args.format,
+        format=args.format or args.default_format,
         compress=args.compress,
-        reflink=args.reflink,
-        ownership="keep" if args.ownership.startswith("map:") else args.ownership,
+        reflink=args.reflink or "never",
+        ownership="keep" if keep else args.ownership,
         check=args.check,
         size=args.size,
         force=args.force,
-        config_out=args.config_out,
-        list_out=args.list_out,
         strict=args.strict,
         allow_setuid=tuple(args.allow_setuid),
         sync=args.sync,

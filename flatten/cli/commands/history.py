@@ -6,21 +6,21 @@ from ...tar.members import Members
 from ...views.reading import LayerReader
 from ...views.steps import StepRow, list_steps
 from .. import options
-from ..messages import say
-from ..tables import human, one_line, print_json, print_table
+from ..tables import human, one_line, print_json, print_table, utc
 
 DESCRIPTION = f"""\
 List the steps that made an image, oldest first, each with the layer that it
-made and what that adds.
+made and the size of the files in that layer.
 
 {options.IMAGE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     options.add_image_argument(parser)
     options.add_json_option(parser)
+    options.add_quiet_option(parser)
     options.add_cache_options(options.add_input_options(parser))
 
 
@@ -33,13 +33,22 @@ def run(args: argparse.Namespace) -> int:
         history, rows = list_steps(image, members, layers)
         if args.json:
             problem = history.problem or None
-            print_json({"id": image.id, "names": image.names, "problem": problem,
-                        "verified": all(reader.checked), "steps": rows})  # fmt: skip
+            print_json(
+                {
+                    "id": image.id,
+                    "names": image.names,
+                    "problem": problem,
+                    "verified": all(reader.checked),
+                    "steps": rows,
+                }
+            )
             return 0
         options.say_unverified(args, image, reader.checked)
     if history.problem:
-        say(f"warning: {image.source}: {history.problem}; which step made which layer "
-            "cannot be told")  # fmt: skip
+        options.warn(args, f"{image.source}: {history.problem}")
+    if not rows:
+        options.note(args, f"{image.source}: the image has no steps and no layers")
+        return 0
     heads = (">STEP", ">LAYER", "CREATED", ">SIZE", "DIFF ID", "COMMAND")
     print_table(heads, map(_cells, rows))
     return 0
@@ -49,7 +58,7 @@ def _cells(row: StepRow) -> tuple[str, ...]:
     return (
         str(row["step"] or "-"),
         str(row["layer"] or "-"),
-        one_line((row["created"] or "-")[:19]),
+        utc(row["created"]),
         "-" if row["layer"] is None else human(row["size"]),
         (row["diff_id"] or "-").removeprefix("sha256:")[:12],
         one_line(row["created_by"] or row["comment"] or "-"),

@@ -1,11 +1,10 @@
-"""``flatten images SOURCE``: what an engine's root or an archive holds."""
+"""``flatten images SOURCE``: the images of an engine's root or an archive."""
 
 import argparse
 
 from ...views.stored import ImageRow, list_images
 from .. import options
-from ..messages import say
-from ..tables import human, one_line, print_json, print_table
+from ..tables import human, one_line, print_json, print_table, utc
 
 DESCRIPTION = f"""\
 List the images of an engine's root or of an archive.
@@ -15,8 +14,8 @@ List the images of an engine's root or of an archive.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
-    parser.add_argument("source", metavar="SOURCE", help="which images")
+    """Add the arguments and options."""
+    options.add_source_argument(parser)
     options.add_source_options(parser)
 
 
@@ -29,7 +28,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for row in rows:
         if row["error"] is not None:
-            say(f"warning: {row['error']}")
+            options.warn(args, row["error"])
+    if not rows:
+        options.note(args, f"{opened.where}: no images")
+        return 0
     heads = ["ID", "CREATED", ">SIZE", ">LAYERS", "DRIVER", "NAME"]
     if any(row["namespace"] for row in rows):
         heads.insert(5, "NAMESPACE")
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 def _cells(row: ImageRow, name: str, heads: list[str]) -> list[str]:
     cells = {
         "ID": row["id"][:12] or "-",
-        "CREATED": one_line((row["created"] or "-")[:19]),
+        "CREATED": utc(row["created"]),
         ">SIZE": "-" if row["size"] is None else human(row["size"]),
         ">LAYERS": "-" if row["layers"] is None else str(row["layers"]),
         "DRIVER": one_line(row["driver"] or "-"),

@@ -1,4 +1,4 @@
-"""``flatten layers IMAGE``: the layers of an image, and where each one lies."""
+"""``flatten layers IMAGE``: the layers of an image, and where each is stored."""
 
 import argparse
 
@@ -7,17 +7,18 @@ from .. import options
 from ..tables import human, one_line, print_json, print_table
 
 DESCRIPTION = f"""\
-List the layers of an image, oldest first: what they are called, where they lie,
-how large they are and which step of the history made them.
+List the layers of an image, oldest first: their ids, their sizes, the step of
+the history that made each, and the directory where it is stored.
 
 {options.IMAGE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     options.add_image_argument(parser)
     options.add_json_option(parser)
+    options.add_quiet_option(parser)
     options.add_input_options(parser)
 
 
@@ -28,8 +29,19 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json({"id": image.id, "names": image.names, "layers": rows})
             return 0
-    heads = (">#", "DIFF ID", "CHAIN ID", "CACHE ID", ">STORED", ">TAR", ">STEP",
-             "DIRECTORY")  # fmt: skip
+    if not rows:
+        options.note(args, f"{image.source}: the image has no layers")
+        return 0
+    heads = (
+        ">#",
+        "DIFF ID",
+        "CHAIN ID",
+        "CACHE ID",
+        ">STORED",
+        ">TAR",
+        ">STEP",
+        "DIRECTORY",
+    )
     print_table(heads, map(_cells, rows))
     return 0
 

@@ -25,10 +25,10 @@ from .. import options
 from ..tables import print_json_line, show_name
 
 DESCRIPTION = f"""\
-List the flattened tree: each line is the number of the layer that an entry
-comes from, and what `tar --numeric-owner -tv` shows of it. PATH is a path from
-the root, with all below it, or a pattern with *, ? or [ in it, as in a
-.gitignore file: *.so is looked for at any depth, ** is any directories.
+List the flattened tree. Each line is the number of the layer that the entry
+comes from, then the line of `tar --numeric-owner -tv`. PATH is a path from the
+root and everything below it, or a pattern with *, ? or [ in it, as in a
+.gitignore file: *.so matches at any depth, ** matches any directories.
 
 {options.IMAGE}
 """
@@ -39,14 +39,24 @@ _NO_HASH: Final = "-" * 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     options.add_image_argument(parser)
-    parser.add_argument("paths", metavar="PATH", nargs="*", help="what to list")
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        default=[],  # or the parser calls PATH required
+        help="the paths to list [default: all]",
+    )
     shape = parser.add_mutually_exclusive_group()
-    shape.add_argument("--json", action="store_true", help="print JSON lines")
+    shape.add_argument(
+        "--json", action="store_true", help="print JSON, one entry a line"
+    )
     shape.add_argument("--tree", action="store_true", help="draw a tree")
     parser.add_argument(
-        "--hash", action="store_true", help="XXH3 (128 bits) of the content of files"
+        "--hash",
+        action="store_true",
+        help="print the XXH3 hash (128 bits) of each file's content",
     )
     options.add_tree_options(parser)
 
@@ -82,7 +92,7 @@ def _print_lines(
     lines: Iterable[str],
     hashes: Mapping[int, str] | None,
 ) -> None:
-    """Print lines, each behind its row's layer, and the hash if there are any."""
+    """Print lines, each after the number of its layer and the hash, if requested."""
     count = len(index.layers)
     numbers = [f"{number:{len(str(count))}} " for number in range(1, count + 1)]
     layers = index.members.layers
@@ -92,10 +102,10 @@ def _print_lines(
 
 
 def _long(members: Members, rows: Iterable[Row]) -> Iterator[str]:
-    """Yield what GNU tar shows of each row, with its columns."""
+    """Yield the line of GNU tar for each row, in its columns."""
     kinds, owners, sizes = members.kinds, members.owners, members.sizes
     targets, mtimes = members.targets, members.mtimes
-    width = 19  # of owner and size; grows as it goes on
+    width = 19  # of owner and size; it grows, as in GNU tar
     for path, inode, first in rows:
         kind = kinds[inode] if first is None else LINK
         head, taken = _head(kind, members.owner_table[owners[inode]])
@@ -113,7 +123,7 @@ def _long(members: Members, rows: Iterable[Row]) -> Iterator[str]:
 
 @lru_cache(4096)
 def _head(kind: int, owner: Owner) -> tuple[str, int]:
-    """Return type, mode and owner, and how much of the third column they take."""
+    """Return type, mode and owner, and the width of the owner."""
     mode, uid, gid = owner
     text = f"{uid}/{gid} "
     return f"{_LETTERS[kind]}{_permissions(mode)} {text}", len(text)
@@ -122,7 +132,9 @@ def _head(kind: int, owner: Owner) -> tuple[str, int]:
 def _tree(index: Index, rows: list[Row]) -> Iterable[str]:
     """Yield each row with lines to its parent."""
     parts = [row.path.removeprefix(b"./").rstrip(b"/").split(b"/") for row in rows]
-    open_: list[bool] = []  # whether a branch goes on, by depth; from the last row up
+    open_: list[
+        bool
+    ] = []  # whether the branch continues, by depth, from the last row up
     drawn = []
     for row, names in zip(reversed(rows), reversed(parts), strict=True):
         depth = len(names) if names != [b""] else 0
@@ -158,7 +170,7 @@ def _permissions(mode: int) -> str:
 
 @lru_cache(4096)
 def _when(seconds: int) -> str:
-    """Return a time in UTC to the minute; seconds, where no calendar reaches.
+    """Return a time in UTC to the minute, or seconds if no calendar has it.
 
     >>> _when(86400), _when(2**62)
     ('1970-01-02 00:00', '4611686018427387904')

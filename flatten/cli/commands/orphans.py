@@ -1,25 +1,25 @@
-"""``flatten orphans ROOT``: what lies in an engine's root and nothing needs."""
+"""``flatten orphans SOURCE``: the unused data in an engine's root."""
 
 import argparse
 
 from ...errors import UsageError
 from ...views.usage import orphans
 from .. import options
-from ..messages import say
 from ..tables import human, one_line, print_json, print_table
 
 DESCRIPTION = f"""\
-List what lies in an engine's root and nothing needs: directories that no list
-of layers has, layers that no image and no container has, interrupted removals.
-Nothing is removed; while the engine runs, what it is making may be listed.
+List the unused data in an engine's root: directories that no layer record
+names, layers that no image and no container uses, and interrupted removals.
+Nothing is removed. While the engine runs, data that it is writing may be
+listed too.
 
 {options.SOURCE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
-    parser.add_argument("source", metavar="SOURCE", help="which images")
+    """Add the arguments and options."""
+    options.add_source_argument(parser)
     options.add_source_options(parser)
 
 
@@ -33,9 +33,13 @@ def run(args: argparse.Namespace) -> int:
         print_json({"orphans": rows, "problems": problems})
         return 0
     for problem in problems:
-        say(f"warning: {problem}; what it needs may be listed as needed by nothing")
-    if rows:
-        print_table((">SIZE", "KIND", "PATH", "WHY"), [
+        options.warn(args, f"{problem}; files that it needs may be listed as orphans")
+    if not rows:
+        options.note(args, f"{opened.where}: no orphans")
+        return 0
+    print_table(
+        (">SIZE", "KIND", "PATH", "WHY"),
+        [
             (
                 "-" if row["size"] is None else human(row["size"]),
                 row["kind"],
@@ -43,5 +47,6 @@ def run(args: argparse.Namespace) -> int:
                 row["why"],
             )
             for row in rows
-        ])  # fmt: skip
+        ],
+    )
     return 0

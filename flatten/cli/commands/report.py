@@ -1,4 +1,4 @@
-"""``flatten report IMAGE [-o report.html]``: what is in an image, and what in vain."""
+"""``flatten report IMAGE [-o OUT]``: what takes space in an image."""
 
 import argparse
 import os
@@ -11,30 +11,39 @@ from .. import options
 from ..tables import human, one_line, print_bytes, print_json, print_table, show_name
 
 DESCRIPTION = f"""\
-Show what is in an image by layer, directory and file, and what of it is in
-vain: files that later layers replaced or removed, files of equal content, and
-dive's efficiency. With -o, as one HTML page with a treemap, which needs nothing
-else.
+Show what takes space in an image, by layer, directory and file, and how much of
+it is wasted: files that later layers replaced or removed, files of equal
+content, and dive's efficiency score. With -o, write it as one HTML page with a
+treemap, which needs no other file.
 
 {options.IMAGE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     options.add_image_argument(parser)
-    parser.add_argument(
-        "-o", "--output", metavar="OUT", help="write an HTML page here; - is stdout"
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="write an HTML page to OUT; - is standard output",
     )
-    options.add_json_option(parser)
+    shape.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--top", metavar="N", type=int, default=15,
-        help="how many items of each list [default: 15]",
-    )  # fmt: skip
+        "--top",
+        metavar="N",
+        type=int,
+        default=15,
+        help="the number of items in each list of the text and of JSON [default: 15]",
+    )
     parser.add_argument(
-        "--no-equal", dest="equal", action="store_false",
-        help="do not look for files of equal content, which reads them",
-    )  # fmt: skip
+        "--no-equal",
+        dest="equal",
+        action="store_false",
+        help="do not search for files of equal content, which reads files",
+    )
     options.add_tree_options(parser)
 
 
@@ -54,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_page(report: Report, output: str) -> None:
-    from pathlib import Path  # noqa: PLC0415 - for a page only
+    from pathlib import Path  # for a page only
 
-    from ...views.page import make_page  # noqa: PLC0415 - 5 ms, for a page only
+    from ...views.page import make_page  # 5 ms, for a page only
 
     page = make_page(report).encode("utf-8", "replace")
     if output == "-":
@@ -83,8 +92,10 @@ def _print(report: Report, top: int) -> None:
         f"dive: efficiency {100 * dive.score:.1f} %, {human(dive.wasted)} wasted{share}"
     )
     lost = sum(item.size for item in report.hidden)
-    print(f"hidden {human(lost)} in {len(report.hidden):,} files that later layers "
-          "replaced or removed")  # fmt: skip
+    print(
+        f"hidden {human(lost)} in {len(report.hidden):,} files that later layers "
+        "replaced or removed"
+    )
     if report.equal is not None:
         spare = sum(equal.spare for equal in report.equal)
         groups = len(report.equal)
@@ -99,11 +110,20 @@ def _print(report: Report, top: int) -> None:
 def _print_layers(report: Report) -> None:
     print("\nLayers")
     most = max((row["size"] for row in report.steps), default=0)
-    print_table((">LAYER", ">SIZE", ">HIDDEN", "", "COMMAND"), [
-        (str(row["layer"]), human(row["size"]), _or_dash(row["hidden"]),
-         _bar(row["size"], most), one_line(row["created_by"] or "-"))
-        for row in report.steps if row["layer"] is not None
-    ])  # fmt: skip
+    print_table(
+        (">LAYER", ">SIZE", ">HIDDEN", "", "COMMAND"),
+        [
+            (
+                str(row["layer"]),
+                human(row["size"]),
+                _or_dash(row["hidden"]),
+                _bar(row["size"], most),
+                one_line(row["created_by"] or "-"),
+            )
+            for row in report.steps
+            if row["layer"] is not None
+        ],
+    )
 
 
 def _print_directories(report: Report) -> None:
@@ -115,8 +135,15 @@ def _print_directories(report: Report) -> None:
             "  " * parent.count(b"/") + ("  " if slash else "") + show_name(name) + "/"
         )
         share = f"{100 * item.size / report.size:.0f} %"
-        rows.append((human(item.size), share, f"{item.files:,}",
-                     _bar(item.size, report.size), shown))  # fmt: skip
+        rows.append(
+            (
+                human(item.size),
+                share,
+                f"{item.files:,}",
+                _bar(item.size, report.size),
+                shown,
+            )
+        )
     print_table((">SIZE", ">SHARE", ">FILES", "", "DIRECTORY"), rows)
 
 
@@ -131,24 +158,41 @@ def _print_lists(report: Report, top: int) -> None:
     print_table((">SIZE", ">LAYER", "FILE"), map(cells, report.largest(top)))
     if report.hidden:
         print("\nHidden files")
-        print_table((">SIZE", ">LAYER", "NOW", "FILE"), [
-            (human(item.size), str(item.layer + 1),
-             "replaced" if item.replaced else "removed", show_name(item.path))
-            for item in report.hidden[:top]
-        ])  # fmt: skip
+        print_table(
+            (">SIZE", ">LAYER", "NOW", "FILE"),
+            [
+                (
+                    human(item.size),
+                    str(item.layer + 1),
+                    "replaced" if item.replaced else "removed",
+                    show_name(item.path),
+                )
+                for item in report.hidden[:top]
+            ],
+        )
     if report.efficiency.paths:
         print("\nWasted paths (dive)")
-        print_table((">SIZE", ">TIMES", "PATH"), [
-            (human(noted.total), str(noted.count), show_name(path))
-            for path, noted in report.efficiency.paths[:top]
-        ])  # fmt: skip
+        print_table(
+            (">SIZE", ">TIMES", "PATH"),
+            [
+                (human(noted.total), str(noted.count), show_name(path))
+                for path, noted in report.efficiency.paths[:top]
+            ],
+        )
     if report.equal:
         print("\nEqual files")
-        print_table((">TO SPARE", ">EACH", ">FILES", "FIRST"), [
-            (human(item.spare), human(item.size), str(len(item.paths)),
-             show_name(item.paths[0]))
-            for item in report.equal[:top]
-        ])  # fmt: skip
+        print_table(
+            (">TO SPARE", ">EACH", ">FILES", "FIRST"),
+            [
+                (
+                    human(item.spare),
+                    human(item.size),
+                    str(len(item.paths)),
+                    show_name(item.paths[0]),
+                )
+                for item in report.equal[:top]
+            ],
+        )
 
 
 def _or_dash(size: int) -> str:

@@ -1,4 +1,4 @@
-"""``flatten users SOURCE LAYER``: who uses a layer."""
+"""``flatten users SOURCE LAYER``: the images and containers that use a layer."""
 
 import argparse
 
@@ -7,25 +7,25 @@ from .. import options
 from ..tables import one_line, print_json
 
 DESCRIPTION = f"""\
-List all images, with their names, and all containers that use a layer.
+List all images, with their names, and all containers that use LAYER.
 
 {options.SOURCE}
 
-LAYER is a diff id, a chain id, a cache-id (podman: the layer's id), the digest
-of a blob, at least the first six characters of one, or a path to the layer's
-directory or into it.
+LAYER is a diff_id, a chain id, a cache-id (podman: the layer's id) or the
+digest of a blob, at least the first six characters of one of these, or a path
+to the layer's directory or into it.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
-    parser.add_argument("source", metavar="SOURCE", help="which images")
-    parser.add_argument("layer", metavar="LAYER", help="which layer")
+    """Add the arguments and options."""
+    options.add_source_argument(parser)
+    parser.add_argument("layer", metavar="LAYER", help="the layer (see above)")
     options.add_source_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the users, and return the exit code."""
+    """Print the images and containers, and return the exit code."""
     with options.open_source(args) as opened:
         found = users(opened, args.layer)
     if args.json:
@@ -33,16 +33,20 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for layer in found:
         for what, name in (
-            ("chain id", layer["chain_id"]), ("diff id", layer["diff_id"]),
-            ("digest", layer["digest"]), ("cache id", layer["cache_id"]),
+            ("chain id", layer["chain_id"]),
+            ("diff id", layer["diff_id"]),
+            ("digest", layer["digest"]),
+            ("cache id", layer["cache_id"]),
             ("directory", layer["directory"]),
-        ):  # fmt: skip
+        ):
             if name is not None:
                 print(f"{what}: {one_line(name)}")
         for image in layer["images"]:
             names = " ".join(image["names"]) or "-"
-            print(f"  image {image['id'][:12]}, layer {image['position']}: "
-                  f"{one_line(names)}")  # fmt: skip
+            print(
+                f"  image {image['id'][:12]}, layer {image['position']}: "
+                f"{one_line(names)}"
+            )
         for container in layer["containers"]:
             names = " ".join(container["names"]) or "-"
             print(f"  container {container['id'][:12]}: {one_line(names)}")

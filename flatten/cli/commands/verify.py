@@ -1,4 +1,4 @@
-"""``flatten verify ROOTFS IMAGE``: does it still hold what the image says?"""
+"""``flatten verify ROOTFS IMAGE``: compare a root file system with its image."""
 
 import argparse
 import os
@@ -12,30 +12,37 @@ from ...image.rootfs import open_rootfs
 from ...image.verify import DigestCheck, checking
 from ...options import Options
 from ...pipeline import plan_image
+from ...tree.edit import NO_EDITS
 from ...views.describe import Row, directory_rows, plan_rows
 from ...views.differences import FIELDS, Difference, differences, read_list
 from .. import options
 from ..tables import print_json_line
 
 DESCRIPTION = f"""\
-Compare a root file system, a tar or a directory, with an image, or with the
-list that --list-out wrote. Each difference is a line; without any, the exit
-code is 0. The image's layers are checked against its digests. Options that
-changed what was written must be given again, but not with a list.
+Compare a root file system (a tar or a directory) with an image, or with a list
+that --list-out wrote. Each difference is a line, and the exit code is 5 if
+there are any. The image's layers are checked against its digests. With an
+image, repeat the options that were used when writing; with a list they are not
+needed.
 
 {options.IMAGE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
+    """Add the arguments and options."""
     parser.add_argument("rootfs", metavar="ROOTFS", help="a tar, or a directory")
-    parser.add_argument("image", metavar="IMAGE|LIST", help="what it should be")
     parser.add_argument(
-        "--ignore", metavar="FIELD,...", default="",
-        help=f"do not compare these of {', '.join(FIELDS)}",
-    )  # fmt: skip
+        "image", metavar="IMAGE|LIST", help="the image, or the list, to compare with"
+    )
+    parser.add_argument(
+        "--ignore",
+        metavar="FIELD,...",
+        default="",
+        help=f"do not compare these fields: {', '.join(FIELDS)}",
+    )
     options.add_json_option(parser)
+    options.add_quiet_option(parser)
     options.add_edit_options(parser)
     group = options.add_input_options(parser)
     options.add_point_arguments(group)
@@ -53,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     for field in ignored:
         if field not in FIELDS:
             raise UsageError(
-                f"--ignore: {quoted(field)} is none of {', '.join(FIELDS)}"
+                f"--ignore: unknown field {quoted(field)}; choose from "
+                f"{', '.join(FIELDS)}"
             )
     count = 0
     with _rootfs(args) as found, _expected(args) as expected:
@@ -64,14 +72,15 @@ def run(args: argparse.Namespace) -> int:
             else:
                 print(_line(difference))
     if count:
-        raise IntegrityError(f"{shown(args.rootfs)}: {count:,} differences from "
-                             f"{shown(args.image)}")  # fmt: skip
+        raise IntegrityError(
+            f"{shown(args.rootfs)}: {count:,} differences from {shown(args.image)}"
+        )
     return 0
 
 
 @contextmanager
 def _rootfs(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
-    """Open what is to be verified."""
+    """Open the root file system to compare."""
     if os.path.isdir(args.rootfs):
         yield directory_rows(args.rootfs)
         return
@@ -81,13 +90,15 @@ def _rootfs(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
 
 @contextmanager
 def _expected(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
-    """Open what it should be: a list is empty or begins with a brace, no image does."""
+    """Open the image, or the list: it is empty or begins with a brace."""
     with ExitStack() as stack:
         if os.path.isfile(args.image):
-            file = stack.enter_context(open(args.image, encoding="utf-8",
-                                            errors="surrogateescape"))  # fmt: skip
+            file = stack.enter_context(
+                open(args.image, encoding="utf-8", errors="surrogateescape")
+            )
             if file.read(1) in ("{", ""):
                 file.seek(0)
+                _refuse_edits(args)
                 yield read_list(file, args.image)
                 return
         how = Options(
@@ -98,6 +109,18 @@ def _expected(args: argparse.Namespace) -> Iterator[Iterator[Row]]:
         image = stack.enter_context(options.open_image(args, at=options.point(args)))
         check = stack.enter_context(checking(image.layers if args.verify else ()))
         yield _checked(_rows(image, how), check)
+
+
+def _refuse_edits(args: argparse.Namespace) -> None:
+    """Refuse edits along with a list, which already reflects them.
+
+    Raises:
+        UsageError: An edit is requested.
+    """
+    if options.edits(args) != NO_EDITS or args.mtime is not None:
+        raise UsageError(
+            "selection and edits have no effect with a list, which reflects them"
+        )
 
 
 def _rows(image: Image, how: Options) -> Iterator[Row]:

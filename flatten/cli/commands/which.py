@@ -6,29 +6,30 @@ from typing import Final
 
 from ...views.which import EventRow, ImageUse, which
 from .. import options
-from ..messages import say
 from ..tables import human, one_line, print_json, print_table
 from .layers import short
 
-SHOWN: Final = 3  # images on a line
+SHOWN: Final = 3  # images per line
 
 DESCRIPTION = f"""\
-Say which layers add, change, delete or hide a path, where they lie, and which
-images have them. Of layers only headers are read, of each once.
+Find the layers that add, change, delete or hide PATH, with the directories
+where they are stored and the images that have them. Only tar headers are read,
+once per layer.
 
 {options.SOURCE}
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all that this command takes."""
-    parser.add_argument("source", metavar="SOURCE", help="which images")
-    parser.add_argument("path", metavar="PATH", help="in the images")
+    """Add the arguments and options."""
+    options.add_source_argument(parser)
+    parser.add_argument("path", metavar="PATH", help="a path in the images")
     options.add_source_options(parser)
     parser.add_argument(
-        "--verify", action="store_true",
+        "--verify",
+        action="store_true",
         help="check the layers against the digests that the images record",
-    )  # fmt: skip
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,14 +41,14 @@ def run(args: argparse.Namespace) -> int:
         print_json(found)
         return 0
     for problem in found["problems"]:
-        say(f"warning: {problem}")
+        options.warn(args, problem)
     heads = ("EVENT", "TYPE", ">SIZE", "DIFF ID", ">LAYER", "IMAGES", "WHERE")
     print_table(heads, [line for row in found["layers"] for line in _lines(row)])
     return 0
 
 
 def _lines(row: EventRow) -> Iterator[tuple[str, ...]]:
-    """Yield a line for the images that show what a layer has, and one for others."""
+    """Yield a line for the images that show the layer's entry, and one for the rest."""
     for visible in (True, False):
         images = [image for image in row["images"] if image["visible"] is visible]
         if images:
@@ -55,7 +56,7 @@ def _lines(row: EventRow) -> Iterator[tuple[str, ...]]:
 
 
 def _cells(row: EventRow, images: list[ImageUse]) -> tuple[str, ...]:
-    """Return a line; one whose content the images show has a star."""
+    """Return the cells of a line; a star marks content that the images show."""
     where = row["directory"] or row["layer"]
     if row["directory"] and row["entry"] and not row["implied"]:
         where = f"{row['directory']}/{row['entry']}"
@@ -71,7 +72,7 @@ def _cells(row: EventRow, images: list[ImageUse]) -> tuple[str, ...]:
 
 
 def _some(images: list[ImageUse]) -> str:
-    """Return some of the images' names, and how many images more there are."""
+    """Return the names of some images, and the number of the others."""
     named = sorted(images, key=lambda image: not image["names"])
     some = [" ".join(image["names"]) or image["id"][:12] for image in named[:SHOWN]]
     more = len(images) - SHOWN

@@ -397,7 +397,7 @@ REFUSED = {
     "an unknown compressor": (["o.squashfs", "--compress", "lzma"], "not one of zstd, gzip"),
     "a level for a compressor without levels": (["o.squashfs", "--compress", "xz:9"], "has no levels here"),
     "a directory": (["dir.squashfs"], "is not a regular file"),
-    "an invalid size": (["o.ext4", "--size", "large"], "is no size"),
+    "an invalid size": (["o.ext4", "--size", "large"], "is not a valid size"),
 }  # fmt: skip
 
 

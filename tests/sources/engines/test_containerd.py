@@ -185,7 +185,7 @@ def test_a_missing_blob_is_named_and_affects_one_image_only(flat, tmp_path, blob
     assert why in str(caught.value)
     assert str(root / CONTENT) in str(caught.value)
     assert flat(f"{root}#other:1") == {"x": "0"}
-    with pytest.raises(flatten.UsageError, match=r"@0 other:1 .*; @1 app:1"):
+    with pytest.raises(flatten.UsageError, match=r"\n  @0 other:1 .*\n  @1 app:1"):
         flat(root)
 
 
