@@ -33,8 +33,11 @@ directory); - for an archive on standard input; or the directory where docker,
 podman or containerd keeps its images, such as /var/lib/docker, on any disk and
 without a daemon. NAME chooses one of several images: name:tag, an id or the
 start of one, or @N, its position from 0; container:NAME is a container. Quote
-'PATH#NAME' for the shell, or write PATH --image NAME. docker://HOST/NAME:TAG is
-an image in a registry."""
+'PATH#NAME' for the shell, or write PATH --image NAME.
+
+IMAGE can also be docker://HOST/NAME:TAG, in a registry; docker-daemon:NAME or
+podman:NAME, in a running engine; or containers-storage:NAME, in your own store
+of podman."""
 
 
 SOURCE = """\

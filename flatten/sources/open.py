@@ -25,7 +25,14 @@ from .archive import Archive
 from .choice import CONTAINER, Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files
 from .folder import Folder
-from .references import KINDS, REGISTRY, parse_reference, registry_hint
+from .references import (
+    DAEMONS,
+    KINDS,
+    REGISTRY,
+    is_url,
+    parse_reference,
+    registry_hint,
+)
 from .unknown import describe
 
 if TYPE_CHECKING:
@@ -223,7 +230,7 @@ def _place(reference: str, image: Image) -> str:
     if os.path.isdir(image.source):
         return image.source
     kind, path, _ = parse_reference(reference)
-    if kind == REGISTRY:
+    if kind in (REGISTRY, *DAEMONS) or is_url(path):
         return ""
     return "/dev/stdin" if path == "-" else path
 
@@ -270,6 +277,8 @@ def _modules(kind: str | None) -> list[str]:
     """Return the modules to try for a kind, in order."""
     if kind == REGISTRY:
         return ["registry.images"]
+    if kind in DAEMONS:
+        return [KINDS["docker-archive"]]
     return [*KINDS.values()] if kind is None else [KINDS[kind]]
 
 
@@ -303,7 +312,7 @@ def _is_root(source: Source) -> bool:
 def _open_files(
     kind: str | None, path: str, pool: Pool, access: Access, resources: ExitStack
 ) -> tuple[Files, Sequence[File], Callable[[], Transfer] | None]:
-    """Open a registry's repository, a directory, or an archive that may be compressed.
+    """Open a registry's repository, an engine's stream, a directory or an archive.
 
     Returns:
         Its files by name; the files of this machine that were opened, to which a
@@ -317,6 +326,15 @@ def _open_files(
         repository = Repository(path, pool, access)
         resources.callback(repository.close)
         return repository, (), repository.transfer
+    if kind in DAEMONS:
+        from .daemon import open_daemon  # noqa: PLC0415 - http.client, 20 ms
+
+        stream = open_daemon(kind, path, pool)
+        return _archive(stream, stream.where, pool), (), None
+    if kind is not None and not path:
+        from .places import usual_place  # noqa: PLC0415 - tomllib
+
+        path = usual_place(kind) or path
     if os.path.isdir(path):
         folder = Folder(path, pool)
         resources.callback(folder.resources.close)
