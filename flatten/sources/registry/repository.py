@@ -189,12 +189,11 @@ class Repository:
         """Fetch the manifest or index; return its digest and media type."""
         version = self.reference.version
         try:
-            data, headers = client.document(
+            data, kind = client.document(
                 f"manifests/{version}", _ACCEPTED, MAX_DOCUMENT
             )
         except Refused as refused:
             raise self._no_image(client, refused) from refused
-        kind = headers.get("Content-Type", "").partition(";")[0].strip()
         if kind.startswith(_SCHEMA_1):
             raise FormatError(
                 "a manifest of schema 1, of Docker before 1.10; push it again with a "

@@ -8,12 +8,12 @@ import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
 from ...errors import FormatError, SourceError, quoted, shown
 from ..access import Access
+from ..transport import Trust, host_name
 from .reference import DOCKER_HUB, Reference, is_short, parse
 
 _HUB_HOST: Final = "registry-1.docker.io"
@@ -26,44 +26,12 @@ class Endpoint:
     Attributes:
         host: Where it is asked, with its port.
         repository: The image's name there.
-        insecure: Plain HTTP and any certificate will do.
-        authorities: Files of certificates to trust.
-        client: Files of a certificate and a key to show, if any.
+        trust: Which certificates to trust and to show, and whether plain HTTP will do.
     """
 
     host: str
     repository: str
-    insecure: bool = False
-    authorities: tuple[str, ...] = ()
-    client: tuple[str, str] | None = None
-
-    def is_plain(self) -> bool:
-        """Return True if plain HTTP is allowed: on this machine, or by the user."""
-        return self.insecure or is_loopback(self.host)
-
-
-def is_loopback(host: str) -> bool:
-    """Return True if a host is this machine.
-
-    >>> is_loopback("localhost:5000"), is_loopback("[::1]"), is_loopback("10.0.0.1")
-    (True, True, False)
-    """
-    name = host_name(host)
-    try:
-        return name == "localhost" or ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
-def host_name(host: str) -> str:
-    """Return a host without its port.
-
-    >>> host_name("a.example:5000"), host_name("[::1]:5000")
-    ('a.example', '::1')
-    """
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    trust: Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +164,18 @@ def _moved(name: str, prefix: str, location: str | None) -> str:
 
 def _endpoint(name: str, table: dict[str, Any], access: Access) -> Endpoint:
     host, _, repository = name.partition("/")
-    insecure = bool(table.get("insecure")) or access.insecure
-    found = _with_certificates(Endpoint(host, repository, insecure))
-    if access.cacert is not None:
-        found = replace(found, authorities=(*found.authorities, access.cacert))
-    return replace(found, host=_HUB_HOST) if host == DOCKER_HUB else found
+    named = Trust.by(access)
+    found = _certificates(host)
+    trust = replace(
+        found,
+        authorities=(*found.authorities, *named.authorities),
+        insecure=named.insecure or bool(table.get("insecure")),
+    )
+    return Endpoint(_HUB_HOST if host == DOCKER_HUB else host, repository, trust)
 
 
-def _with_certificates(endpoint: Endpoint) -> Endpoint:
-    """Add the certificates of the directories of that host."""
+def _certificates(host: str) -> Trust:
+    """Return the certificates in the first directory that there is for a host."""
     home = Path(os.environ.get("HOME", "/"))
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     for folder in (
@@ -212,17 +183,13 @@ def _with_certificates(endpoint: Endpoint) -> Endpoint:
         Path("/etc/containers/certs.d"),
         Path("/etc/docker/certs.d"),
     ):
-        place = folder / endpoint.host
-        if not place.is_dir():
+        place = folder / host
+        if not os.path.isdir(place):
             continue
+        pairs = [
+            (str(path), str(path.with_suffix(".key")))
+            for path in sorted(place.glob("*.cert"))
+        ]
         authorities = tuple(map(str, sorted(place.glob("*.crt"))))
-        client = next(
-            (
-                (str(path), str(path.with_suffix(".key")))
-                for path in sorted(place.glob("*.cert"))
-                if path.with_suffix(".key").exists()
-            ),
-            None,
-        )
-        return replace(endpoint, authorities=authorities, client=client)
-    return endpoint
+        return Trust(authorities, pairs[0] if pairs else None)
+    return Trust()

@@ -32,7 +32,7 @@ def proxy(host):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
     """Use nobody's credentials, and wait for less time than users would."""
-    monkeypatch.setattr("flatten.sources.registry.client.TIMEOUT", 1.0)
+    monkeypatch.setattr("flatten.sources.transport.TIMEOUT", 1.0)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG"):
         monkeypatch.delenv(name, raising=False)
