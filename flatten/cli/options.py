@@ -35,9 +35,9 @@ without a daemon. NAME chooses one of several images: name:tag, an id or the
 start of one, or @N, its position from 0; container:NAME is a container. Quote
 'PATH#NAME' for the shell, or write PATH --image NAME.
 
-IMAGE can also be docker://HOST/NAME:TAG, in a registry; docker-daemon:NAME or
-podman:NAME, in a running engine; or containers-storage:NAME, in your own store
-of podman."""
+IMAGE can also be docker://HOST/NAME:TAG, in a registry; the URL of an archive;
+docker-daemon:NAME or podman:NAME, in a running engine; or
+containers-storage:NAME, in your own store of podman."""
 
 
 SOURCE = """\

@@ -11,8 +11,8 @@ from ..tar.read_header import HeaderBytes
 class LayerBytes(HeaderBytes, Protocol):
     """The bytes of one layer's tar stream, read at offsets.
 
-    Bytes that are in no permanent file inherit what is said here of ``origin``,
-    ``sample`` and ``release``.
+    Bytes that are in no permanent file inherit what is said here of ``origin`` and
+    ``sample``; those that are on this machine, and take no memory of ours, the rest.
     """
 
     def readinto(self, offset: int, view: memoryview) -> None:
@@ -39,6 +39,17 @@ class LayerBytes(HeaderBytes, Protocol):
     def release(self, offset: int, count: int) -> None:  # noqa: ARG002 - for spools
         """Free the memory of bytes that are no longer needed, if it is ours."""
         return
+
+    def is_here(self) -> bool:
+        """Return True if a process that is forked now could read all bytes.
+
+        It has no threads that fetch the others.
+        """
+        return True
+
+    def fetches_parts(self) -> bool:
+        """Return True if only the bytes that are read are fetched, from elsewhere."""
+        return False
 
 
 class File(LayerBytes):
@@ -180,6 +191,14 @@ class Window(LayerBytes):
     def sample(self) -> int | None:
         """Return the descriptor of the source's file."""
         return self._source.sample()
+
+    def is_here(self) -> bool:
+        """Return what holds for the source."""
+        return self._source.is_here()
+
+    def fetches_parts(self) -> bool:
+        """Return what holds for the source."""
+        return self._source.fetches_parts()
 
 
 def read_whole(source: LayerBytes, limit: int, where: str) -> bytes:

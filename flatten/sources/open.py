@@ -285,6 +285,8 @@ def _modules(kind: str | None) -> list[str]:
 def _no_image(files: Files, path: str, kind: str | None) -> SourceError:
     """Return the error that says what is there instead of an image."""
     named = "standard input" if path == "-" else quoted(path)
+    if is_url(path):
+        named = files.name  # without what a signed URL has in its query
     if kind is not None:
         return SourceError(f"{named}: not an image of the kind {kind}")
     found = describe(files)
@@ -312,7 +314,7 @@ def _is_root(source: Source) -> bool:
 def _open_files(
     kind: str | None, path: str, pool: Pool, access: Access, resources: ExitStack
 ) -> tuple[Files, Sequence[File], Callable[[], Transfer] | None]:
-    """Open a registry's repository, an engine's stream, a directory or an archive.
+    """Open a repository, an engine's stream, a URL, a directory or an archive.
 
     Returns:
         Its files by name; the files of this machine that were opened, to which a
@@ -331,6 +333,11 @@ def _open_files(
 
         stream = open_daemon(kind, path, pool)
         return _archive(stream, stream.where, pool), (), None
+    if is_url(path):
+        from .remote import open_url  # noqa: PLC0415 - urllib3, for URLs only
+
+        remote, where, transfer = open_url(path, pool, access, resources)
+        return _archive(remote, where, pool), (), transfer
     if kind is not None and not path:
         from .places import usual_place  # noqa: PLC0415 - tomllib
 

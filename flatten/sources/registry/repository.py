@@ -295,6 +295,10 @@ class _Download(Spool):
         """Return the size that the manifest says, which is the one downloaded."""
         return self._size
 
+    def is_here(self) -> bool:
+        """Return True if the download is complete."""
+        return self._done
+
     def digest(self) -> str:
         """Wait for the end, and return the SHA-256, which was checked."""
         super().size()
