@@ -14,10 +14,11 @@
 # Matters:   OpenShift runs each project's containers with a user id such as
 #            1000660000, so that files of such owners get into layers. A root
 #            file system unpacked by an Alpine installer then has them as
-#            root's, and a setuid file among them would be setuid root.
+#            root's, and the service that owned them cannot write to them.
 # Sources:   busybox archival/libarchive/get_header_tar.c, process_pax_hdr();
 #            POSIX.1-2017 pax, "pax Extended Header" (uid, gid, mtime);
-#            Go archive/tar/writer.go ("Last resort, just write zero").
+#            Go archive/tar/strconv.go, formatOctal() ("Last resort, just write
+#            zero").
 # Versions:  busybox 1.35.0 (also 1.37.0 of Debian 13).
 . "$(dirname "$0")/common.sh"
 need python3

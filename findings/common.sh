@@ -46,8 +46,8 @@ debian() {
 pypi() {
     need python3
     python3 -m venv venv
-    venv/bin/pip install --quiet --disable-pip-version-check --only-binary :all: "$@" \
-        2>pip.log || skip "pip cannot install $*: $(tail -n 1 pip.log)"
+    venv/bin/pip install --quiet --disable-pip-version-check "$@" 2>pip.log ||
+        skip "pip cannot install $*: $(tail -n 1 pip.log)"
     export PATH="$work/venv/bin:$PATH"
     echo "versions: $*, $(python --version)"
 }
