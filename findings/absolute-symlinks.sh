@@ -20,7 +20,7 @@
 #            github.com/ip7z/7zip/issues/149; tar-fs index.js, validateSymlinks.
 # Versions:  npm tar 7.5.23, tar-fs 3.1.3, modern-tar 0.8.6; 7-Zip 26.02, which
 #            Debian 12 ships as 22.01+really26.02.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 need python3
 debian 7zip=22.01+really26.02+dfsg-0+deb12u1
 npm_install tar@7.5.23 tar-fs@3.1.3 modern-tar@0.8.6
@@ -53,17 +53,19 @@ for (const sink of [tarFs.extract('tar-fs'), unpackTar('modern-tar')])
   );
 JS
 
+exists() { if [ -e "$1" ]; then echo yes; else echo no; fi; }
 link=etc/localtime
 tar -xf root.tar -C tar
 expect "GNU tar" /usr/share/zoneinfo/UTC "$(readlink "tar/$link")"
 errors=$(node extract.mjs)
 expect "node-tar" usr/share/zoneinfo/UTC "$(readlink "node-tar/$link")"
-expect "node-tar's link leads to a file" no "$([ -e "node-tar/$link" ] && echo yes || echo no)"
+expect "node-tar's link leads to a file" no "$(exists "node-tar/$link")"
 7zz x -o7zip root.tar >/dev/null
 expect "7-Zip, from the output folder on" /usr/share/zoneinfo/UTC \
     "$(readlink "7zip/$link" | sed "s:^$work/7zip::")"
 mv 7zip moved
-expect "7-Zip's link leads to a file after a move" no "$([ -e "moved/$link" ] && echo yes || echo no)"
+expect "7-Zip's link leads to a file after a move" no "$(exists "moved/$link")"
 expect "tar-fs" "/tar-fs/etc/localtime is not a valid symlink" "$(sed -n 1p <<<"$errors")"
-expect "modern-tar" 'Symlink "/usr/share/zoneinfo/UTC" points outside the extraction directory.' \
+expect "modern-tar" \
+    'Symlink "/usr/share/zoneinfo/UTC" points outside the extraction directory.' \
     "$(sed -n 2p <<<"$errors")"

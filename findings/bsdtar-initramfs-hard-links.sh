@@ -5,9 +5,9 @@
 # Expected:  `bsdtar -cf root.cpio --format=newc @root.tar`, the short way from
 #            a tar to an initramfs, keeps a file's second name or refuses it.
 # Happens:   the second name becomes an entry without a file type (mode 0644
-#            instead of 0100644), and without data. GNU cpio
-#            says "unknown file type", skips it and exits with 0; the kernel
-#            skips such an entry silently; bsdtar extracts an empty file.
+#            instead of 0100644) and without data. GNU cpio says "unknown file
+#            type", skips it and exits with 0; the kernel skips such an entry
+#            silently; bsdtar extracts an empty file.
 #            From a directory the same command keeps the links.
 # Cause:     tar has the data with the first name and newc with the last one, so
 #            a stream cannot be converted. Up to 3.4 bsdtar at least warned.
@@ -15,10 +15,10 @@
 #            links: such an initramfs has one command. A Debian image loses
 #            /usr/bin/perl or /usr/bin/perl5.36.0, whichever comes second.
 # Sources:   github.com/libarchive/libarchive/issues/1469 ("There isn't anything
-#            sensible we can do here") and 1386; Linux
+#            sensible we can do here") and 1386; Linux init/initramfs.c, do_name(),
 #            Documentation/driver-api/early-userspace/buffer-format.rst.
 # Versions:  bsdtar 3.6.2 (the library also in 3.8.10), GNU cpio 2.13.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 need python3 tar
 debian libarchive-tools=3.6.2-1+deb12u5 libarchive13=3.6.2-1+deb12u5 cpio=2.13+dfsg-7.1
 

@@ -20,10 +20,8 @@
 #            Go archive/tar/strconv.go, formatOctal() ("Last resort, just write
 #            zero").
 # Versions:  busybox 1.35.0 (also 1.37.0 of Debian 13).
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 need python3
-# Only root can give a file to another owner; busybox does not try otherwise.
-[ "$(id -u)" = 0 ] || skip "needs root, to change the owner of a file"
 debian busybox-static=1:1.35.0-4+deb12u1+b1
 
 python3 - <<'PY'
@@ -36,11 +34,9 @@ for name, format in ("gnu", tarfile.GNU_FORMAT), ("pax", tarfile.PAX_FORMAT):
             member.uid, member.mtime = owner, -86_400
             archive.addfile(member)
 PY
-for format in gnu pax; do
-    mkdir $format
-    busybox tar -xf $format.tar -C $format
-done
 
-expect "GNU format" "1000660000 -86400" "$(stat -c '%u %Y' gnu/large)"
-expect "PAX format, owner 2097151" "2097151" "$(stat -c %u pax/small)"
-expect "PAX format, owner 1000660000" "0 0" "$(stat -c '%u %Y' pax/large)"
+# Extraction sets what the list shows; it needs root to set owners.
+listed() { busybox tar -tvf "$1.tar" | awk -v name="$2" '$6 == name { print $2, $4 }'; }
+expect "GNU format" "1000660000/0 1969-12-31" "$(listed gnu large)"
+expect "PAX format, owner 2097151" "2097151/0 1970-01-01" "$(listed pax small)"
+expect "PAX format, owner 1000660000" "0/0 1970-01-01" "$(listed pax large)"

@@ -7,19 +7,19 @@
 #            program that reads the image back shows a wrong time as wrong.
 # Happens:   mke2fs 1.47.0 sets the low 32 bits and leaves the epoch bits 0,
 #            which is 1903 for debugfs and the kernel. dissect.extfs and ext4
-#            take the low 32 bits as unsigned, so they report 2040; their fault
-#            hides the other one. For 1960, which mke2fs writes correctly,
-#            both report 2096.
+#            give the low 32 bits as an unsigned number, so they report 2040;
+#            their fault hides the other one. For 1960, which mke2fs writes
+#            correctly, both report 2096.
 # Cause:     mke2fs copies st_mtime to the 128-byte struct ext2_inode. In
 #            ext4 the low 32 bits are signed, and the epoch counts 2^32 seconds.
 # Matters:   a check of a disk image by one of these libraries passes, and the
 #            booted machine sees other times: make and rsync act on them.
 #            e2fsprogs 1.47.2 (Debian 13) writes 2038-01-19 03:14:07 instead.
 # Sources:   e2fsprogs v1.47.0 misc/create_inode.c, set_inode_extra();
-#            Linux Documentation/filesystems/ext4/inodes.rst, "Inode Timestamps";
+#            Linux fs/ext4/inode-test.c, whose table decodes both halves;
 #            dissect.extfs dissect/extfs/extfs.py, _parse_ns_ts().
 # Versions:  e2fsprogs 1.47.0; PyPI dissect.extfs 3.15, ext4 1.4.1.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 debian e2fsprogs=1.47.0-2+b2 libext2fs2=1.47.0-2+b2
 pypi dissect.extfs==3.15 ext4==1.4.1
 
@@ -41,8 +41,7 @@ with open("disk.ext4", "rb") as disk:
     if reader == "dissect.extfs":
         time = ExtFS(disk).get("/" + name).mtime
     else:
-        inode = ext4.Volume(disk).inode_at("/" + name)
-        seconds = inode.i_mtime | (inode.i_mtime_extra & 3) << 32
+        seconds = ext4.Volume(disk).inode_at("/" + name).i_mtime
         time = datetime(1970, 1, 1) + timedelta(seconds=seconds)
 print(time.year)
 PY

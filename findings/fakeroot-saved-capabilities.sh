@@ -14,7 +14,7 @@
 #            system then has ping and newuidmap without capabilities.
 # Sources:   fakeroot faked.c, save_database(); /usr/share/doc/fakeroot/README.saving.
 # Versions:  fakeroot 1.31.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 need python3
 debian fakeroot=1.31-1.2 libfakeroot=1.31-1.2
 library=$(find debian -name libfakeroot-sysv.so)

@@ -11,10 +11,10 @@
 # Matters:   genext2fs makes the root disks of embedded systems, from a tar and
 #            without root. With a tree of shifted owners, its files change
 #            hands, and those of id 65536 become root's.
-# Sources:   genext2fs genext2fs.c, chmod_fs() and mknod_fs(); Linux
-#            Documentation/filesystems/ext4/inodes.rst, l_i_uid_high.
+# Sources:   genext2fs genext2fs.c, chmod_fs() and mknod_fs(); e2fsprogs
+#            lib/ext2fs/ext2_fs.h, l_i_uid_high.
 # Versions:  genext2fs 1.5.0 (Debian 12 and 13; it calls itself 1.4.2).
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 need python3
 debian genext2fs=1.5.0-3 e2fsprogs=1.47.0-2+b2 libext2fs2=1.47.0-2+b2
 

@@ -16,7 +16,7 @@
 # Sources:   GNU tar src/extract.c, set_stat() (attributes, then ACLs), and
 #            src/xattrs.c, xattrs_acls_set().
 # Versions:  GNU tar 1.34.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 need python3
 debian tar=1.34+dfsg-1.2+deb12u1
 
@@ -54,7 +54,7 @@ restored() {
     tar "$@" --warning=no-unknown-keyword -xf acls.tar -C out
     python3 acl.py list
 }
-every=--xattrs-include=*
+every='--xattrs-include=*'
 expect "--acls" "as-acl" "$(restored --acls)"
 expect "--xattrs $every" "as-xattr" "$(restored --xattrs "$every")"
 expect "--acls --xattrs $every" "as-acl" "$(restored --acls --xattrs "$every")"

@@ -20,7 +20,7 @@
 #            lib/ext2fs/link.c; Linux fs/ext4/namei.c, ext4_add_entry() and
 #            make_indexed_dir().
 # Versions:  e2fsprogs 1.47.0 (also 1.47.2 of Debian 13).
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 debian e2fsprogs=1.47.0-2+b2 libext2fs2=1.47.0-2+b2
 
 # cpu_ms NAMES: make a disk of one directory with so many names, and print the

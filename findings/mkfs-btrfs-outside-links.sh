@@ -15,7 +15,7 @@
 #            deduplicated layers. The tree itself is correct.
 # Sources:   btrfs-progs CHANGES, 6.10.1 and 6.12; mkfs/rootdir.c of 6.2.
 # Versions:  btrfs-progs 6.2, of Debian 12.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 debian btrfs-progs=6.2-1+deb12u2
 
 # image TREE: make image.btrfs of this tree.

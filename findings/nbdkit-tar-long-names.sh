@@ -12,14 +12,14 @@
 #            the name record, which is two or more blocks before the member's
 #            header. For PAX it prints the block of the member's own header.
 # Matters:   a virtual machine disk in a container image (KubeVirt's
-#            containerDisk) is a member of a layer, and this filter is the
-#            usual way to read it without unpacking. A writable export would
-#            write the disk's first sectors over the archive's headers.
+#            containerDisk) is a member of a layer, which this filter reads
+#            without unpacking. Without --readonly, a write to the first two
+#            sectors goes to the name record and the header in the archive.
 # Sources:   nbdkit filters/tar/tar.c, calculate_offset_of_entry();
 #            GNU tar src/list.c, simple_print_header(), which subtracts
 #            recent_long_name_blocks from the block number.
 # Versions:  nbdkit 1.32.5 (also 1.42.3 of Debian 13), GNU tar 1.34.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 need tar python3
 debian nbdkit=1.32.5-1 libnbd-bin=1.14.2-1 libnbd0=1.14.2-1
 
@@ -39,6 +39,7 @@ long=$(tar -tf gnu.tar | tail -n 1)
 
 # first_bytes ARCHIVE PATH: print the first 8 bytes that the filter serves.
 first_bytes() {
+    # shellcheck disable=SC2016 # nbdkit sets $uri for the command
     nbdkit --readonly --unix - \
         "$libraries/nbdkit/plugins/nbdkit-file-plugin.so" \
         --filter="$libraries/nbdkit/filters/nbdkit-tar-filter.so" \

@@ -18,7 +18,7 @@
 #            tar-rs src/archive.rs, parse_sparse_header().
 # Versions:  PyPI fastar 0.12.0; npm tar 7.5.23, modern-tar 0.8.6; GNU tar 1.34
 #            writes the archives.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 need tar
 pypi fastar==0.12.0
 npm_install tar@7.5.23 modern-tar@0.8.6

@@ -12,13 +12,13 @@
 #            SCHILY.xattr.security.selinux is kept. The exit status is always 0.
 # Cause:     a PAX header clears what was read for the member so far. Of PAX
 #            records only SCHILY.xattr.* and LIBARCHIVE.xattr.* are attributes.
-# Matters:   two files whose first 100 bytes agree become one name. A root file
-#            system labelled for SELinux is unlabelled as SquashFS, and does not
-#            boot in enforcing mode.
+# Matters:   a program finds its file under another name, or not at all. A root
+#            file system labelled for SELinux has no labels as SquashFS, and
+#            nothing can add them to a read-only file system later.
 # Sources:   squashfs-tools-ng lib/tar/src/read_header.c, read_header(), and
-#            pax_header.c; GNU tar manual, "Storing extended attributes".
+#            pax_header.c; tar(1), "Extended file attributes".
 # Versions:  squashfs-tools-ng 1.2.0 (the name also with 1.3.2 of Debian 13).
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 need python3 tar
 debian squashfs-tools-ng=1.2.0-1 libsquashfs1=1.2.0-1
 

@@ -11,20 +11,21 @@
 #            stream_reader() does not stop read().
 # Cause:     a skippable frame counts as a frame. The loops that stop at the end
 #            of a frame stop there, with nothing in hand.
-# Matters:   zstd layers with several frames are usual: pzstd, zstd:chunked (a
-#            frame a file, its table of contents in a skippable frame) and
+# Matters:   zstd layers with several frames are usual: pzstd, zstd:chunked
+#            (frames for files, the table of contents in a skippable frame) and
 #            seekable zstd. Zero bytes without an error look like an empty layer.
 # Sources:   RFC 8878 section 3 (one or more frames) and 3.1.2 (skippable
 #            frames); python-zstandard docs/news.rst 0.22.0 and
 #            zstandard/backend_cffi.py.
 # Versions:  PyPI zstandard 0.25.0; pzstd of zstd 1.5.4.
-. "$(dirname "$0")/common.sh"
+. "$(dirname "$0")/common.bash"
 debian zstd=1.5.4+dfsg2-5+deb12u1
 pypi zstandard==0.25.0
 
 head -c 100000 /dev/zero >layer
 pzstd --quiet layer -o layer.zst
-expect "first four bytes, a skippable frame" 50-2a-4d-18 "$(head -c 4 layer.zst | od -An -tx1 | xargs | tr ' ' -)"
+expect "magic number, of a skippable frame" 184d2a50 \
+    "$(od -An -tx4 --endian=little -N 4 layer.zst | tr -d ' ')"
 expect "zstd" 100000 "$(zstd --quiet --decompress --stdout layer.zst | wc -c)"
 
 cat >read.py <<'PY'

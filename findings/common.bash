@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Helpers of the scripts in this directory. Source this file; do not run it.
 #
 # A script works in a temporary folder that is removed at exit. Exit status:
@@ -30,7 +31,7 @@ debian() {
     mkdir -p downloads debian
     # As root, apt would switch to a user who may not write to this folder.
     (cd downloads && apt-get -qq -o APT::Sandbox::User=root download "$@") ||
-        skip "apt-get cannot download $* (is this Debian 12, after apt-get update?)"
+        skip "apt-get cannot download $* (needs Debian 12 and apt-get update)"
     local package
     for package in downloads/*.deb; do
         dpkg-deb -x "$package" debian
