@@ -37,8 +37,14 @@ debian() {
         dpkg-deb -x "$package" debian
     done
     libraries=$(echo "$work"/debian/usr/lib/*-linux-gnu)
-    export PATH="$work/debian/usr/bin:$work/debian/usr/sbin:$work/debian/bin:$work/debian/sbin:$PATH"
+    PATH="$work/debian/bin:$work/debian/sbin:$PATH"
+    export PATH="$work/debian/usr/bin:$work/debian/usr/sbin:$PATH"
     export LD_LIBRARY_PATH="$libraries:${libraries/usr\/lib/lib}"
+    # ldd fails for scripts, which it leaves out.
+    find debian -path '*bin/*' -type f -exec ldd {} + >ldd.log 2>/dev/null || true
+    if grep 'not found' ldd.log >&2; then
+        skip "the programs need libraries that are not installed"
+    fi
     echo "versions: $*"
 }
 
