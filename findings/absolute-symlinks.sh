@@ -13,8 +13,8 @@
 # Cause:     each of them was changed against links that leave the folder.
 #            The way out is `preservePaths: true` (node-tar),
 #            `validateSymlinks: false` (tar-fs).
-# Matters:   a tree unpacked so has no working awk, editor or timezone, and a
-#            chroot or disk image made from it is broken without an error.
+# Matters:   a tree unpacked in this way has no working awk, editor or time zone,
+#            and a chroot or disk image made from it is broken without an error.
 # Sources:   node-tar CHANGELOG 7.5 ("Sanitize absolute linkpaths properly") and
 #            src/unpack.ts, STRIPABSOLUTEPATH; 7-Zip issue
 #            github.com/ip7z/7zip/issues/149; tar-fs index.js, validateSymlinks.

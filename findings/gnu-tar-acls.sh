@@ -10,9 +10,9 @@
 # Cause:     --acls also sets the ACL of a member without a SCHILY.acl record,
 #            to the one that its mode amounts to, after the attributes.
 # Matters:   GNU tar and libarchive write SCHILY.acl.access. Go programs, such
-#            as container engines, write every attribute as SCHILY.xattr. A
-#            merged root file system has both, and "all options to be safe" is
-#            not safe.
+#            as container engines, write an ACL as any other attribute, in
+#            SCHILY.xattr. A merged root file system can have both, and giving
+#            all options to be safe is not safe.
 # Sources:   GNU tar src/extract.c, set_stat() (attributes, then ACLs), and
 #            src/xattrs.c, xattrs_acls_set().
 # Versions:  GNU tar 1.34.

@@ -22,8 +22,8 @@
 #            manual, "Storing Sparse Files".
 # Versions:  mmtarfilter 1.3.5; Python 3.11; GNU tar 1.34.
 . "$(dirname "$0")/common.bash"
-need python3 tar
-debian mmdebstrap=1.3.5-7
+need python3
+debian mmdebstrap=1.3.5-7 tar=1.34+dfsg-1.2+deb12u1
 python3 --version
 
 truncate --size 1M lastlog

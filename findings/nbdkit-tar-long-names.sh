@@ -20,8 +20,9 @@
 #            recent_long_name_blocks from the block number.
 # Versions:  nbdkit 1.32.5 (also 1.42.3 of Debian 13), GNU tar 1.34.
 . "$(dirname "$0")/common.bash"
-need tar python3
-debian nbdkit=1.32.5-1 libnbd-bin=1.14.2-1 libnbd0=1.14.2-1
+need python3
+debian nbdkit=1.32.5-1 libnbd-bin=1.14.2-1 libnbd0=1.14.2-1 \
+    tar=1.34+dfsg-1.2+deb12u1
 
 python3 - <<'PY'
 import io, tarfile

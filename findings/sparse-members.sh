@@ -19,7 +19,7 @@
 # Versions:  PyPI fastar 0.12.0; npm tar 7.5.23, modern-tar 0.8.6; GNU tar 1.34
 #            writes the archives.
 . "$(dirname "$0")/common.bash"
-need tar
+debian tar=1.34+dfsg-1.2+deb12u1
 pypi fastar==0.12.0
 npm_install tar@7.5.23 modern-tar@0.8.6
 
