@@ -25,6 +25,7 @@ from .archive import Archive
 from .choice import CONTAINER, Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files
 from .folder import Folder
+from .places import stores_below, usual_place
 from .references import (
     DAEMONS,
     KINDS,
@@ -268,6 +269,8 @@ def _open(
             if entries:
                 return opened, name
             empty = empty or opened
+    if kind is None and empty is None and isinstance(files, Folder):
+        empty = _open_below(path, name, limits, resources, hashing=hashing)
     if empty is not None:
         return empty, name
     raise _no_image(files, path, kind)
@@ -280,6 +283,32 @@ def _modules(kind: str | None) -> list[str]:
     if kind in DAEMONS:
         return [KINDS["docker-archive"]]
     return [*KINDS.values()] if kind is None else [KINDS[kind]]
+
+
+def _open_below(
+    path: str,
+    name: str | None,
+    limits: Limits | None,
+    resources: ExitStack,
+    *,
+    hashing: bool,
+) -> Opened | None:
+    """Open the engine's directory in a root file system that has the image."""
+    found: Opened | None = None
+    for place in stores_below(path):
+        reference = place if name is None else f"{place}#{name}"
+        try:
+            opened, _ = _open(reference, limits, None, resources, hashing=hashing)
+        except SourceError:  # the engine was installed, but has no data
+            continue
+        if name is None or name.startswith(CONTAINER):
+            has = bool(opened.entries)
+        else:
+            has = bool(named(opened.entries, name))
+        if has:
+            return opened
+        found = found or opened
+    return found
 
 
 def _no_image(files: Files, path: str, kind: str | None) -> SourceError:
@@ -339,8 +368,6 @@ def _open_files(
         remote, where, transfer = open_url(path, pool, access, resources)
         return _archive(remote, where, pool), (), transfer
     if kind is not None and not path:
-        from .places import usual_place  # noqa: PLC0415 - tomllib
-
         path = usual_place(kind) or path
     if os.path.isdir(path):
         folder = Folder(path, pool)
