@@ -85,12 +85,12 @@ def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
 
 
 def is_url(path: str) -> bool:
-    """Return True if a path is a URL.
+    """Return True if a path is a URL, and not that of a file.
 
     >>> is_url("https://example.org/a.tar"), is_url("oci:a//b")
     (True, False)
     """
-    return _URL.match(path) is not None
+    return _URL.match(path) is not None and not os.path.lexists(path)
 
 
 def registry_hint(path: str) -> str:
