@@ -222,9 +222,15 @@ class Transport:
                 timeout=urllib3.Timeout(connect=TIMEOUT, read=TIMEOUT), **more,
             )  # fmt: skip
         except urllib3.exceptions.SSLError as error:
+            why = one_line(error)
+            if "alert" in why.lower():  # that is what the server says
+                raise FlattenError(
+                    f"{self._where}: TLS: the server refuses the connection: {why}; it "
+                    "may ask for a client's certificate, from certs.d"
+                ) from error
             raise FlattenError(
-                f"{self._where}: TLS: {one_line(error)}; name the authority of the "
-                "certificate with --cacert, or use --insecure"
+                f"{self._where}: TLS: {why}; name the authority of the certificate "
+                "with --cacert, or use --insecure"
             ) from error
 
     def _pool(self, url: str) -> urllib3.PoolManager:
@@ -238,23 +244,29 @@ class Transport:
 
     def _new_pool(self, proxy: str | None, *, own: bool) -> urllib3.PoolManager:
         context = ssl.create_default_context()
-        for path in (*self._trust.authorities, *(self._trust.client or ())):
-            _check_readable(path, self._where)
-        try:
-            for path in self._trust.authorities:
+        for path in self._trust.authorities:
+            with self._naming(path):
                 context.load_verify_locations(path)
-            if own and self._trust.client is not None:
+        if own and self._trust.client is not None:
+            with self._naming(self._trust.client[0]):
                 context.load_cert_chain(*self._trust.client)
-        except (OSError, ssl.SSLError) as error:
-            raise SourceError(
-                f"{self._where}: cannot use the certificates for it: {error}"
-            ) from error
         if self._trust.insecure:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         if proxy is not None:
             return urllib3.ProxyManager(proxy, ssl_context=context, maxsize=8)
         return urllib3.PoolManager(ssl_context=context, maxsize=8)
+
+    @contextmanager
+    def _naming(self, path: str) -> Iterator[None]:
+        """Name a file of certificates in the error that ssl raises for it."""
+        try:
+            yield
+        except OSError as error:  # SSLError is one
+            is_ssl = isinstance(error, ssl.SSLError)
+            why = "not a certificate in PEM, with its key" if is_ssl else error.strerror
+            raise SourceError(f"{self._where}: {shown(path)}: {why}") from error
 
     def chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         """Yield the bytes of a body, as they were sent."""
@@ -332,15 +344,6 @@ def one_line(error: Exception) -> str:
         return f"no byte in {TIMEOUT:.0f} s"
     text = getattr(found, "strerror", None) or str(found).rpartition(": ")[2]
     return shown(str(text))
-
-
-def _check_readable(path: str, where: str) -> None:
-    """Check that a file of certificates can be read: ssl does not name it."""
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise SourceError(f"{where}: {shown(path)}: {error.strerror}") from error
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import json
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from ...errors import FlattenError, FormatError, IntegrityError, SourceError, shown
@@ -172,9 +173,13 @@ class Repository:
         """Return the first endpoint that has the image, and what it refers to there."""
         failure: FlattenError | None = None
         for endpoint in endpoints:
-            client = Client(endpoint, self.name, lambda: find_credentials(
-                self.reference.host, self.reference.repository, access.authfile
-            ))  # fmt: skip
+            credentials = partial(
+                find_credentials,
+                endpoint.registry,
+                endpoint.repository,
+                access.authfile,
+            )
+            client = Client(endpoint, self.name, credentials)
             try:
                 return client, *self._root(client)
             except FlattenError as error:
