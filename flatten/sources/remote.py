@@ -168,12 +168,15 @@ def open_url(
         The file; its name in messages; and what returns how much of it was fetched.
 
     Raises:
-        UsageError: The URL has a password in it.
+        UsageError: The URL is not valid, or has a password in it.
         SourceError: There is no such file.
         FlattenError: The server cannot be reached; or fsspec, or what it needs for this
             kind of URL, is not installed.
     """
-    where = without_secrets(url)
+    try:
+        where = without_secrets(url)
+    except ValueError as error:  # which may show a password
+        raise UsageError("the URL of the image is not valid") from error
     if urlsplit(url).scheme not in ("http", "https"):
         file = RemoteFile(_Fsspec(url, where), where)
     else:
@@ -211,8 +214,10 @@ class _Http:
         self, url: str, where: str, access: Access, resources: ExitStack
     ) -> None:
         """Prepare to connect, without connecting yet."""
-        from .transport import Transport, Trust  # noqa: PLC0415 - urllib3, 60 ms
+        from .transport import Transport, Trust, is_http  # noqa: PLC0415 - urllib3, 60 ms
 
+        if not is_http(url):
+            raise UsageError(f"{where}: not a valid host or port")
         if "@" in urlsplit(url).netloc:
             raise UsageError(
                 f"{where}: a URL with a user name or password, which other users of "

@@ -23,7 +23,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
-from ..errors import FlattenError, FormatError, SourceError, shown
+from ..errors import FlattenError, FormatError, SourceError, quoted, shown
 from .access import Access
 
 TIMEOUT: Final = 20.0  # seconds without a byte after which a transfer has stalled
@@ -187,16 +187,24 @@ class Transport:
                 return response
             target = response.headers.get("Location", "")
             discard(response)
-            before, url = url, urljoin(url, target)
-            self._check_redirect(before, url)
+            url = self._redirected(url, target)
         raise FlattenError(f"{self._where}: more than {MAX_HOPS} redirects in a row")
 
-    def _check_redirect(self, before: str, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise FlattenError(f"{self._where}: a redirect to {shown(url)!r}")
-        if parts.scheme == "http" and before.startswith("https:"):
+    def _redirected(self, before: str, target: str) -> str:
+        """Return the URL that a Location header refers to.
+
+        Raises:
+            FlattenError: It is not a URL, or not one to follow.
+        """
+        try:
+            url = urljoin(before, target)
+        except ValueError:
+            url = ""
+        if not is_http(url):
+            raise FlattenError(f"{self._where}: a redirect to {quoted(target)}")
+        if url.startswith("http:") and before.startswith("https:"):
             raise FlattenError(f"{self._where}: a redirect from https to http")
+        return url
 
     def send(
         self, method: str, url: str, headers: dict[str, str], **more: Any
@@ -311,6 +319,20 @@ def discard(response: urllib3.BaseHTTPResponse) -> None:
     response.close() if response.length_remaining else response.release_conn()
 
 
+def is_http(url: str) -> bool:
+    """Return True for a URL of HTTP or HTTPS with a valid host and port.
+
+    >>> is_http("https://a.example:5000/b"), is_http("https://a:99999"), is_http("ftp://a")
+    (True, False, False)
+    """
+    try:
+        parts = urlsplit(url)
+        valid = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    return valid and parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
 def is_loopback(host: str) -> bool:
     """Return True if a host is this machine.
 
@@ -357,9 +379,9 @@ def _retry_after(text: str) -> float | None:
 
 
 def _proxy(url: str) -> str | None:
-    """Return the proxy for a URL, by the environment."""
+    """Return the proxy for a URL, by the environment; this machine needs none."""
     parts = urlsplit(url)
-    if parts.hostname is None or proxy_bypass(parts.netloc):
+    if is_loopback(parts.netloc) or proxy_bypass(parts.netloc):
         return None
     proxy = getproxies().get(parts.scheme)
     if proxy is None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -102,8 +103,7 @@ def serving(*data):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr("flatten.sources.transport.TIMEOUT", 1.0)
+def server():
     with serving() as found:
         yield found
 
@@ -238,6 +238,20 @@ def test_a_redirect_to_another_server(server, want, tmp_path):
         assert other.sent >= len(PLAIN)
 
 
+def test_a_stalled_transfer_is_resumed(server, want, tmp_path, monkeypatch):
+    monkeypatch.setattr("flatten.sources.transport.TIMEOUT", 1.0)
+    stalled = []
+
+    def spoil(_handler, *answer):
+        if len(stalled) < 2:
+            stalled.append(time.sleep(2.5))
+        return answer
+
+    server.spoil = spoil
+    assert exported(server.url, tmp_path) == want
+    assert len(stalled) == 2
+
+
 def changing(handler, status, headers, body):
     return status, headers | {"ETag": f'"{len(handler.server.asked)}"'}, body
 
@@ -360,6 +374,29 @@ def test_a_url_with_a_password(tmp_path, url):
     with pytest.raises(flatten.UsageError, match="a URL with a user name") as caught:
         exported(url, tmp_path)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1/a", "http://localhost:99999/a", "https:///a"]
+)
+def test_urls_that_are_none(tmp_path, url):
+    with pytest.raises(flatten.UsageError, match=r"not valid|not a valid host or port"):
+        exported(url, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "place", ["http://[::1/a", "http://localhost:99999/", "//", "\x01"]
+)
+def test_redirects_that_lead_nowhere(server, tmp_path, place):
+    server.spoil = lambda *_: (302, {"Location": place}, b"")
+    with pytest.raises(flatten.FlattenError, match=r"a redirect to|redirects in a row"):
+        exported(server.url, tmp_path)
+
+
+def test_a_proxy_is_not_for_this_machine(server, want, tmp_path, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://localhost:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert exported(server.url, tmp_path) == want
 
 
 def test_a_signed_url_is_not_shown(server, tmp_path):

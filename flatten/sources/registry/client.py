@@ -24,9 +24,9 @@ from urllib.parse import urlencode, urlsplit
 
 import urllib3
 
-from ...errors import FlattenError, FormatError, shown
+from ...errors import FlattenError, FormatError, quoted, shown
 from .. import transport
-from ..transport import Transport, discard, host_name, is_loopback
+from ..transport import Transport, discard, host_name, is_http, is_loopback
 from .credentials import Credentials
 from .settings import Endpoint
 
@@ -285,18 +285,22 @@ class Client:
 
     def _check_realm(self, realm: str) -> None:
         """Check that credentials may be sent to a realm that a registry names."""
-        parts = urlsplit(realm)
-        name, own = parts.hostname or "", host_name(self._endpoint.host)
-        if parts.scheme == "https":
-            allowed = name == own or _is_public(name)
-        else:
-            allowed = name == own and self._endpoint.trust.allows_plain(own)
-        both_here = is_loopback(name) and is_loopback(own)
-        if parts.scheme not in ("http", "https") or not (allowed or both_here):
+        if not self._is_allowed(realm):
             raise FlattenError(
-                f"{self._where}: the registry sends for tokens to {shown(realm)!r}, "
+                f"{self._where}: the registry sends for tokens to {quoted(realm)}, "
                 "which is neither https on a public host nor on its own"
             )
+
+    def _is_allowed(self, realm: str) -> bool:
+        if not is_http(realm):
+            return False
+        parts = urlsplit(realm)
+        name, own = parts.hostname or "", host_name(self._endpoint.host)
+        if is_loopback(name) and is_loopback(own):
+            return True
+        if parts.scheme == "https":
+            return name == own or _is_public(name)
+        return name == own and self._endpoint.trust.allows_plain(own)
 
 
 def _is_public(name: str) -> bool:

@@ -211,6 +211,8 @@ def test_what_is_not_there(host, tmp_path):
         exported(f"docker://{host}/a/none:1", tmp_path)
     with pytest.raises(flatten.UsageError, match="not the name of an image"):
         exported(f"docker://{host}/a/UPPER:1", tmp_path)
+    with pytest.raises(flatten.UsageError, match="not the name of an image"):
+        exported("docker://localhost:99999/a", tmp_path)
     with pytest.raises(flatten.FlattenError, match="Connection refused"):
         exported("docker://localhost:1/a", tmp_path)
 
@@ -249,7 +251,7 @@ def test_who_may_not_read(tokens, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("realm", [
     "http://169.254.169.254/latest", "https://10.0.0.1/token", "https://localhost.internal/t",
-    "http://example.org/token", "ftp://example.org/", "",
+    "http://example.org/token", "ftp://example.org/", "", "http://[::1", "https://a.org:99999",
 ])  # fmt: skip
 def test_realms_that_get_no_credentials(proxy, tmp_path, realm):
     proxy.trouble = lambda handler: handler.say(
