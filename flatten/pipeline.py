@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Unpack
 
 from .errors import FormatError, UsageError, quoted
-from .host.spools import taking_turns
+from .host.spools import short_turns
 from .image.history import cut
 from .image.image import Image
 from .image.read import read_layers
@@ -83,7 +83,7 @@ def export(
     options = replace(options or Options(), **changes)
     output = choose(out, options)
     with (
-        taking_turns(),
+        short_turns(),
         _open(os.fspath(source), options) as image,
         _checking(image, options.verify) as check,
     ):

@@ -39,16 +39,36 @@ RATIO_COUNTS_FROM: Final = 1 << 30
 SWITCH: Final = 0.0005  # seconds; Python's default is ten times as long
 
 
-@contextmanager
-def taking_turns() -> Iterator[None]:
-    """Shorten the interpreter's switch interval while threads inflate and hash."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, SWITCH))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
+class _SwitchInterval:
+    """The interpreter's switch interval, which is shortened while blocks overlap.
 
+    The first block to begin shortens it, and the last one to end restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._before = 0.0
+
+    @contextmanager
+    def shortened(self) -> Iterator[None]:
+        """Let threads take shorter turns during the block."""
+        with self._lock:
+            if not self._blocks:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, SWITCH))
+            self._blocks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocks -= 1
+                if not self._blocks:
+                    sys.setswitchinterval(self._before)
+
+
+short_turns: Final = _SwitchInterval().shortened
+"""Shorten the interpreter's switch interval while threads inflate and hash."""
 
 AHEAD: Final = 1 << 22
 _NOBODY: Final = 1 << 62

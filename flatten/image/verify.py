@@ -16,7 +16,7 @@ from typing import Final
 from ..errors import FlattenError, IntegrityError
 from ..host.files import LayerBytes
 from ..host.limits import processors
-from ..host.spools import Spool, taking_turns
+from ..host.spools import Spool, short_turns
 from .image import Layer
 
 STEP: Final = 1 << 20  # bytes hashed per step: 0.7 ms of SHA-256
@@ -154,7 +154,7 @@ class DigestCheck:
 @contextmanager
 def checking(layers: Iterable[Layer]) -> Iterator[DigestCheck]:
     """Check the layers' digests while the body runs; cancel if the body fails."""
-    with taking_turns():
+    with short_turns():
         check = DigestCheck(layers)
         try:
             yield check

@@ -22,7 +22,7 @@ import flatten
 from builders import Bytes, config, docker_archive, layer, layers, member, oci_files
 from command import FLATTEN
 from flatten.host.limits import Limits
-from flatten.host.spools import Pool
+from flatten.host.spools import SWITCH, Pool, short_turns
 from flatten.sources.open import open_image
 
 NOISE = os.urandom(1 << 22)
@@ -262,3 +262,15 @@ def test_where_memfd_is_forbidden_the_scratch_file_is_used(tmp_path, count):
 
     assert (done.returncode, done.stderr) == (0, b"")
     assert filecmp.cmp(tmp_path / "right.tar", tmp_path / "out.tar", shallow=False)
+
+
+def test_the_switch_interval_is_restored_when_exports_overlap():
+    before = sys.getswitchinterval()
+    first, second = short_turns(), short_turns()
+    first.__enter__()
+    second.__enter__()
+    assert sys.getswitchinterval() == pytest.approx(min(before, SWITCH))
+    first.__exit__(None, None, None)
+    assert sys.getswitchinterval() == pytest.approx(min(before, SWITCH))
+    second.__exit__(None, None, None)
+    assert sys.getswitchinterval() == pytest.approx(before)
