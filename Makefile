@@ -6,6 +6,7 @@
 # make fuzz    thousands of random images and headers, against the naive model and against
 #              real extraction; 200 moments for each signal; an hour
 # make dist    build, check and try the sdist and the wheel
+# make image   the same, and a container image of flatten, made by flatten (mmdebstrap)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -66,20 +67,26 @@ bench-full: $(VENV)/.installed
 	$(BIN)/python bench/run.py --full --rivals
 
 RELEASE_TOOLS := build check-wheel-contents twine
-.PHONY: dist
+DIST := dist
+STAGE := build/release
+.PHONY: dist image
 
 $(VENV)/.release-tools: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check $(RELEASE_TOOLS)
 	@touch $@
 
 dist: $(VENV)/.release-tools
-	rm -rf build/release dist
-	$(BIN)/python tools/stage.py build/release
+	rm -rf $(STAGE) $(DIST)
+	$(BIN)/python tools/stage.py $(STAGE)
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
-	  $(BIN)/python -m build --outdir dist build/release
-	$(BIN)/twine check --strict dist/*
-	$(BIN)/check-wheel-contents dist/*.whl
-	$(BIN)/python tools/try_dist.py dist/*.whl dist/*.tar.gz
+	  $(BIN)/python -m build --outdir $(DIST) $(STAGE)
+	$(BIN)/twine check --strict $(DIST)/*
+	$(BIN)/check-wheel-contents $(DIST)/*.whl
+	$(BIN)/python tools/try_dist.py $(DIST)/*.whl $(DIST)/*.tar.gz
+
+image: dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+	  $(BIN)/python tools/image.py $(DIST)/*.whl $(DIST)/flatten-image.tar
 
 fix: $(VENV)/.installed
 	$(BIN)/ruff check --fix .

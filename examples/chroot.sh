@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run a command in an image's tree, as root, without any container engine:
+# Run a command in the filesystem of an image, as root, without a container engine:
 #
 #     sudo examples/chroot.sh app.tar /bin/busybox uname -m
 set -eu

@@ -1,13 +1,13 @@
-"""A Bazel rule: an image archive to a root file system, or what else is made of one.
+"""A Bazel rule that makes a root filesystem or a disk from an image archive.
 
-In a BUILD file, with `flatten` installed on the machine or the execution image:
+Use it in a BUILD file, with `flatten` installed where actions run:
 
     load("//tools:flatten.bzl", "rootfs")
 
     rootfs(
         name = "app_disk",
-        image = ":app_image.tar",      # docker save, an OCI archive, oci_load's tarball
-        out = "app.ext4",              # the suffix says what is made
+        image = ":app_image.tar",      # docker save, an OCI archive, a tarball of oci_load
+        out = "app.ext4",              # the suffix selects the format
         flags = ["--size", "2G"],
     )
 """
@@ -36,7 +36,7 @@ rootfs = rule(
         "image": attr.label(allow_single_file = True, mandatory = True),
         "out": attr.string(doc = "a file name; default: NAME.tar"),
         "flags": attr.string_list(doc = "options of flatten"),
-        "flatten": attr.string(default = "flatten", doc = "the program, in PATH"),
-        "source_date_epoch": attr.string(doc = "no mtime is later"),
+        "flatten": attr.string(default = "flatten", doc = "the program; searched in PATH"),
+        "source_date_epoch": attr.string(doc = "later mtimes are set to this time"),
     },
 )

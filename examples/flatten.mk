@@ -1,4 +1,4 @@
-# Rules from image archives to root file systems, to be included in a Makefile:
+# Rules that make root filesystems from image archives. Include them in a Makefile:
 #
 #     include flatten.mk
 #     all: app.squashfs
@@ -7,10 +7,11 @@
 #
 #     make app.rootfs.tar      # app.tar is an image archive: docker save, OCI, ...
 #     make app.ext4 app.qcow2 app.squashfs app.erofs app.cpio.gz
-#     make app.rootfs.stamp    # the directory app.rootfs/ (its own mtime is the image's, so make needs a stamp)
+#     make app.rootfs.stamp    # the directory app.rootfs/
 #
-# Each depends on the archive, and on nothing else. Targets appear when they are whole,
-# so an interrupted or failed make leaves none; .DELETE_ON_ERROR is for your own rules.
+# A directory needs a stamp file, because its own mtime comes from the image. Each target
+# depends on the archive only, and appears when it is complete, so an interrupted or failed
+# make leaves none. .DELETE_ON_ERROR is for your own rules.
 
 FLATTEN ?= flatten
 FLATTEN_FLAGS ?=

@@ -2,8 +2,8 @@
 
     python examples/make_image.py image.tar
 
-Its layers do what makes flattening hard: a base with a merged /usr, a layer that
-writes through a symlink, and one that replaces, removes and links.
+The layers have what makes flattening hard: a base with a merged /usr, a layer that
+writes through a symlink, and one that replaces, removes and links files.
 """
 
 import hashlib

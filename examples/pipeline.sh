@@ -1,10 +1,11 @@
 #!/bin/sh
-# A pipeline without containers: an image from a registry to a signed-off disk.
+# A pipeline without containers: from an image in a registry to a verified disk.
 #
 #     examples/pipeline.sh docker://docker.io/library/debian:12 out/
 #
-# skopeo fetches, flatten checks every layer's digest and writes the disk and a list of
-# all that is in it, and the list proves the disk's tree later. No daemon, no root.
+# skopeo fetches the image. flatten checks the digest of every layer, and writes the disk,
+# a tar and a list of what is in them. The list can verify the tree later. This needs no
+# daemon and no root.
 set -eu
 
 : "${FLATTEN:=flatten}" "${SKOPEO:=skopeo}" "${KIND:=ext4}"

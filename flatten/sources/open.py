@@ -102,7 +102,6 @@ REGISTRY: Final = "docker"
 """The kind of ``docker://`` references, as skopeo spells it."""
 
 KINDS: Final = {
-    REGISTRY: "registry.images",
     "docker-archive": "docker_archive",
     "dir": "skopeo_dir",
     "oci-archive": "oci_archive",
@@ -253,7 +252,11 @@ def _open(
     else:
         files, opened_files = _open_files(path, pool, resources)
     empty: Opened | None = None
-    for module in KINDS.values() if kind is None else [KINDS[kind]]:
+    if kind == REGISTRY:
+        modules = ["registry.images"]
+    else:
+        modules = [*KINDS.values()] if kind is None else [KINDS[kind]]
+    for module in modules:
         source = cast("Source", import_module(f".{module}", __package__))
         if source.detect(files):
             entries = _entries(source, files, name)

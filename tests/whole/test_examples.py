@@ -1,4 +1,4 @@
-"""The examples do what they say: with make, in a chroot; in virtual machines."""
+"""The examples work: with make, in a chroot, in virtual machines."""
 
 import ast
 import os
@@ -110,10 +110,56 @@ def test_make_makes_all_kinds_at_once(image, tmp_path):
     assert image.exists()
 
 
+def test_make_quotes_names(image, tmp_path):
+    name = "a&b_(1)"
+    image.rename(tmp_path / f"{name}.tar")
+
+    got = make(f"{name}.rootfs.tar", cwd=tmp_path)
+
+    assert got.returncode == 0, got.stderr
+    assert contents(tmp_path / f"{name}.rootfs.tar") == {"a": "0", "d/": "", "d/x": "0"}
+
+
+SCRIPTS = ["boot.sh", "chroot.sh", "pipeline.sh"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_without_arguments_prints_its_usage(script, tmp_path):
+    got = subprocess.run(
+        [EXAMPLES / script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert got.returncode == 2
+    assert got.stderr.startswith(f"usage: {script} ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_has_help(script):
+    got = subprocess.run(
+        [EXAMPLES / script, "--help"], capture_output=True, text=True, check=True
+    )
+
+    assert got.stdout.startswith(f"usage: {script} ")
+
+
+def test_boot_looks_for_qemu_before_it_makes_a_disk(tmp_path):
+    got = subprocess.run(
+        [EXAMPLES / "boot.sh", "app.tar"],
+        env=os.environ | {"QEMU": "no-such-qemu", "TMPDIR": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert got.returncode == 1
+    assert got.stderr == ("boot.sh: no-such-qemu not found: install qemu-system-x86\n")
+    assert list(tmp_path.iterdir()) == []
+
+
 @root_only
 def test_a_chroot_runs_busybox(machine, tmp_path):
+    spaced = machine.rename(tmp_path / "my app.tar")
     got = subprocess.run(
-        [EXAMPLES / "chroot.sh", machine, "/bin/busybox", "cat", "/etc/motd"],
+        [EXAMPLES / "chroot.sh", spaced, "/bin/busybox", "cat", "/etc/motd"],
         env=os.environ | {"FLATTEN": FLATTEN, "TMPDIR": str(tmp_path)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
@@ -126,16 +172,17 @@ def test_the_pipeline_ends_in_a_disk_and_its_proof(tmp_path):
     need("skopeo", "mke2fs", "debugfs")
     files = oci_files(layers(["a", "d/x"]), names=("x",))
     (tmp_path / "i.tar").write_bytes(archive(files.items()))
+    out = tmp_path / "my disk"
     subprocess.run(
-        [EXAMPLES / "pipeline.sh", f"oci-archive:{tmp_path}/i.tar:x", tmp_path / "out"],
+        [EXAMPLES / "pipeline.sh", f"oci-archive:{tmp_path}/i.tar:x", out],
         env=os.environ | {"FLATTEN": FLATTEN, "SKOPEO": "skopeo --insecure-policy"},
         check=True,
     )  # fmt: skip
 
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+    assert {p.name for p in out.iterdir()} == {
         "SHA256SUMS", "config.json", "disk.ext4", "image.tar", "rootfs.list", "rootfs.tar",
     }  # fmt: skip
-    subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "out", check=True)
+    subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=out, check=True)
 
 
 def test_the_commands_in_pipelines_are_understood():
