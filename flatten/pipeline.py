@@ -208,7 +208,7 @@ def _edit(tree: Tree, image: Image, options: Options) -> None:
         raise UsageError("a delta takes no selection and no edits: it is a layer")
     change_names(tree, edits)
     if edits.add:
-        from .image.added import added_layer  # noqa: PLC0415 - seldom needed
+        from .image.added import added_layer  # seldom needed
 
         image.added = (added_layer(edits.add, options.limits, image.resources),)
         for layer in read_layers(
@@ -228,7 +228,7 @@ def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck 
 def _write_sidecars(job: Job, options: Options) -> None:
     """Write the requested documents, before the output appears."""
     if options.config_out is not None or options.list_out is not None:
-        from .sidecars import write_sidecars  # noqa: PLC0415 - json, 5 ms
+        from .sidecars import write_sidecars  # json, 5 ms
 
         write_sidecars(job, options)
 

@@ -250,7 +250,7 @@ class Spool(LayerBytes):
 @contextmanager
 def _made_ahead(chunks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
     """Yield an iterator over the same chunks, read up to 8 ahead by a thread."""
-    import queue  # noqa: PLC0415 - 1 ms, only where a layer is inflated
+    import queue  # 1 ms, only where a layer is inflated
 
     made: queue.Queue[bytes | BaseException | None] = queue.Queue(8)
     stopped = threading.Event()

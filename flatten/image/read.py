@@ -109,7 +109,7 @@ def _read_ahead(
     sizes = {position: layer.blob().size() for position, layer in layers.items()}
     if len(sizes) < 2 or sum(sizes.values()) < PARALLEL_FROM:
         return {}
-    from ..host.processes import each, processes  # noqa: PLC0415 - 4 ms, if it pays
+    from ..host.processes import each, processes  # 4 ms, if it pays
 
     allowance = replace(into.allowance, left=into.allowance.left // 8)
     left = min(AHEAD, into.limit)  # each process has its own

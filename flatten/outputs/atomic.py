@@ -214,7 +214,7 @@ def _unlink(name: Path) -> None:
     try:
         os.unlink(name)
     except IsADirectoryError:
-        from ..host.beneath import remove_tree  # noqa: PLC0415 - for directories only
+        from ..host.beneath import remove_tree  # for directories only
 
         with suppress(OSError):
             remove_tree(name)

@@ -30,7 +30,7 @@ def reporting(
     if closed or progress == "never" or (progress == "auto" and not terminal):
         yield None
         return
-    from tqdm import tqdm  # noqa: PLC0415 - 30 to 70 ms
+    from tqdm import tqdm  # 30 to 70 ms
 
     with tqdm(
         desc="flatten", total=total, leave=False, dynamic_ncols=True,

@@ -92,7 +92,7 @@ def _write_plain(
     if not pays or not stat.S_ISREG(os.fstat(descriptor).st_mode):
         job.write_tar(sink)
         return
-    from ..host.processes import processes, together  # noqa: PLC0415 - 4 ms
+    from ..host.processes import processes, together  # 4 ms
 
     parts = sections(job.plan, limits.processes or processes())
     with ExitStack() as stack:

@@ -91,9 +91,7 @@ class Opened:
 
     def survey(self) -> "Survey":
         """Return what the source holds besides images: nothing in an archive."""
-        from .engines.survey import (  # noqa: PLC0415 - for those who look for waste
-            Survey,
-        )
+        from .engines.survey import Survey  # for those who look for waste
 
         return Survey() if self.root is None else self.root()
 
@@ -324,9 +322,7 @@ def _open_files(
 def _open_repository(
     name: str, access: Access, pool: Pool, resources: ExitStack
 ) -> Files:
-    from .registry.repository import (  # noqa: PLC0415 - urllib3, 60 ms
-        Repository,
-    )
+    from .registry.repository import Repository  # urllib3, 60 ms
 
     repository = Repository(name, pool, access)
     resources.callback(repository.close)

@@ -57,10 +57,7 @@ class Contents:
 
     def hashes(self, inodes: Iterable[int]) -> dict[int, str]:
         """Return the XXH3 (128 bits) of files, in hex as ``xxhsum -H2`` prints it."""
-        from xxhash import (  # noqa: PLC0415 - 1 ms, only for contents
-            xxh3_128,
-            xxh3_128_hexdigest,
-        )
+        from xxhash import xxh3_128, xxh3_128_hexdigest  # 1 ms, only for contents
 
         layers, offsets, sizes = (
             self.members.layers, self.members.data, self.members.sizes,

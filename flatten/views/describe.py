@@ -152,7 +152,7 @@ def _text(name: bytes) -> str:
 
 
 def _hash_member(plan: Plan, inode: int, layers: Sequence[LayerBytes]) -> str:
-    import xxhash  # noqa: PLC0415 - for lists only
+    import xxhash  # for lists only
 
     members = plan.members
     digest = xxhash.xxh3_128()
@@ -232,7 +232,7 @@ def _file_row(
 
 def _hash_file(file: int) -> str:
     """Hash an open file, and close it."""
-    import xxhash  # noqa: PLC0415 - for lists only
+    import xxhash  # for lists only
 
     digest = xxhash.xxh3_128()
     try:

@@ -196,7 +196,7 @@ class _BrokenError(Exception):
 
 def pack(diff_id: str, rows: Rows) -> bytes:
     """Return the file of an index."""
-    import zstandard  # noqa: PLC0415 - 15 ms, only where something is kept
+    import zstandard  # 15 ms, only where something is kept
 
     columns: dict[str, Any] = {name: getattr(rows, name) for name in _CODES}
     columns[_LINKED] = array("I", rows.targets)
@@ -227,7 +227,7 @@ def unpack(diff_id: str, data: bytes) -> Rows:
     Raises:
         _BrokenError: It is not one, of another version, or of another layer.
     """
-    import zstandard  # noqa: PLC0415 - 15 ms, only where something was kept
+    import zstandard  # 15 ms, only where something was kept
 
     body = data[len(MAGIC) + 16 :]
     if data[: len(MAGIC) + 16] != MAGIC + _checksum(diff_id, body):
@@ -250,7 +250,7 @@ def unpack(diff_id: str, data: bytes) -> Rows:
 
 
 def _checksum(diff_id: str, body: bytes) -> bytes:
-    from xxhash import xxh3_128  # noqa: PLC0415 - 1 ms, only with a cache
+    from xxhash import xxh3_128  # 1 ms, only with a cache
 
     digest = xxh3_128(diff_id.encode())
     digest.update(body)

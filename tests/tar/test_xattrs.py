@@ -39,7 +39,7 @@ def test_no_acl(text):
 
 def test_the_kernel_takes_what_setfacl_would_write(tmp_path):
     (tmp_path / "f").touch()
-    import os  # noqa: PLC0415
+    import os
 
     os.setxattr(tmp_path / "f", "system.posix_acl_access", ACL[1])
 

@@ -249,7 +249,7 @@ def _decompressor(method: int) -> Callable[[bytes], bytes]:
     if method == 5:
         return _lz4
     if method == 6:
-        import zstandard  # noqa: PLC0415 - 15 ms, only where there is zstd
+        import zstandard  # 15 ms, only where there is zstd
 
         inflate = zstandard.ZstdDecompressor().decompress
 

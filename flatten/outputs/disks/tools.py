@@ -34,7 +34,7 @@ def find(*names: str) -> tuple[str, str]:
     Raises:
         FlattenError: None is installed; the message names their packages.
     """
-    import shutil  # noqa: PLC0415 - 5 ms
+    import shutil  # 5 ms
 
     places = os.pathsep.join((os.environ.get("PATH", os.defpath), *_MORE_PLACES))
     for name in names:
@@ -123,7 +123,7 @@ def fed(
         FlattenError: The program failed, perhaps before it had read everything; its own
             message is part of the error.
     """
-    import tempfile  # noqa: PLC0415 - 10 ms
+    import tempfile  # 10 ms
 
     with tempfile.TemporaryFile() as said:
         with _running(

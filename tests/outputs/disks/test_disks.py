@@ -466,7 +466,7 @@ def test_a_file_too_large_for_cpio_is_refused(tmp_path):
 
 
 def test_cpio_holds_holes_as_zeros(tmp_path):
-    from test_headers import sparse_gnu  # noqa: PLC0415
+    from test_headers import sparse_gnu
 
     words = [sparse_gnu(b"s", [(600_000, 512), (1 << 20, 0)], 1 << 20, b"s" * 512)]
     (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
