@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,10 +14,11 @@ from .image.history import cut
 from .image.image import Image
 from .image.read import read_layers
 from .image.verify import DigestCheck, checking
-from .options import OptionChanges, Options
+from .options import OptionFields, Options
+from .outputs.atomic import nothing
 from .outputs.choose import choose
 from .outputs.job import Job, Shape
-from .outputs.progress import reporting
+from .outputs.progress import Progress, ProgressBar, check_choice, reporting
 from .plan.make import Placement, make_plan
 from .plan.plan import Plan
 from .plan.strict import check_strict
@@ -66,7 +68,10 @@ def export(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | int,
     options: Options | None = None,
-    **changes: Unpack[OptionChanges],
+    *,
+    progress: ProgressBar | Progress = "never",
+    sync: bool = True,
+    **changes: Unpack[OptionFields],
 ) -> Exported:
     """Flatten an image into one tar, or another output that ``out`` selects.
 
@@ -75,16 +80,50 @@ def export(
         out: A path, whose suffix selects the output; it appears once it is complete. Or
             an open descriptor, to write a tar from its current position.
         options: The options; by default, ``Options()``.
+        progress: When to show a progress bar on standard error: ``auto`` (on a
+            terminal), ``always`` or ``never``. Or a function to call instead, in the
+            calling thread, with the number of bytes written so far and in total. The
+            first call has 0. The last one has the total, once the output is complete;
+            an exception from any call before that cancels the export.
+        sync: Flush a file to disk before it gets its name, so that after a power cut
+            either the complete new file or the old one is there.
         changes: Fields of ``Options``, by name: ``export(a, b, mtime=0)``.
 
     Raises:
         FlattenError: The export failed. No output is left at ``out``.
     """
     options = replace(options or Options(), **changes)
+    return run(source, out, options, progress=progress, sync=sync)
+
+
+def run(  # noqa: PLR0913 - the rare ones by keyword
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | int,
+    options: Options,
+    *,
+    progress: ProgressBar | Progress = "never",
+    sync: bool = True,
+    before_commit: Callable[[], object] = nothing,
+) -> Exported:
+    """Do what ``export`` does, for a caller that has its own process.
+
+    Args:
+        source: As for ``export``.
+        out: As for ``export``.
+        options: As for ``export``.
+        progress: As for ``export``.
+        sync: As for ``export``.
+        before_commit: Called when all checks have passed, before the output gets its
+            name; an exception prevents that.
+
+    Raises:
+        FlattenError: As for ``export``.
+    """
+    check_choice(progress)
     output = choose(out, options)
     with (
         short_turns(),
-        _open(os.fspath(source), options) as image,
+        open_image(os.fspath(source), options, verify=options.verify) as image,
         _checking(image, options.verify) as check,
     ):
         _refuse_same(out, options)
@@ -99,13 +138,18 @@ def export(
             check_strict(plan, map(os.fsencode, options.allow_setuid), image.source)
         if check is not None:
             check.start_rest()
-        with reporting(plan.size, options.progress) as advance:
+        with reporting(plan.size, progress) as advance:
             rereads = check is not None and check.rereads
             job = Job(
-                image, plan, shape, sync=options.sync, settle=options.settle,
-                advance=advance, checked=check is not None,
-                again=rereads or options.list_out is not None,
-            )  # fmt: skip
+                image,
+                plan,
+                shape,
+                sync=sync,
+                rereads=rereads or options.list_out is not None,
+                hashes=check is not None,
+                before_commit=before_commit,
+                advance=advance,
+            )
             with output.writing(job):
                 if check is not None:
                     check.finish()
@@ -121,18 +165,6 @@ def export(
         image.id,
         image.names,
         tuple(layer.diff_id for layer in image.layers),
-    )
-
-
-def _open(reference: str, options: Options) -> Image:
-    return open_image(
-        reference,
-        platform=options.platform,
-        limits=options.limits,
-        store=options.store,
-        at=options.at,
-        with_init=options.with_init,
-        verify=options.verify,
     )
 
 

@@ -57,7 +57,7 @@ class Output:
                 )
                 yield
                 describe_root(job.plan, root, missed, own=own)
-                job.settle()
+                job.before_commit()
                 if not os.path.samestat(os.fstat(root), os.lstat(part)):
                     name = quoted(str(part))
                     raise FlattenError(f"{name}: another directory took its place")

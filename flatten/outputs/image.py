@@ -131,7 +131,9 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Write the archive, to a temporary name that is renamed when the body ends."""
-        with atomic.create(self.path, sync=job.sync, settle=job.settle) as descriptor:
+        with atomic.create(
+            self.path, sync=job.sync, before_commit=job.before_commit
+        ) as descriptor:
             self._write(_Archive(descriptor, quoted(str(self.path))), job)
             yield
 

@@ -66,9 +66,11 @@ class Output:
         """Yield the descriptor and its name in messages."""
         if isinstance(self._out, int):
             yield self._out, "standard output" if self._out == 1 else "the output"
-            job.settle()
+            job.before_commit()
             return
-        with atomic.create(self._out, sync=job.sync, settle=job.settle) as descriptor:
+        with atomic.create(
+            self._out, sync=job.sync, before_commit=job.before_commit
+        ) as descriptor:
             yield descriptor, quoted(str(self._out))
 
 

@@ -64,7 +64,9 @@ class Output:
         """
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
         how = (self._program, "--quiet", *self._compression, f"-U{uuid(job, 'erofs')}")
-        with atomic.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
+        with atomic.create_by_name(
+            self.path, sync=job.sync, before_commit=job.before_commit
+        ) as name:
             try:
                 missed = run_on_tree(
                     job, self.path, lambda tree: (*how, name, tree), env

@@ -85,7 +85,9 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Stage the tree and make the file system of it."""
-        with atomic.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
+        with atomic.create_by_name(
+            self.path, sync=job.sync, before_commit=job.before_commit
+        ) as name:
             self.make(job, name)
             yield
 

@@ -69,7 +69,9 @@ class Output:
         """Feed the tar to the program."""
         _check_lengths(job.plan, self.path)
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
-        with atomic.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
+        with atomic.create_by_name(
+            self.path, sync=job.sync, before_commit=job.before_commit
+        ) as name:
             make = self._tar2sqfs if self._tool == "tar2sqfs" else self._sqfstar
             argv = [self._program, *make(job, str(name))]
             with tools.fed(argv, env, folder=name.parent) as pipe:
