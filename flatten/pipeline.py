@@ -123,9 +123,10 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
     output = choose(out, options)
     with (
         short_turns(),
-        open_image(os.fspath(source), options, verify=options.verify) as image,
-        _checking(image, options.verify) as check,
+        open_image(os.fspath(source), options, verify=options.verify) as opened,
+        _checking(opened, options.verify) as check,
     ):
+        image = with_additions(opened, options)
         _refuse_same(out, options)
         for path in (out, options.config_out, options.list_out):
             if path is not None:
@@ -183,6 +184,7 @@ def plan_image(
             limit is exceeded.
     """
     options, shape = options or Options(), shape or Shape()
+    image = with_additions(image, options)
     tree, before = _stack(image, options)
     if options.edits != NO_EDITS:
         _edit(tree, image, options)
@@ -215,6 +217,19 @@ def plan_image(
     return plan
 
 
+def with_additions(image: Image, options: Options) -> Image:
+    """Return the image with the host files to add as a layer on top.
+
+    The layer is built when it is read. An image that has it already is returned as is.
+    """
+    if image.added or not options.edits.add:
+        return image
+    from .image.added import added_layer  # seldom needed
+
+    layer = added_layer(options.edits.add, options.limits, image.resources)
+    return replace(image, added=(layer,))
+
+
 def _stack(image: Image, options: Options) -> tuple[Tree, Snapshot | None]:
     """Read and apply all layers; return the tree, and its names as of ``since``.
 
@@ -239,14 +254,8 @@ def _edit(tree: Tree, image: Image, options: Options) -> None:
     if options.since is not None:
         raise UsageError("a delta takes no selection and no edits: it is a layer")
     change_names(tree, edits)
-    if edits.add:
-        from .image.added import added_layer  # seldom needed
-
-        image.added = (added_layer(edits.add, options.limits, image.resources),)
-        for layer in read_layers(
-            image, tree.members, added=True, limits=options.limits
-        ):
-            tree.apply(layer)
+    for layer in read_layers(image, tree.members, added=True, limits=options.limits):
+        tree.apply(layer)
     if edits.owner_map is not None:
         map_owners(tree.members, edits.owner_map)
     if edits.xattrs is not None:

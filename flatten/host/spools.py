@@ -24,7 +24,7 @@ import sys
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Final
 
@@ -115,17 +115,20 @@ class Spool(LayerBytes):
                 self._wanted = _NOBODY
                 self._changed.notify_all()
 
-    @property
-    def hashed(self) -> bool:
-        """Whether the bytes are hashed as they arrive."""
-        return self._hash is not None
-
     def hashing(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass on chunks to be appended, and hash them if the spool is hashed."""
         for chunk in chunks:
             if self._hash is not None:
                 self._hash.update(chunk)
             yield chunk
+
+    def arrival_digest(self) -> Callable[[], str] | None:
+        """Return ``digest`` if the spool is hashed, else None."""
+        return None if self._hash is None else self.digest
+
+    def is_scratch(self) -> bool:
+        """Return True."""
+        return True
 
     def digest(self) -> str:
         """Wait for the end, and return the SHA-256 of all bytes in hex.
@@ -393,7 +396,7 @@ class Pool:
             if self._has_spare():
                 with ExitStack() as threads:
                     rest = threads.enter_context(_made_ahead(chunks))
-                    if spool.hashed:
+                    if spool.arrival_digest() is not None:
                         rest = threads.enter_context(_made_ahead(spool.hashing(rest)))
                     yield from rest
 

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from ..host.compress import Sink
 from ..host.files import LayerBytes
-from ..host.spools import Spool
 from ..image.image import Image
 from ..plan.pieces import pieces as encode
 from ..plan.plan import Piece, Plan
@@ -100,7 +99,7 @@ class Job:
 
     def runs_alone(self) -> bool:
         """Return True if no thread hashes layers or frees memory during the write."""
-        return not (self.hashes or any(isinstance(x, Spool) for x in self._layers))
+        return not (self.hashes or any(x.is_scratch() for x in self._layers))
 
     def reads_once(self) -> bool:
         """Return True if every layer's content is read exactly once."""
