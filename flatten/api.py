@@ -20,7 +20,7 @@ from .options import Selection, SelectionFields
 from .sources import open as sources
 from .tree.tree import Names
 from .views.files import FileTree
-from .views.paths import Entry, path_error
+from .views.paths import PathEntry, path_error
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
@@ -365,10 +365,10 @@ class ImagePath(Traversable):
     def _bytes(self) -> bytes:
         return _joined(self._parts)
 
-    def _find(self, *, follow: bool = True) -> Entry:
+    def _find(self, *, follow: bool = True) -> PathEntry:
         return self._tree.find(self._bytes, follow=follow)
 
-    def _find_if_any(self, *, follow: bool = True) -> Entry | None:
+    def _find_if_any(self, *, follow: bool = True) -> PathEntry | None:
         """Return the entry, or None if the path leads nowhere."""
         try:
             return self._find(follow=follow)

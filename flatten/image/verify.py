@@ -144,10 +144,10 @@ class DigestCheck:
     @staticmethod
     def _compare(layer: Layer, promised: str, found: str) -> None:
         if found != promised:
-            blame = layer.blame()
+            reason = layer.mismatch_reason()
             raise IntegrityError(
                 f"{layer.name}: digest mismatch: expected {promised}, found {found}"
-                f"{blame and ': '}{blame} (--no-verify goes on)"
+                f"{reason and ': '}{reason} (--no-verify goes on)"
             )
 
 

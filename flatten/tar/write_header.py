@@ -215,8 +215,8 @@ def posix_member(  # noqa: PLR0913 - the fields of a member
     block = header(shown, kind, owner=owner_fields((mode, uid % 8**7, gid % 8**7)),
                    size=size % 8**11, mtime=min(max(mtime, 0), 8**11 - 1),
                    target=target, magic=POSIX_MAGIC, device=device)  # fmt: skip
-    ahead = pax_header(ordered, POSIX_MAGIC) if ordered else b""
-    return ahead + block + data_map
+    extended = pax_header(ordered, POSIX_MAGIC) if ordered else b""
+    return extended + block + data_map
 
 
 def _sparse_records(name: bytes, size: int) -> dict[bytes, bytes]:

@@ -41,7 +41,7 @@ from ..tar.members import (
 )
 from .identity import Location
 
-MAGIC: Final = b"flatten index 2\n"  # the number changes with what an index holds
+MAGIC: Final = b"flatten index 3\n"  # the number changes with what an index holds
 SUFFIX: Final = ".index"
 HASHED: Final = ".hashed"
 BOUND: Final = 1 << 29  # bytes of all files; 280,000 members take about 3 MB
@@ -206,7 +206,7 @@ def pack(diff_id: str, rows: Rows) -> bytes:
         "owners": rows.owner_table,
         "removals": [(removal.path.decode("latin-1"), removal.opaque, removal.offset)
                      for removal in rows.removals],
-        "aside": sorted(rows.aside),
+        "bookkeeping": sorted(rows.bookkeeping),
         "extras": [(at, _plain(extra)) for at, extra in rows.extras.items()],
     }  # fmt: skip
     parts = [
@@ -278,7 +278,7 @@ def _unpack(plain: memoryview) -> Rows:
         paths=_split(parts[-2], lengths["kinds"]),
         removals=[Removal(path.encode("latin-1"), opaque, offset)
                   for path, opaque, offset in head["removals"]],
-        aside=set(head["aside"]),
+        bookkeeping=set(head["bookkeeping"]),
         owner_table=[(mode, uid, gid) for mode, uid, gid in head["owners"]],
         kinds=columns["kinds"].tobytes(),
         owners=columns["owners"],
@@ -310,7 +310,7 @@ def _is_valid(rows: Rows, joined: bytes) -> bool:
         joined: Their paths, with NULs between them.
     """
     count = len(rows.paths)
-    numbers = [*rows.aside, *rows.extras]
+    numbers = [*rows.bookkeeping, *rows.extras]
     paths = b"\0".join([b"", joined, *(r.path for r in rows.removals), b""])
     linked = [found.start() for found in _WITH_TARGET.finditer(rows.kinds)]
     return (

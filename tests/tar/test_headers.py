@@ -461,7 +461,7 @@ def test_a_path_of_more_than_is_read_at_once_is_read_whole():
     + [tar for tar, _ in REFUSED.values()],
     ids=[*NAMES, *KINDS, *REFUSED],
 )
-def test_plain_headers_are_read_as_odd_ones(tar, monkeypatch):
+def test_plain_headers_are_read_like_any_others(tar, monkeypatch):
     """The hot loop gives the rows, and the errors, of the code for any header."""
 
     def rows():
