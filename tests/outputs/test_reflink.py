@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_tar import promised
 
 import flatten
 from builders import docker_archive, layers, member
+from everything import promised
 from flatten.outputs.job import Shape
 from flatten.plan import make as plans
 from flatten.plan.pieces import pieces
