@@ -174,15 +174,15 @@ def run(tool: Tool, tars: Sequence[bytes]) -> dict[str, str] | str:
         root = work / "root"
         try:
             subprocess.run(
-                ["sh", "-euc", tool.script],
-                cwd=work, check=True, capture_output=True, timeout=SECONDS,
+                ["timeout", str(SECONDS), "sh", "-euc", tool.script],
+                cwd=work, check=True, capture_output=True,
             )  # fmt: skip
             if (work / "squashed.tar").exists():
                 unpack_image(work / "squashed.tar", root)
             elif (work / "out.tar").exists():
                 unpack(work / "out.tar", root)
-        except subprocess.SubprocessError as error:
-            said = (getattr(error, "stderr", None) or b"").decode(errors="replace")
+        except subprocess.CalledProcessError as error:
+            said = error.stderr.decode(errors="replace")
             return said.strip().rpartition("\n")[2] or str(error)
         return tree(root)
 

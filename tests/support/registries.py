@@ -119,16 +119,16 @@ class Handler(BaseHTTPRequestHandler):
             self.server.seen.append((self.path, dict(self.headers)))
         if self.server.trouble(self):
             return
-        upstream = HTTPConnection(self.server.upstream, timeout=30)
-        headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
-        upstream.request("GET", self.path, headers=headers)
-        answer = upstream.getresponse()
-        kept = {
-            k: v for k, v in answer.getheaders()
-            if k.lower() not in ("transfer-encoding", "connection", "date")
-        }  # fmt: skip
-        self.answer(*self.server.spoil(self, answer.status, kept, answer.read()))
-        upstream.close()
+        with contextlib.closing(HTTPConnection(self.server.upstream, timeout=30)) as up:
+            headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+            up.request("GET", self.path, headers=headers)
+            answer = up.getresponse()
+            kept = {
+                k: v for k, v in answer.getheaders()
+                if k.lower() not in ("transfer-encoding", "connection", "date")
+            }  # fmt: skip
+            body = answer.read()
+        self.answer(*self.server.spoil(self, answer.status, kept, body))
 
     do_POST = do_GET  # noqa: N815 - the name that http.server looks for
 
