@@ -252,7 +252,7 @@ def _open(
                 return opened, name
             empty = empty or opened
     if kind is None and empty is None and isinstance(files, Folder):
-        empty = _open_below(path, name, limits, resources, hashing=hashing)
+        empty = _open_below(path, name, selection, resources, hashing=hashing)
     if empty is not None:
         return empty, name
     raise _no_image(files, path, kind)
@@ -261,7 +261,7 @@ def _open(
 def _open_below(
     path: str,
     name: str | None,
-    limits: Limits | None,
+    selection: Selection,
     resources: ExitStack,
     *,
     hashing: bool,
@@ -271,7 +271,7 @@ def _open_below(
     for place in stores_below(path):
         reference = place if name is None else f"{place}#{name}"
         try:
-            opened, _ = _open(reference, limits, resources, hashing=hashing)
+            opened, _ = _open(reference, selection, resources, hashing=hashing)
         except SourceError:  # the engine was installed, but has no data
             continue
         if name is None or name.startswith(CONTAINER):
