@@ -276,8 +276,11 @@ def _write_sidecars(job: Job, options: Options) -> None:
 
 def _refuse_same(out: str | os.PathLike[str] | int, options: Options) -> None:
     """Refuse two files under one name: the later would replace the other."""
-    paths = [path for path in (out, options.config_out, options.list_out)
-             if path is not None and not isinstance(path, int)]  # fmt: skip
+    paths = [
+        path
+        for path in (out, options.config_out, options.list_out)
+        if path is not None and not isinstance(path, int)
+    ]
     names = [os.path.realpath(path) for path in paths]
     for path, name in zip(paths, names, strict=True):
         if names.count(name) > 1 and (os.path.isfile(name) or not os.path.exists(name)):

@@ -24,8 +24,14 @@ from .limits import processors
 
 BLOCK: Final = 1 << 20
 LEVELS: Final = {"gzip": (0, 2, 9), "zstd": (1, 3, 22), "xz": (0, 6, 9)}
-SUFFIXES: Final = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd",
-                   ".xz": "xz", ".txz": "xz"}  # fmt: skip
+SUFFIXES: Final = {
+    ".gz": "gzip",
+    ".tgz": "gzip",
+    ".zst": "zstd",
+    ".tzst": "zstd",
+    ".xz": "xz",
+    ".txz": "xz",
+}
 _ISAL_LEVELS: Final = 3
 
 

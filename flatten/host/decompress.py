@@ -103,13 +103,15 @@ def _members(source: LayerBytes, kind: str, where: str) -> Iterator[bytes]:
                 data = source.read(offset, min(INPUT, size - offset))
                 offset += len(data)
                 if not data:
-                    raise FormatError(f"truncated {kind} data",
-                                      where=where, offset=offset)  # fmt: skip
+                    raise FormatError(
+                        f"truncated {kind} data", where=where, offset=offset
+                    )
             try:
                 plain = decompressor.decompress(data, CHUNK)
             except errors as error:
-                raise FormatError(f"broken {kind} data: {error}",
-                                  where=where, offset=offset) from error  # fmt: skip
+                raise FormatError(
+                    f"broken {kind} data: {error}", where=where, offset=offset
+                ) from error
             data = b""
             if plain:
                 yield plain
@@ -139,8 +141,9 @@ def _check_zeros(source: LayerBytes, offset: int, kind: str, where: str) -> None
     size = source.size()
     for at in range(offset, size, INPUT):
         if source.read(at, min(INPUT, size - at)).strip(b"\0"):
-            raise FormatError(f"trailing garbage after the {kind} data",
-                              where=where, offset=at)  # fmt: skip
+            raise FormatError(
+                f"trailing garbage after the {kind} data", where=where, offset=at
+            )
 
 
 # --- zstd

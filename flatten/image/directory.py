@@ -340,8 +340,10 @@ class _LayerWriter:
         names, hidden = self._union.names(directory)
         ordinary = [name for name in names if not whiteout.is_mark(name)]
         if len(ordinary) < len(names):
-            self._lose("names that are not valid in a layer are left out",
-                       len(names) - len(ordinary))  # fmt: skip
+            self._lose(
+                "names that are not valid in a layer are left out",
+                len(names) - len(ordinary),
+            )
         return ordinary, hidden
 
     def _lose(self, what: str, count: int = 1) -> None:

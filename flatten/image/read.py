@@ -81,8 +81,11 @@ def read_layers(
     times = Counter(map(id, opened))
     known: dict[int, LayerIndex] = {}
     start = len(image.layers) if added else 0
-    plain = [at for at, layer in enumerate(layers)
-             if opened[at] is layer.open() is layer.blob()]  # fmt: skip
+    plain = [
+        at
+        for at, layer in enumerate(layers)
+        if opened[at] is layer.open() is layer.blob()
+    ]
     ahead = _read_ahead(
         {start + at: layers[at] for at in plain}, into, limits or Limits()
     )

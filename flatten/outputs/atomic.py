@@ -59,8 +59,10 @@ def create(
     except (OSError, ValueError) as error:
         raise _failed(path, "create", error) from error
     if stat.S_ISDIR(mode):
-        raise UsageError(f"{quoted(str(path))} is a directory; name a file in it, or "
-                         f"end it with a slash: {path}/")  # fmt: skip
+        raise UsageError(
+            f"{quoted(str(path))} is a directory; name a file in it, or "
+            f"end it with a slash: {path}/"
+        )
     if stat.S_ISREG(mode):
         with _claimed(path) as (name, whole, out):
             _set_mode(path, out, mode)

@@ -51,9 +51,14 @@ def reporting(
     from tqdm import tqdm  # 30 to 70 ms
 
     with tqdm(
-        desc="flatten", total=total, leave=False, dynamic_ncols=True,
-        unit="B", unit_scale=True, unit_divisor=1024,
-    ) as shown:  # fmt: skip
+        desc="flatten",
+        total=total,
+        leave=False,
+        dynamic_ncols=True,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+    ) as shown:
         yield shown.update
 
 

@@ -99,17 +99,24 @@ def _write_plain(
     parts = sections(job.plan, limits.processes or processes())
     with ExitStack() as stack:
         try:
-            outs = [stack.enter_context(_reopened(descriptor, part.offset))
-                    for part in parts]  # fmt: skip
+            outs = [
+                stack.enter_context(_reopened(descriptor, part.offset))
+                for part in parts
+            ]
         except OSError:  # there is no /proc
             job.write_tar(sink)
             return
         advances = [_times(len(parts), job.advance), *[None] * (len(parts) - 1)]
-        together([
-            partial(replace(job, advance=advance).write_tar, PlainSink(out, name),
-                    pieces(job.plan, part))
-            for out, part, advance in zip(outs, parts, advances, strict=True)
-        ])  # fmt: skip
+        together(
+            [
+                partial(
+                    replace(job, advance=advance).write_tar,
+                    PlainSink(out, name),
+                    pieces(job.plan, part),
+                )
+                for out, part, advance in zip(outs, parts, advances, strict=True)
+            ]
+        )
 
 
 def _times(count: int, advance: Advance | None) -> Advance | None:

@@ -188,9 +188,13 @@ class _DirectoryWriter:
         there, _, old = first.rpartition(b"/")
         folder = os.dup(self._tree.directory(there))
         try:
-            os.link(old, name, src_dir_fd=folder,
-                    dst_dir_fd=self._tree.directory(parent),
-                    follow_symlinks=False)  # fmt: skip
+            os.link(
+                old,
+                name,
+                src_dir_fd=folder,
+                dst_dir_fd=self._tree.directory(parent),
+                follow_symlinks=False,
+            )
         finally:
             os.close(folder)
 

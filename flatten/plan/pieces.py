@@ -59,8 +59,11 @@ def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
     """
     members = plan.members
     kinds, sizes, layers, offsets = (
-        members.kinds, members.sizes, members.layers, members.data,
-    )  # fmt: skip
+        members.kinds,
+        members.sizes,
+        members.layers,
+        members.data,
+    )
     least, encode = plan.separate_from, plain_encoder(plan)
     rests = {kind: header_rest(kind, b"") for kind in (FILE, DIRECTORY, FIFO)}
     patches: list[tuple[int, bytes]] = []

@@ -98,8 +98,7 @@ def global_records(defaults: Records, body: bytes) -> Records:
     merged = meant(defaults | dict(records))
     total = sum(len(key) + len(value) for key, value in merged.items())
     if total > MAX_GLOBAL:
-        raise ValueError(f"global records of {total:,} bytes, "
-                         f"over {MAX_GLOBAL:,}")  # fmt: skip
+        raise ValueError(f"global records of {total:,} bytes, over {MAX_GLOBAL:,}")
     return merged
 
 

@@ -92,8 +92,9 @@ def read_header(
     kind = _kind(block[156], name)
     if kind not in (LINK, SYMLINK) and (overrides.target or records.get(b"linkpath")):
         # A hard link for libarchive 3.8; all others ignore the target.
-        raise ValueError("an extended header with a link target on a member that is no "
-                         "link")  # fmt: skip
+        raise ValueError(
+            "an extended header with a link target on a member that is no link"
+        )
     owner = parse_owner(block, records)
     mtime, nanoseconds = parse_number(block[136:148]), 0
     if b"mtime" in records:

@@ -316,8 +316,9 @@ def select_xattrs(members: Members, patterns: Collection[str]) -> None:
 def _inodes(tree: Tree, among: Collection[int] | None = None) -> Iterator[int]:
     """Yield the inodes that the tree's names refer to, each once."""
     places = (tree.root, *tree.children.values())
-    found = {i for names in places for i in names.values()
-             if among is None or i in among}  # fmt: skip
+    found = {
+        i for names in places for i in names.values() if among is None or i in among
+    }
     root = tree.root_inode
     if root is not None and (among is None or root in among):
         found.add(root)

@@ -55,8 +55,10 @@ class Contents:
         from xxhash import xxh3_128, xxh3_128_hexdigest  # 1 ms, only for contents
 
         layers, offsets, sizes = (
-            self.members.layers, self.members.data, self.members.sizes,
-        )  # fmt: skip
+            self.members.layers,
+            self.members.data,
+            self.members.sizes,
+        )
         extras = self.members.extras
         found = {}
         for inode in sorted(set(inodes), key=lambda i: (layers[i], offsets[i])):

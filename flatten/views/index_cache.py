@@ -53,8 +53,19 @@ _CODES: Final = {"kinds": "B", "owners": "I", "sizes": "q", "data": "q", "mtimes
 _LINKED: Final = "linked"  # one more column: the members that have a target
 _KINDS: Final = {FILE, LINK, SYMLINK, CHAR, BLOCK, DIRECTORY, FIFO}
 _WITH_TARGET: Final = re.compile(b"[%c%c]" % (LINK, SYMLINK))
-_NO_PATHS: Final = (b"//", b"\0/", b"/\0", b"/./", b"/../", b"\0./", b"\0../",
-                    b"/.\0", b"/..\0", b"\0.\0", b"\0..\0")  # fmt: skip
+_NO_PATHS: Final = (
+    b"//",
+    b"\0/",
+    b"/\0",
+    b"/./",
+    b"/../",
+    b"\0./",
+    b"\0../",
+    b"/.\0",
+    b"/..\0",
+    b"\0.\0",
+    b"\0..\0",
+)
 """Bytes that do not occur in normalised paths, each between two NULs."""
 
 
@@ -204,11 +215,13 @@ def pack(diff_id: str, rows: Rows) -> bytes:
         "order": sys.byteorder,
         "columns": {name: len(column) for name, column in columns.items()},
         "owners": rows.owner_table,
-        "removals": [(removal.path.decode("latin-1"), removal.opaque, removal.offset)
-                     for removal in rows.removals],
+        "removals": [
+            (removal.path.decode("latin-1"), removal.opaque, removal.offset)
+            for removal in rows.removals
+        ],
         "bookkeeping": sorted(rows.bookkeeping),
         "extras": [(at, _plain(extra)) for at, extra in rows.extras.items()],
-    }  # fmt: skip
+    }
     parts = [
         json.dumps(head).encode(),
         *(bytes(memoryview(column)) for column in columns.values()),
@@ -276,8 +289,10 @@ def _unpack(plain: memoryview) -> Rows:
     targets = _split(parts[-1], lengths[_LINKED])
     rows = Rows(
         paths=_split(parts[-2], lengths["kinds"]),
-        removals=[Removal(path.encode("latin-1"), opaque, offset)
-                  for path, opaque, offset in head["removals"]],
+        removals=[
+            Removal(path.encode("latin-1"), opaque, offset)
+            for path, opaque, offset in head["removals"]
+        ],
         bookkeeping=set(head["bookkeeping"]),
         owner_table=[(mode, uid, gid) for mode, uid, gid in head["owners"]],
         kinds=columns["kinds"].tobytes(),
@@ -287,7 +302,7 @@ def _unpack(plain: memoryview) -> Rows:
         mtimes=columns["mtimes"],
         targets=dict(zip(columns[_LINKED], targets, strict=True)),
         extras={at: _extra(extra) for at, extra in head["extras"]},
-    )  # fmt: skip
+    )
     even = len({lengths[name] for name in _CODES}) == 1
     if not even or not _is_valid(rows, bytes(parts[-2])):
         raise _BrokenError
@@ -350,8 +365,9 @@ def _fits(extra: Extra, size: int) -> bool:
 
 
 def _plain(extra: Extra) -> list[Any]:
-    records = [(key.decode("latin-1"), value.decode("latin-1"))
-               for key, value in extra.records]  # fmt: skip
+    records = [
+        (key.decode("latin-1"), value.decode("latin-1")) for key, value in extra.records
+    ]
     return [records, extra.sparse, extra.device, extra.nanoseconds]
 
 

@@ -187,14 +187,17 @@ def document(report: Report, count: int) -> dict[str, Any]:
             for item in largest[:count]
         ],
         "largest": [
-            {"path": text(row.path), "size": members.sizes[row.inode],
-             "layer": members.layers[row.inode] + 1}
+            {
+                "path": text(row.path),
+                "size": members.sizes[row.inode],
+                "layer": members.layers[row.inode] + 1,
+            }
             for row in report.largest(count)
         ],
         "efficiency": _efficiency_document(report.efficiency, count),
         "hidden": _hidden_document(report.hidden, count),
         "equal": None if report.equal is None else _equal_document(report.equal, count),
-    }  # fmt: skip
+    }
 
 
 def _efficiency_document(found: Efficiency, count: int) -> dict[str, Any]:
@@ -215,11 +218,15 @@ def _hidden_document(found: list[Hidden], count: int) -> dict[str, Any]:
         "size": sum(item.size for item in found),
         "files": len(found),
         "largest": [
-            {"path": text(item.path), "size": item.size, "layer": item.layer + 1,
-             "replaced": item.replaced}
+            {
+                "path": text(item.path),
+                "size": item.size,
+                "layer": item.layer + 1,
+                "replaced": item.replaced,
+            }
             for item in found[:count]
         ],
-    }  # fmt: skip
+    }
 
 
 def _equal_document(found: list[Equal], count: int) -> dict[str, Any]:
@@ -227,11 +234,15 @@ def _equal_document(found: list[Equal], count: int) -> dict[str, Any]:
         "spare": sum(equal.spare for equal in found),
         "groups": len(found),
         "largest": [
-            {"size": equal.size, "xxh3": equal.xxh3, "count": len(equal.paths),
-             "paths": [text(path) for path in equal.paths[:count]]}
+            {
+                "size": equal.size,
+                "xxh3": equal.xxh3,
+                "count": len(equal.paths),
+                "paths": [text(path) for path in equal.paths[:count]],
+            }
             for equal in found[:count]
         ],
-    }  # fmt: skip
+    }
 
 
 def text(path: bytes) -> str:

@@ -205,9 +205,11 @@ def _all_layers(
     for stored in survey.layers:
         place = stored.place
         found[place.driver, place.cache_id] = _UsedLayer(
-            stored.chain_id or None, stored.diff_id or None,
-            cache_id=place.cache_id, directory=place.directory,
-        )  # fmt: skip
+            stored.chain_id or None,
+            stored.diff_id or None,
+            cache_id=place.cache_id,
+            directory=place.directory,
+        )
     for image in images:
         for position, key, layer in _layers_of(image):
             known = found.setdefault(key, layer)
@@ -274,8 +276,14 @@ def _layers_of(image: Image) -> Iterator[tuple[int, _Key, _UsedLayer]]:
             key = place.driver, place.cache_id
         else:
             key = "", chain_id or layer.digest or layer.name
-        yield position, key, _UsedLayer(
-            chain_id, layer.diff_id, layer.digest,
-            None if place is None else place.cache_id,
-            None if place is None else place.directory,
-        )  # fmt: skip
+        yield (
+            position,
+            key,
+            _UsedLayer(
+                chain_id,
+                layer.diff_id,
+                layer.digest,
+                None if place is None else place.cache_id,
+                None if place is None else place.directory,
+            ),
+        )

@@ -33,8 +33,15 @@ root and everything below it, or a pattern with *, ? or [ in it, as in a
 {options.IMAGE}
 """
 
-_LETTERS: Final = {FILE: "-", LINK: "h", SYMLINK: "l", CHAR: "c", BLOCK: "b",
-                   DIRECTORY: "d", FIFO: "p"}  # fmt: skip
+_LETTERS: Final = {
+    FILE: "-",
+    LINK: "h",
+    SYMLINK: "l",
+    CHAR: "c",
+    BLOCK: "b",
+    DIRECTORY: "d",
+    FIFO: "p",
+}
 _NO_HASH: Final = "-" * 32
 
 

@@ -52,9 +52,11 @@ class Output:
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
         """Ask for a root, and for the times and xattrs that EROFS can hold."""
         return Shape(
-            posix=not as_root(), rooted=True, xattrs=XATTRS,
+            posix=not as_root(),
+            rooted=True,
+            xattrs=XATTRS,
             times=(0, 1 << 62),
-        )  # fmt: skip
+        )
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:

@@ -367,8 +367,11 @@ class ContainerdRoot:
         image.layers = tuple(
             store.snapshot_layer(
                 f"{where}, layer {position} of {len(below)}",
-                snapshotter, snapshot, None, image.warnings,
+                snapshotter,
+                snapshot,
+                None,
+                image.warnings,
             )
             for position, snapshot in enumerate(below[::-1], 1)
-        )  # fmt: skip
+        )
         return image
