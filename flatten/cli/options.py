@@ -13,6 +13,7 @@ from ..host.limits import Limits
 from ..image import rootfs
 from ..image.history import Point
 from ..image.image import Image
+from ..options import Selection, SelectionFields
 from ..sources import open as sources
 from ..sources.open import Opened
 from ..tree.edit import Addition, Edits
@@ -195,7 +196,7 @@ def open_among(args: argparse.Namespace) -> Iterator[list[Image]]:
     with ExitStack() as opened:
         images: list[Image] = []
         for reference in (args.image, *args.among):
-            family = sources.open_family(reference, limits=limits(args))
+            family = sources.open_family(reference, Selection(limits=limits(args)))
             found, broken = opened.enter_context(family)
             images += found
             for error in broken:
@@ -567,7 +568,19 @@ def limits(args: argparse.Namespace) -> Limits:
 
 def open_source(args: argparse.Namespace) -> AbstractContextManager[Opened]:
     """Open the source that the arguments name."""
-    return sources.open_source(args.source, limits=limits(args), store=args.store)
+    selection = Selection(limits=limits(args), store=args.store)
+    return sources.open_source(args.source, selection)
+
+
+def selection(args: argparse.Namespace, at: Point | None) -> SelectionFields:
+    """Return the fields that say which image of a source to read."""
+    return {
+        "platform": args.platform,
+        "store": args.store,
+        "at": at,
+        "with_init": args.with_init,
+        "limits": limits(args),
+    }
 
 
 def open_image_or_tar(
@@ -598,9 +611,5 @@ def open_image(
     """Open the image that the arguments name, or another with the same options."""
     return sources.open_image(
         args.image if reference is None else reference,
-        platform=args.platform,
-        limits=limits(args),
-        store=args.store,
-        at=at,
-        with_init=args.with_init,
+        Selection(**selection(args, at)),
     )

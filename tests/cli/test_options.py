@@ -42,7 +42,7 @@ UNKNOWN = {
     "an output without -o": (["IMAGE", "out.tar"], "'out.tar'; to write to it, use -o out.tar"),
     "two arguments too many": (["config", "IMAGE", "x", "y"], "unexpected argument 'x' ("),
     "no image": (["ls"], "the following arguments are required: IMAGE ("),
-    "a command that help does not know": (["help", "nothing"], "invalid choice: 'nothing'"),
+    "a command that help does not know": (["help", "nothing"], "unknown command 'nothing'"),
 }  # fmt: skip
 
 

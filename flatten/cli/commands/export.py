@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
-from ... import __version__, export
+from ... import __version__, pipeline
 from ...errors import UsageError
 from ...options import CHOICES, Options
 from ...outputs import atomic
@@ -288,7 +288,14 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
     _refuse_without_effect(args, "tar" if to_stdout else _kind(output, how))
     how = _with_documents(args, how, to_stdout=to_stdout)
     with atomic.standard_output() if to_stdout else nullcontext(None) as out:
-        done = export(args.image, output if out is None else out, how)
+        done = pipeline.run(
+            args.image,
+            output if out is None else out,
+            how,
+            progress="never" if args.quiet else args.progress,
+            sync=args.sync,
+            before_commit=signals.ignore,
+        )
     for warning in done.warnings:
         options.warn(args, warning)
     if args.verbose:
@@ -360,12 +367,8 @@ def read_options(args: argparse.Namespace) -> Options:
     """
     keep = args.ownership is None or args.ownership.startswith("map:")
     return Options(
-        platform=args.platform,
-        store=args.store,
-        at=options.point(args),
-        with_init=args.with_init,
+        **options.selection(args, options.point(args)),
         verify=args.verify,
-        limits=options.limits(args),
         edits=options.edits(args),
         mtime=options.parse_mtime(args.mtime),
         format=args.format or args.default_format,
@@ -377,7 +380,4 @@ def read_options(args: argparse.Namespace) -> Options:
         force=args.force,
         strict=args.strict,
         allow_setuid=tuple(args.allow_setuid),
-        sync=args.sync,
-        settle=signals.ignore,
-        progress="never" if args.quiet else args.progress,
     )
