@@ -75,6 +75,10 @@ NO_EFFECT = {
     "a size, on standard output": (["--size", "+1G"], "--size", ".ext4, .qcow2"),
     "force, for a tar": (["--force", "-o", "o.tar"], "--force", "DIR/"),
     "ownership, in a tar": (["--ownership", "current", "-o", "o.tar"], "--ownership", "DIR/"),
+    "no check, of a tar": (
+        ["--no-check", "-o", "o.tar"], "--no-check",
+        ".squashfs, .sqfs, .sqsh, .erofs, .ext4, .qcow2",
+    ),
     "headers, in a directory": (["--format", "pax", "-o", "o/"], "--format", "a tar"),
     "headers, the default's": (["--format", "gnu", "-o", "o.squashfs"], "--format", "a tar"),
     "headers, of an image's layer": (["--format", "gnu", "--oci", "o.tar"], "--format", "a tar"),
