@@ -103,6 +103,15 @@ def test_an_option_without_effect_is_an_error(image, tmp_path, args, option, out
 
 
 @pytest.mark.usefixtures("image")
+@pytest.mark.parametrize("count", ["-1", "x", "100000", "1.5"])
+def test_a_number_of_components_that_is_none(tmp_path, count):
+    got = run("app.tar", "--strip-components", count, "-o", "o.tar", cwd=tmp_path)
+
+    assert got.returncode == 2
+    assert f"'{count}' is not a number from 0 to 99999" in got.stderr
+
+
+@pytest.mark.usefixtures("image")
 def test_allow_setuid_needs_strict(tmp_path):
     got = run("app.tar", "--allow-setuid", "a", "-o", "o.tar", cwd=tmp_path)
 
