@@ -77,7 +77,7 @@ NO_EFFECT = {
     "ownership, in a tar": (["--ownership", "current", "-o", "o.tar"], "--ownership", "DIR/"),
     "no check, of a tar": (
         ["--no-check", "-o", "o.tar"], "--no-check",
-        ".squashfs, .sqfs, .sqsh, .erofs, .ext4, .qcow2",
+        "DIR/, .squashfs, .sqfs, .sqsh, .erofs, .ext4, .qcow2",
     ),
     "headers, in a directory": (["--format", "pax", "-o", "o/"], "--format", "a tar"),
     "headers, the default's": (["--format", "gnu", "-o", "o.squashfs"], "--format", "a tar"),

@@ -32,7 +32,9 @@ EFFECTIVE: Final = {
     "--ownership": ("directory",),
     "--force": ("directory",),
     "--size": ("disks.ext4", "disks.qcow2"),
-    "--no-check": ("disks.squashfs", "disks.erofs", "disks.ext4", "disks.qcow2"),
+    "--no-check": (
+        "directory", "disks.squashfs", "disks.erofs", "disks.ext4", "disks.qcow2",
+    ),
 }  # fmt: skip
 """Options that have an effect on some outputs only: the modules of those."""
 
@@ -195,7 +197,7 @@ def add_disk_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--no-check",
         action="store_true",
-        help="do not read the file system back to compare it with the image",
+        help="do not read a directory or disk back to compare it with the image",
     )
 
 
