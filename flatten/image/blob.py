@@ -69,6 +69,6 @@ class BlobLayer:
         blob = self.blob()
         return blob.fetches_parts() and compression(blob) is None
 
-    def blame(self) -> str:
+    def mismatch_reason(self) -> str:
         """Return "": a blob cannot tell which of its bytes is wrong."""
         return ""

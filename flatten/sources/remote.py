@@ -214,7 +214,7 @@ class _Http:
         self, url: str, where: str, access: Access, resources: ExitStack
     ) -> None:
         """Prepare to connect, without connecting yet."""
-        from .transport import Transport, Trust, is_http  # noqa: PLC0415 - urllib3, 60 ms
+        from .transport import Transport, Trust, is_http  # urllib3, 60 ms
 
         if not is_http(url):
             raise UsageError(f"{where}: not a valid host or port")
@@ -315,7 +315,7 @@ class _Fsspec:
     def __init__(self, url: str, where: str) -> None:
         """Learn the size."""
         try:
-            from fsspec.core import url_to_fs  # noqa: PLC0415 - 80 ms
+            from fsspec.core import url_to_fs  # 80 ms
         except ImportError as error:
             raise FlattenError(
                 f"{where}: needs fsspec: pip install 'flatten-image[remote]'"

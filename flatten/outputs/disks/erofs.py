@@ -52,9 +52,11 @@ class Output:
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
         """Ask for a root, and for the times and xattrs that EROFS can hold."""
         return Shape(
-            posix=not as_root(), rooted=True, xattrs=XATTRS,
+            posix=not as_root(),
+            rooted=True,
+            xattrs=XATTRS,
             times=(0, 1 << 62),
-        )  # fmt: skip
+        )
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
@@ -64,7 +66,9 @@ class Output:
         """
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
         how = (self._program, "--quiet", *self._compression, f"-U{uuid(job, 'erofs')}")
-        with atomic.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
+        with atomic.create_by_name(
+            self.path, sync=job.sync, before_commit=job.before_commit
+        ) as name:
             try:
                 missed = run_on_tree(
                     job, self.path, lambda tree: (*how, name, tree), env

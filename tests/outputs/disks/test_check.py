@@ -16,19 +16,19 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import pytest
-from test_directory import needs_user, run_as_user, theirs  # noqa: F401 - a fixture
-from test_disks import PLACES, TOOLS, mounted, need, only
-from test_tar import EVERYTHING, root_only
 
 import flatten
 from builders import docker_archive, layers, member
 from command import run
+from disks import TOOLS, mounted, only
+from everything import EVERYTHING
 from flatten.outputs.choose import choose
 from flatten.outputs.disks import check, inode
 from flatten.outputs.disks.read_erofs import Erofs
 from flatten.outputs.disks.read_ext4 import Ext4
 from flatten.outputs.disks.read_squashfs import Squashfs
 from flatten.sources.open import open_image
+from needs import PLACES, need, needs_user, root_only, run_as_user
 
 READERS = {"squashfs": Squashfs, "erofs": Erofs, "ext4": Ext4}
 ACL = b"user::rw-,user:5:r--,group::r--,mask::rw-,other::---"
@@ -190,7 +190,7 @@ def test_file_systems_hold_what_the_plan_says(tmp_path, kind, tars):
 
 @needs_user
 @pytest.mark.parametrize("kind", READERS)
-def test_an_ordinary_user_makes_the_same_hard_tree(tmp_path, theirs, kind):  # noqa: F811
+def test_an_ordinary_user_makes_the_same_hard_tree(tmp_path, theirs, kind):
     need(*TOOLS[kind], "fakeroot")
     image, disk = write(tmp_path / "i.tar", HARD), tmp_path / f"o.{kind}"
     flatten.export(image, disk)
@@ -204,7 +204,7 @@ def test_an_ordinary_user_makes_the_same_hard_tree(tmp_path, theirs, kind):  # n
 
 @needs_user
 @pytest.mark.parametrize("kind", ["erofs", "ext4"])
-def test_a_missing_fakeroot_is_named_before_the_image_is_read(theirs, kind):  # noqa: F811
+def test_a_missing_fakeroot_is_named_before_the_image_is_read(theirs, kind):
     need(*TOOLS[kind])
     (theirs / "bin").mkdir()
     for tool in TOOLS[kind]:
@@ -224,7 +224,7 @@ def test_a_missing_fakeroot_is_named_before_the_image_is_read(theirs, kind):  # 
 
 @needs_user
 @pytest.mark.parametrize("kind", ["erofs", "ext4"])
-def test_an_xattr_that_fakeroot_cannot_set_is_a_warning(theirs, kind):  # noqa: F811
+def test_an_xattr_that_fakeroot_cannot_set_is_a_warning(theirs, kind):
     need(*TOOLS[kind], "fakeroot")
     record = {b"SCHILY.xattr.user.large": b"v" * 3000}
     write(theirs / "i.tar", layers([member("a", b"a", records=record)]))
