@@ -150,7 +150,7 @@ class Transport:
             with self._lock:
                 self._active.discard(response)
             if finished:
-                response.release_conn()
+                discard(response)
             else:
                 response.close()
 
