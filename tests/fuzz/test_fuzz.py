@@ -57,7 +57,7 @@ def mutated(data, chance):
 
 
 @pytest.mark.parametrize(("target", "data"), FOUND.values(), ids=FOUND)
-def test_what_was_found_stays_mended(target, data):
+def test_what_was_found_stays_fixed(target, data):
     TARGETS[target](data)
 
 
