@@ -32,6 +32,9 @@ EFFECTIVE: Final = {
     "--ownership": ("directory",),
     "--force": ("directory",),
     "--size": ("disks.ext4", "disks.qcow2"),
+    "--no-check": (
+        "directory", "disks.squashfs", "disks.erofs", "disks.ext4", "disks.qcow2",
+    ),
 }  # fmt: skip
 """Options that have an effect on some outputs only: the modules of those."""
 
@@ -193,8 +196,7 @@ def add_disk_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--no-check",
-        dest="check",
-        action="store_false",
+        action="store_true",
         help="do not read a directory or disk back to compare it with the image",
     )
 
@@ -323,7 +325,7 @@ def _refuse_without_effect(args: argparse.Namespace, module: str) -> None:
         UsageError: One is given; the message names the outputs that it is for.
     """
     for option, modules in EFFECTIVE.items():
-        value = getattr(args, option.removeprefix("--"))
+        value = getattr(args, option.removeprefix("--").replace("-", "_"))
         if value and module not in modules and not str(value).startswith("map:"):
             suffixes = [suffix for suffix, module in KINDS.items() if module in modules]
             outputs = ["a tar"] * ("tar" in modules) + suffixes
@@ -375,7 +377,7 @@ def read_options(args: argparse.Namespace) -> Options:
         compress=args.compress,
         reflink=args.reflink or "never",
         ownership="keep" if keep else args.ownership,
-        check=args.check,
+        check=not args.no_check,
         size=args.size,
         force=args.force,
         strict=args.strict,

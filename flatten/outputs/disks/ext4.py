@@ -106,7 +106,13 @@ class Output:
         env = {"E2FSPROGS_FAKE_TIME": str(time or 1)}  # 0 means the current time
         _, mke2fs = tools.find("mke2fs")
         with open(name, "xb") as file:
-            os.truncate(file.fileno(), total)
+            try:
+                os.truncate(file.fileno(), total)
+            except OSError as error:  # it has no filename
+                raise FlattenError(
+                    f"{quoted(str(self.path))}: cannot make a disk of "
+                    f"{total >> 20:,}M here: {error.strerror}"
+                ) from error
         how = (
             mke2fs, "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-I", str(INODE),
             "-N", str(inodes), "-J", f"size={_journal(total)}", "-m", "1", "-U", id_,

@@ -355,6 +355,7 @@ REFUSED = {
     "a level for a compressor without levels": (["o.squashfs", "--compress", "xz:9"], "has no levels here"),
     "a directory": (["dir.squashfs"], "is not a regular file"),
     "an invalid size": (["o.ext4", "--size", "large"], "is not a valid size"),
+    "a size that no file has": (["o.ext4", "--size", "+9000000T"], "is over 1048576T"),
 }  # fmt: skip
 
 
@@ -369,6 +370,22 @@ def test_refused(image, tmp_path, args, why):
     assert got.returncode == 2, got.stderr
     assert why in got.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"i.tar", "dir.squashfs"}
+
+
+@root_only
+def test_a_size_that_the_file_system_refuses(image, tmp_path):
+    need(*TOOLS["ext4"])
+    limit = ["prlimit", f"--fsize={1 << 30}"]
+
+    got = subprocess.run(
+        [*limit, *FLATTEN, image.name, "-o", "o.ext4", "--size", "2G"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (got.returncode, got.stderr) == (
+        1, "flatten: 'o.ext4': cannot make a disk of 2,048M here: File too large\n",
+    )  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["i.tar"]
 
 
 # --- cpio
