@@ -30,6 +30,12 @@ from flatten.outputs.disks.read_ext4 import Ext4
 from flatten.outputs.disks.read_squashfs import Squashfs
 from flatten.sources.open import open_image
 
+STAGED = {
+    "erofs": (["mkfs.erofs"], ["--compress", "lz4"]),
+    "ext4": (TOOLS["ext4"], []),
+}
+"""Outputs that a program makes from a directory, and the options with which it does."""
+
 READERS = {"squashfs": Squashfs, "erofs": Erofs, "ext4": Ext4}
 ACL = b"user::rw-,user:5:r--,group::r--,mask::rw-,other::---"
 LONG = "n" * 200
@@ -191,7 +197,7 @@ def test_file_systems_hold_what_the_plan_says(tmp_path, kind, tars):
 @needs_user
 @pytest.mark.parametrize("kind", READERS)
 def test_an_ordinary_user_makes_the_same_hard_tree(tmp_path, theirs, kind):  # noqa: F811
-    need(*TOOLS[kind], "fakeroot")
+    need(*TOOLS[kind], *(["fakeroot"] if kind == "ext4" else []))
     image, disk = write(tmp_path / "i.tar", HARD), tmp_path / f"o.{kind}"
     flatten.export(image, disk)
     shutil.copy(image, theirs / "i.tar")
@@ -203,18 +209,19 @@ def test_an_ordinary_user_makes_the_same_hard_tree(tmp_path, theirs, kind):  # n
 
 
 @needs_user
-@pytest.mark.parametrize("kind", ["erofs", "ext4"])
+@pytest.mark.parametrize("kind", STAGED)
 def test_a_missing_fakeroot_is_named_before_the_image_is_read(theirs, kind):  # noqa: F811
-    need(*TOOLS[kind])
+    tools, options = STAGED[kind]
+    need(*tools)
     (theirs / "bin").mkdir()
-    for tool in TOOLS[kind]:
+    for tool in tools:
         (theirs / "bin" / tool).symlink_to(shutil.which(tool, path=PLACES))
 
     paths = [str(Path(flatten.__file__).parents[1]), *filter(None, sys.path)]
     env = {"PYTHONPATH": ":".join(paths), "PATH": str(theirs / "bin")}
     command = ["/usr/bin/python3", "-m", "flatten", "missing.tar", "-o", f"o.{kind}"]
     done = subprocess.run(
-        command, cwd=theirs, user=65_534, group=65_534, extra_groups=[], env=env,
+        [*command, *options], cwd=theirs, user=65_534, group=65_534, extra_groups=[], env=env,
         check=False, capture_output=True, text=True,
     )  # fmt: skip
 
@@ -223,13 +230,14 @@ def test_a_missing_fakeroot_is_named_before_the_image_is_read(theirs, kind):  # 
 
 
 @needs_user
-@pytest.mark.parametrize("kind", ["erofs", "ext4"])
+@pytest.mark.parametrize("kind", STAGED)
 def test_an_xattr_that_fakeroot_cannot_set_is_a_warning(theirs, kind):  # noqa: F811
-    need(*TOOLS[kind], "fakeroot")
+    tools, options = STAGED[kind]
+    need(*tools, "fakeroot")
     record = {b"SCHILY.xattr.user.large": b"v" * 3000}
     write(theirs / "i.tar", layers([member("a", b"a", records=record)]))
 
-    done = run_as_user("i.tar", "-o", f"o.{kind}", cwd=theirs)
+    done = run_as_user("i.tar", "-o", f"o.{kind}", *options, cwd=theirs)
 
     held = found(theirs / f"o.{kind}")[b"a"].xattrs  # fakeroot 1.31 cannot, 1.37 can
     why = "could not set 1 xattrs in the directory that it was made from"
@@ -368,33 +376,36 @@ def test_every_difference_is_found(tmp_path, kind, what, swapped):
 
 
 WRONG = {
-    "squashfs": ("tar2sqfs", 'exec {} --no-xattr "$@"', "xattrs (1)"),
-    "erofs": ("mkfs.erofs", 'exec {} -x-1 "$@"', "xattrs (1)"),
-    "ext4": ("debugfs", "cat >/dev/null; echo debugfs 1 >&2", "times (2), modes (1)"),
-}
+    "squashfs": (TOOLS["squashfs"], [], "tar2sqfs", 'exec {} --no-xattr "$@"',
+                 "xattrs (1)"),
+    "erofs": (*STAGED["erofs"], "mkfs.erofs", 'exec {} -x-1 "$@"', "xattrs (1)"),
+    "ext4": (*STAGED["ext4"], "debugfs", "cat >/dev/null; echo debugfs 1 >&2",
+             "times (2), modes (1)"),
+}  # fmt: skip
 
 
 @root_only
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_program_that_makes_another_tree_is_an_error(tmp_path, kind):
-    need(*TOOLS[kind])
-    name, script, why = WRONG[kind]
+    programs, options, name, script, why = WRONG[kind]
+    need(*programs)
     record = {b"SCHILY.xattr.user.k": b"v"}
     words = [member("./", type=b"5", mode=0o700), member("a", b"a", records=record),
              member("b", mtime=1 << 31)]  # fmt: skip
     write(tmp_path / "i.tar", layers(words))
     env = only(tmp_path, "cat")
-    for tool in TOOLS[kind]:
+    for tool in programs:
         (tmp_path / "bin" / tool).unlink(missing_ok=True)
         real = shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin")
         text = script.format(real) if tool == name else f'exec {real} "$@"'
         (tmp_path / "bin" / tool).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / "bin" / tool).chmod(0o755)
 
-    got = run(tmp_path / "i.tar", "-o", tmp_path / f"o.{kind}", env=env)
+    got = run(tmp_path / "i.tar", "-o", tmp_path / f"o.{kind}", *options, env=env)
     unchecked = run(
-        tmp_path / "i.tar", "-o", tmp_path / f"p.{kind}", "--no-check", env=env
-    )
+        tmp_path / "i.tar", "-o", tmp_path / f"p.{kind}", "--no-check", *options,
+        env=env,
+    )  # fmt: skip
 
     assert got.returncode == 1
     assert got.stderr.count("\n") == 1
