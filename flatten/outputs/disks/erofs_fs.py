@@ -44,7 +44,8 @@ MAX_BLOCKS: Final = (1 << 32) - 1  # the last address means a hole
 MAX_NAME: Final = 255  # bytes (EROFS_NAME_LEN), also of an xattr's full name in Linux
 MAX_TARGET: Final = 4095  # bytes; Linux reads one page of a symlink
 MAX_VALUE: Final = (1 << 16) - 1  # bytes of an xattr
-MAX_DEVICE: Final = (1 << 12) - 1, (1 << 20) - 1  # major and minor number in Linux
+MAX_MAJOR: Final = (1 << 12) - 1  # of a device number in Linux
+MAX_MINOR: Final = (1 << 20) - 1
 
 _SUPERBLOCK: Final = Struct("<IIIBBHQQIIII16s16sIHHHBBIQ24x")
 INODE: Final = Struct("<HHHHQIIIIqII16x")

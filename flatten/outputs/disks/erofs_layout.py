@@ -20,7 +20,8 @@ from typing import Final, NamedTuple
 
 from ...errors import FlattenError, quoted
 from ...plan.plan import Plan
-from ...tar.members import DIRECTORY, FILE, NO_EXTRA, SYMLINK, Column
+from ...tar.members import BLOCK as BLOCK_DEVICE
+from ...tar.members import CHAR, DIRECTORY, FILE, NO_EXTRA, SYMLINK, Column
 from .erofs_chunks import Chunks, choose_chunks
 from .erofs_directory import Entry, directory_size
 from .erofs_fs import (
@@ -31,6 +32,8 @@ from .erofs_fs import (
     FLAT_INLINE,
     FLAT_PLAIN,
     INODE,
+    MAX_MAJOR,
+    MAX_MINOR,
     MAX_NAME,
     MAX_TARGET,
     SLOT,
@@ -82,8 +85,9 @@ class Layout:
         """Place everything.
 
         Raises:
-            FlattenError: A name, a target, an xattr or the whole is too large.
+            FlattenError: A name, a target, a device number or an xattr is too large.
         """
+        _check_limits(plan)
         self.plan = plan
         self.xattrs = Xattrs(plan)
         self.chunks = _chunks(plan)
@@ -194,42 +198,51 @@ def _chunks(plan: Plan) -> dict[int, Chunks]:
 
 
 def _family(plan: Plan) -> tuple[dict[int, Column], dict[int, int]]:
-    """Return the children and the parent of each directory, all as positions.
-
-    Raises:
-        FlattenError: A name or a symlink's target is too long.
-    """
-    members, inodes = plan.members, plan.inodes
-    children: dict[int, Column] = {}
-    parents: dict[int, int] = {}
+    """Return the children and the parent of each directory, all as positions."""
+    kinds, inodes = plan.members.kinds, plan.inodes
+    children: dict[int, Column] = {ROOT: array("I")}
+    parents: dict[int, int] = {ROOT: ROOT}
     above: list[tuple[bytes, int]] = []
     path, parent = b"", ROOT
-    for position, name in enumerate(plan.paths):
-        kind = members.kinds[inodes[position]]
-        if position == ROOT:
-            children[ROOT], parents[ROOT] = array("I"), ROOT
-            continue
+    for position in range(1, len(plan)):
+        name = plan.paths[position]
         while not name.startswith(path):
             path, parent = above.pop()
         children[parent].append(position)
-        if len(name) > MAX_NAME:
-            _check_name(name, len(name) - len(path) - name.endswith(b"/"))
-        if kind == DIRECTORY:
+        if kinds[inodes[position]] == DIRECTORY:
             children[position], parents[position] = array("I"), parent
             above.append((path, parent))
             path, parent = name, position
-        elif kind == SYMLINK and len(members.targets[inodes[position]]) > MAX_TARGET:
-            raise FlattenError(
-                f"the symlink {quoted(name)} has a target of "
-                f"{len(members.targets[inodes[position]]):,} bytes; Linux reads at "
-                f"most {MAX_TARGET:,}"
-            )
     return children, parents
 
 
-def _check_name(path: bytes, length: int) -> None:
-    if length > MAX_NAME:
-        raise FlattenError(
-            f"{quoted(path)} has a name of {length:,} bytes; EROFS holds at most "
-            f"{MAX_NAME}"
-        )
+def _check_limits(plan: Plan) -> None:
+    """Refuse what EROFS cannot hold, or what Linux could not read.
+
+    Raises:
+        FlattenError: A name, a symlink's target or a device number is too large.
+    """
+    members = plan.members
+    for path, inode in plan:
+        kind = members.kinds[inode]
+        if len(path) > MAX_NAME:
+            longest = max(map(len, path.split(b"/")))
+            if longest > MAX_NAME:
+                raise FlattenError(
+                    f"{quoted(path)} has a name of {longest:,} bytes; EROFS holds at "
+                    f"most {MAX_NAME}"
+                )
+        if kind == SYMLINK:
+            length = len(members.targets[inode])
+            if length > MAX_TARGET:
+                raise FlattenError(
+                    f"the symlink {quoted(path)} has a target of {length:,} bytes; "
+                    f"Linux reads at most {MAX_TARGET:,}"
+                )
+        elif kind in (CHAR, BLOCK_DEVICE):
+            major, minor = members.extras.get(inode, NO_EXTRA).device
+            if major > MAX_MAJOR or minor > MAX_MINOR:
+                raise FlattenError(
+                    f"the device {quoted(path)} has the number {major:,}:{minor:,}; "
+                    f"Linux has at most {MAX_MAJOR:,}:{MAX_MINOR:,}"
+                )
