@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError, quoted, shown
+from ..errors import SourceError, UsageError, quoted, shown
 from ..host.limits import Limits
+from ..image import rootfs
 from ..image.history import Point
 from ..image.image import Image
 from ..sources import open as sources
@@ -355,7 +356,7 @@ def open_tree(
         args: The parsed options.
         check: Which layers to check; None does as the options request.
     """
-    with open_image(args, at=point(args)) as image:
+    with open_image_or_tar(args, at=point(args)) as image:
         yield read_tree(args, image, check)
 
 
@@ -567,6 +568,28 @@ def limits(args: argparse.Namespace) -> Limits:
 def open_source(args: argparse.Namespace) -> AbstractContextManager[Opened]:
     """Open the source that the arguments name."""
     return sources.open_source(args.source, limits=limits(args), store=args.store)
+
+
+def open_image_or_tar(
+    args: argparse.Namespace, reference: str | None = None, at: Point | None = None
+) -> Image:
+    """Open an image, or a tar of a tree as an image of one layer.
+
+    ``rootfs:PATH`` is a tar of a tree even if it looks like an image.
+    """
+    reference = args.image if reference is None else reference
+    if reference.startswith(f"{rootfs.KIND}:"):
+        path = reference.removeprefix(f"{rootfs.KIND}:")
+        return rootfs.open_rootfs(path, limits(args))
+    try:
+        return open_image(args, reference, at)
+    except SourceError as error:
+        if at is not None or not os.path.isfile(reference):
+            raise
+        try:
+            return rootfs.open_rootfs(reference, limits(args))
+        except SourceError:
+            raise error from None  # it says what the file is
 
 
 def open_image(

@@ -92,9 +92,12 @@ _ELSEWHERE = {
 """Commands of similar programs, and what does their work here."""
 
 
+_LIKE = 0.7  # how alike words must be, of 1; --cacert and --at are 0.67
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question that names the closest known word, or "" if none is close."""
     from difflib import get_close_matches  # for an error only
 
-    close = get_close_matches(word, known, n=1)
+    close = get_close_matches(word, known, n=1, cutoff=_LIKE)
     return f"; did you mean {close[0]}?" if close else ""

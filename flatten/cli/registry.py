@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "common": "show how many steps and layers two images share",
     "config": "print an image's config document",
     "images": "list the images of an engine's root or an archive",
+    "containers": "list the containers of an engine's root",
     "layers": "list an image's layers, and where each is stored",
     "which": "find the layers that a path comes from",
     "users": "find the images and containers that use a layer",
@@ -40,7 +41,7 @@ HEADINGS: Final = {
     ),
     "compare": ("diff", "common", "verify"),
     "which image was built on which": ("ancestors", "derived", "match"),
-    "engines' roots and archives": ("images", "users", "orphans"),
+    "engines' roots and archives": ("images", "containers", "users", "orphans"),
     "make something else": ("delta",),
     "about flatten": ("help", "version"),
 }  # fmt: skip

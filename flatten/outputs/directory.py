@@ -5,17 +5,26 @@ enter, and renamed when it is complete and verified.
 """
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from ..errors import FlattenError, UsageError, quoted
 from ..host.beneath import mounts_below, remove_tree
 from ..image.image import Image
 from ..options import Options
+from ..plan.plan import Plan
+from ..tar.members import DIRECTORY
 from . import atomic
+from .disks.check import LABELS, RESULTS, compare
 from .job import Job, Shape
+from .read_dir import HostTree
 from .write_dir import describe_root, write_directory
+
+_LISTABLE: Final = stat.S_IRUSR | stat.S_IXUSR
+_ANY: Final = (b"",)  # ACLs set the mode, as the kernel will
 
 
 class Output:
@@ -44,7 +53,7 @@ class Output:
         """
         if self._target in _resolved(Path(image.source)).parents:
             raise UsageError(f"{quoted(str(self.path))} contains the image")
-        return Shape(rooted=True)
+        return Shape(rooted=True, xattrs=_ANY)
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
@@ -57,6 +66,8 @@ class Output:
                 )
                 yield
                 describe_root(job.plan, root, missed, own=own)
+                if self._options.check and _is_readable(job.plan):
+                    self._compare(job, root, missed, own=own)
                 job.settle()
                 if not os.path.samestat(os.fstat(root), os.lstat(part)):
                     name = quoted(str(part))
@@ -66,6 +77,29 @@ class Output:
             raise FlattenError(f"{quoted(str(self.path))}: {error.strerror}") from error
         if missed:
             job.notes.append(_shortfall(self.path, missed))
+
+    def _compare(
+        self, job: Job, root: int, missed: Mapping[str, int], *, own: bool
+    ) -> None:
+        """Compare the directory with the plan, except for what could not be set.
+
+        Raises:
+            FlattenError: They differ.
+        """
+        excused = {LABELS, *(RESULTS.get(what, what) for what in missed)}
+        if not own:
+            excused.add("owners")
+        compare(job.plan, HostTree(root), self.path, lambda kind, _: kind in excused)
+
+
+def _is_readable(plan: Plan) -> bool:
+    """Return True if the calling user can list all directories of a plan."""
+    members = plan.members
+    return os.geteuid() == 0 or all(
+        members.owner_table[members.owners[inode]][0] & _LISTABLE == _LISTABLE
+        for _, inode in plan
+        if members.kinds[inode] == DIRECTORY
+    )
 
 
 def _shortfall(path: Path, missed: Mapping[str, int]) -> str:

@@ -24,6 +24,7 @@ from .archive import Archive
 from .choice import CONTAINER, Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files
 from .folder import Folder
+from .places import stores_below
 from .registry.settings import Access
 from .unknown import describe
 
@@ -267,9 +268,37 @@ def _open(
             if entries:
                 return opened, name
             empty = empty or opened
+    if kind is None and empty is None and isinstance(files, Folder):
+        empty = _open_below(path, name, limits, resources, hashing=hashing)
     if empty is not None:
         return empty, name
     raise _no_image(files, path, kind)
+
+
+def _open_below(
+    path: str,
+    name: str | None,
+    limits: Limits | None,
+    resources: ExitStack,
+    *,
+    hashing: bool,
+) -> Opened | None:
+    """Open the engine's directory in a root file system that has the image."""
+    found: Opened | None = None
+    for place in stores_below(path):
+        reference = place if name is None else f"{place}#{name}"
+        try:
+            opened, _ = _open(reference, limits, resources, hashing=hashing)
+        except SourceError:  # the engine was installed, but has no data
+            continue
+        if name is None or name.startswith(CONTAINER):
+            has = bool(opened.entries)
+        else:
+            has = bool(named(opened.entries, name))
+        if has:
+            return opened
+        found = found or opened
+    return found
 
 
 def _no_image(files: Files, path: str, kind: str | None) -> SourceError:

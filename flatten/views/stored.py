@@ -66,6 +66,29 @@ class LayerRow(TypedDict):
     created_by: str | None
 
 
+class ContainerRow(TypedDict):
+    """A container of an engine's root.
+
+    Attributes:
+        id: Its id.
+        names: Its names.
+        driver: The storage driver or snapshotter that keeps its layers.
+    """
+
+    id: str
+    names: list[str]
+    driver: str
+
+
+def list_containers(opened: Opened) -> list[ContainerRow]:
+    """Return a row for each container of an engine's root, by name."""
+    rows: list[ContainerRow] = [
+        {"id": each.id, "names": list(each.names), "driver": each.driver}
+        for each in opened.survey().containers
+    ]
+    return sorted(rows, key=lambda row: (row["names"], row["id"]))
+
+
 def list_images(opened: Opened) -> list[ImageRow]:
     """Return a row for each image, in the order of the source."""
     rows = []

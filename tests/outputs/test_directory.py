@@ -21,7 +21,9 @@ from builders import docker_archive, layers, member, pax
 from command import FLATTEN, run
 from flatten.host.beneath import remove_tree
 from flatten.outputs.choose import choose
+from flatten.outputs.disks.check import compare
 from flatten.outputs.job import Job
+from flatten.outputs.read_dir import HostTree
 
 NOBODY = 65_534
 
@@ -680,3 +682,48 @@ def test_directories_without_permissions_are_filled(theirs):
     rows = on_disk(theirs / "o")
     assert [rows[p]["mode"] for p in ("d", "d/e", "d/e/f")] == ["0000", "0500", "0000"]
     assert (theirs / "o/g").stat().st_nlink == 2
+
+
+# --- read back
+
+CHANGES = {
+    "a mode": (lambda top: (top / "d/f").chmod(0o600), "modes"),
+    "a time": (lambda top: os.utime(top / "d/f", (1, 1)), "times"),
+    "a file that is not there": (lambda top: (top / "d/l").unlink(), "names"),
+    "a file too many": (lambda top: (top / "x").touch(), "names"),
+    "a content of another size": (lambda top: (top / "d/f").write_bytes(b"xy"), "sizes"),
+    "a hard link that is a copy": (
+        lambda top: shutil.copy2(top / "d/f", top / "g.new") and (top / "g.new").rename(top / "g"),
+        "hard links",
+    ),
+    "another target": (
+        lambda top: ((top / "s").unlink(), (top / "s").symlink_to("other")), "symlink targets",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "what"), CHANGES.values(), ids=CHANGES)
+def test_a_directory_is_compared_with_the_plan(tmp_path, change, what):
+    words = [
+        member("./", type=b"5"), "d/", member("d/f", b"x", mode=0o644), "d/l", "g=d/f",
+        "s->d/f",
+    ]  # fmt: skip
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+    flatten.export(tmp_path / "i.tar", f"{tmp_path}/o/", ownership="current")
+
+    def compared():
+        with flatten.open_image(tmp_path / "i.tar") as image:
+            root = os.open(tmp_path / "o", os.O_RDONLY)
+            try:
+                excused = {"owners", *({"times"} - {what})}
+                compare(flatten.plan_image(image), HostTree(root), tmp_path / "o",
+                        lambda kind, _: kind in excused)  # fmt: skip
+            finally:
+                os.close(root)
+
+    compared()
+    change(tmp_path / "o")
+    with pytest.raises(
+        flatten.FlattenError, match=f"differs from the image in .*{what}"
+    ):
+        compared()

@@ -29,10 +29,13 @@ def test_a_refused_chmod_names_the_file_and_leaves_nothing(tmp_path, out, why):
     assert [path.name for path in tmp_path.iterdir()] == ["i.tar"]
 
 
-@pytest.mark.parametrize("out", ["o.tar", "o.tar.zst", "o/"])
+@pytest.mark.parametrize(
+    ("out", "options"),
+    [("o.tar", ()), ("o.tar.zst", ()), ("o/", ("--ownership", "current"))],
+)
 @pytest.mark.usefixtures("image")
-def test_a_refused_sched_getaffinity_does_no_harm(tmp_path, out):
-    got = run_without(["sched_getaffinity"], "i.tar", "-o", out, cwd=tmp_path)
+def test_a_refused_sched_getaffinity_does_no_harm(tmp_path, out, options):
+    got = run_without(["sched_getaffinity"], "i.tar", "-o", out, *options, cwd=tmp_path)
 
     assert (got.returncode, got.stderr) == (0, "")
     assert (tmp_path / out).exists()

@@ -380,6 +380,19 @@ def test_users_of_shared_layers(family):
     assert "one:1 one:2" in done.stdout
 
 
+def test_containers(family, sources):
+    rows = answer("containers", family)
+
+    assert [sorted(row) for row in rows] == [["driver", "id", "names"]] * len(rows)
+    names = [name for row in rows for name in row["names"]]
+    assert names == sorted(names)
+    for name in names:
+        assert run("layers", f"{family}#container:{name}").returncode == 0
+    shown = run("containers", family).stdout.splitlines()
+    assert shown[0].split() == ["ID", "DRIVER", "NAME"]
+    assert run("containers", sources["docker-archive"]).returncode == 2
+
+
 def test_users_of_a_containers_own_layer(family):
     assert users(family, digest(b"b1")) == [(None, [], ["b1"])]
 

@@ -68,8 +68,8 @@ def test_the_report_as_text(image):
 
     assert lines[1] == "279 B in 4 files, 7 paths; 2 layers of 339 B"
     assert lines[2] == (
-        "dive: efficiency 76.4 %, 130 B wasted "
-        "(72.6 % of everything above the base layer)"
+        "dive: efficiency 76.4 %, 130 B wasted"
+        ", 72.6 % of what the layers above the first add"
     )
     assert lines[3] == "hidden 60 B in 2 files that later layers replaced or removed"
     assert lines[4] == "duplicates: 1 groups, 100 B could be saved"

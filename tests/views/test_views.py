@@ -44,6 +44,31 @@ ODD = [
 ]
 
 
+@pytest.mark.parametrize("prefix", ["", "rootfs:"])
+def test_a_tar_of_a_tree_is_read_as_its_tree(image, tmp_path, prefix):
+    flatten.export(image, tmp_path / "tree.tar")
+    tree = f"{prefix}{tmp_path / 'tree.tar'}"
+
+    paths = [
+        json.loads(line)["path"]
+        for line in run("ls", tree, "--json").stdout.splitlines()
+    ]
+
+    assert paths == [json.loads(line)["path"]
+                     for line in run("ls", image, "--json").stdout.splitlines()]  # fmt: skip
+    assert run("cat", tree, "etc/new").stdout == run("cat", image, "etc/new").stdout
+    assert run("report", tree).returncode == 0
+
+
+def test_what_is_neither_an_image_nor_a_tar(tmp_path):
+    (tmp_path / "page.tar").write_bytes(b"<!DOCTYPE html><html>")
+
+    done = run("ls", tmp_path / "page.tar")
+
+    assert done.returncode == 3
+    assert "HTML" in done.stderr
+
+
 def test_ls_prints_what_tar_tv_prints(tmp_path):
     image = tmp_path / "image.tar"
     image.write_bytes(docker_archive([layer(*ODD), *layers(*WORDS)]))

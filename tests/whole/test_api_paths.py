@@ -282,6 +282,8 @@ def test_globs_are_those_of_pathlib(root, on_disk, pattern):
     else:
         want = {*on_disk.glob(pattern)}
     got = [str(path) for path in root.glob(pattern)]
+    if os.geteuid() != 0 and "null" in got:
+        got.remove("null")  # a device, which only root can make
 
     assert sorted(got) == sorted(str(path.relative_to(on_disk)) for path in want)
 

@@ -34,7 +34,10 @@ def test_the_readmes_python_runs(image, monkeypatch, capsys):
     assert "10 members" in capsys.readouterr().out
 
 
-PAGES = ["README.md", "docs/faq.md", "docs/sources.md"]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("faq", "machines", "selecting", "sources")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -5,10 +5,8 @@ import os
 from contextlib import ExitStack
 from typing import Any
 
-from ...errors import SourceError, UsageError, quoted
-from ...image import rootfs
+from ...errors import UsageError, quoted
 from ...image.history import cut
-from ...image.image import Image
 from ...views.describe import describe
 from ...views.differences import CONTENT, FIELDS
 from ...views.trees import Change, Side, compare
@@ -99,10 +97,10 @@ def run(args: argparse.Namespace) -> int:
     since, at = options.since(args), options.point(args)
     fields = [name for name in args.only if name not in args.ignore]
     with ExitStack() as opened:
-        first = opened.enter_context(_open(args, args.image))
+        first = opened.enter_context(options.open_image_or_tar(args, args.image))
         second = first
         if args.other is not None:
-            second = opened.enter_context(_open(args, args.other))
+            second = opened.enter_context(options.open_image_or_tar(args, args.other))
         elif since is None and at is None:
             raise UsageError(
                 "nothing to compare with: give a second image, or --from STEP"
@@ -120,19 +118,6 @@ def run(args: argparse.Namespace) -> int:
         for side in sides if second is not first else sides[1:]:
             options.say_unverified(args, side.contents.image, side.index.checked)
     return 1 if changes else 0
-
-
-def _open(args: argparse.Namespace, reference: str) -> Image:
-    """Open an image, or a tar of a tree."""
-    limits = options.limits(args)
-    if reference.startswith(f"{rootfs.KIND}:"):
-        return rootfs.open_rootfs(reference.removeprefix(f"{rootfs.KIND}:"), limits)
-    try:
-        return options.open_image(args, reference)
-    except SourceError:
-        if not os.path.isfile(reference):
-            raise
-        return rootfs.open_rootfs(reference, limits)
 
 
 def _line(change: Change) -> str:

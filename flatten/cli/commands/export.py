@@ -195,7 +195,7 @@ def add_disk_options(parser: argparse.ArgumentParser) -> None:
         "--no-check",
         dest="check",
         action="store_false",
-        help="do not read the file system back to compare it with the image",
+        help="do not read a directory or disk back to compare it with the image",
     )
 
 

@@ -2,7 +2,9 @@
 
 import argparse
 
+from ...errors import UsageError, quoted
 from .. import registry
+from ..parser import did_you_mean
 
 DESCRIPTION = """\
 Print the help of a command, or of flatten itself.
@@ -15,12 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "command",
         metavar="COMMAND",
         nargs="?",
-        choices=tuple(registry.COMMANDS),
         help="the command [default: flatten itself]",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the help, and return the exit code."""
-    registry.build_parser(args.command or registry.MAIN).print_help()
+    name = args.command or registry.MAIN
+    if args.command is not None and name not in registry.COMMANDS:
+        hint = did_you_mean(name, registry.COMMANDS)
+        raise UsageError(f"unknown command {quoted(name)}{hint} (see flatten help)")
+    registry.build_parser(name).print_help()
     return 0

@@ -87,7 +87,7 @@ def _print(report: Report, top: int) -> None:
     share = ""
     if dive.user_size:
         part = 100 * dive.wasted / dive.user_size
-        share = f" ({part:.1f} % of everything above the base layer)"
+        share = f", {part:.1f} % of what the layers above the first add"
     print(
         f"dive: efficiency {100 * dive.score:.1f} %, {human(dive.wasted)} wasted{share}"
     )

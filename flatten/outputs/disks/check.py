@@ -34,6 +34,9 @@ from .inode import KINDS, FileSystem, Inode, walk
 LABELS: Final = "SELinux labels"
 """The kind of difference where only a label was added."""
 
+RESULTS: Final = {"devices": "names", "setuid bits": "modes"}
+"""The check's words for what ``write_directory`` could not set, if they differ."""
+
 _SELINUX: Final = b"security.selinux"
 _NAMES: Final = {
     FILE: "a file",
@@ -96,19 +99,32 @@ def check(
     Raises:
         FlattenError: They differ otherwise, or the file system cannot be read.
     """
+    with reading(name, output, read) as files:
+        return compare(plan, files, output, excused)
+
+
+def compare(
+    plan: Plan,
+    files: FileSystem,
+    output: Path,
+    excused: Callable[[str, bytes], bool],
+) -> Counter[str]:
+    """Compare a file system that is open with a plan, as ``check`` does.
+
+    Raises:
+        FlattenError: They differ, otherwise than is excused.
+    """
     counts: Counter[str] = Counter()
     known: Counter[str] = Counter()
     first = ""
-    with reading(name, output, read) as files:
-        for kind, path, expected, found in differences(plan, files):
-            if excused(kind, path):
-                known[kind] += 1
-            else:
-                counts[kind] += 1
-                first = first or (
-                    f"{quoted(path)}: expected {_shown(expected)}, "
-                    f"found {_shown(found)}"
-                )
+    for kind, path, expected, found in differences(plan, files):
+        if excused(kind, path):
+            known[kind] += 1
+        else:
+            counts[kind] += 1
+            first = first or (
+                f"{quoted(path)}: expected {_shown(expected)}, found {_shown(found)}"
+            )
     if counts:
         kinds = ", ".join(f"{kind} ({count:,})" for kind, count in counts.items())
         raise FlattenError(

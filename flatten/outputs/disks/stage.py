@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from mmap import mmap
 from pathlib import Path
-from typing import Final
 
 from ...errors import quoted
 from ...host.compress import PlainSink
@@ -21,13 +20,10 @@ from ..job import Job
 from ..write_dir import describe_root, write_directory
 from ..write_tar import write_tar
 from . import tools
-from .check import LABELS, check
+from .check import LABELS, RESULTS, check
 from .inode import FileSystem
 
 Command = Sequence[str | os.PathLike[str]]
-
-_RESULTS: Final = {"devices": "names", "setuid bits": "modes"}
-"""What the check calls metadata that could not be set, where the words differ."""
 
 
 def as_root() -> bool:
@@ -109,7 +105,7 @@ def check_staged(
     Raises:
         FlattenError: The file system differs otherwise.
     """
-    excused = {LABELS, *missed, *(_RESULTS[what] for what in missed.keys() & _RESULTS)}
+    excused = {LABELS, *missed, *(RESULTS[what] for what in missed.keys() & RESULTS)}
     known = check(job.plan, name, path, read, lambda kind, _: kind in excused)
     if known[LABELS]:
         job.notes.append(
