@@ -36,6 +36,7 @@ from .erofs_fs import (
     MAX_MINOR,
     MAX_NAME,
     MAX_TARGET,
+    MAX_XATTRS,
     SLOT,
 )
 from .erofs_xattrs import Xattrs
@@ -111,6 +112,11 @@ class Layout:
                 nids.append(firsts[inode])
                 continue
             form = self.form(position)
+            if form.xattrs > MAX_XATTRS:
+                raise FlattenError(
+                    f"{quoted(plan.paths[position])}: its xattrs take {form.xattrs:,} "
+                    f"bytes; EROFS holds at most {MAX_XATTRS:,}"
+                )
             length = form.length()
             left = -at % BLOCK
             if left < length:

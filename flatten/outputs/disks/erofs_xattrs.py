@@ -17,7 +17,6 @@ from .erofs_fs import (
     MAX_NAME,
     MAX_SHARED,
     MAX_VALUE,
-    MAX_XATTRS,
     XATTR_ENTRY,
     XATTR_HEADER,
     XATTR_PREFIXES,
@@ -36,7 +35,7 @@ class Xattrs:
         """Choose which xattrs are shared.
 
         Raises:
-            FlattenError: An xattr is too long, or an inode has too many.
+            FlattenError: The name or the value of an xattr is too long.
         """
         self._extras = plan.members.extras
         counts: Counter[bytes] = Counter()
@@ -54,22 +53,20 @@ class Xattrs:
                 self._shared[entry] = len(area) // XATTR_UNIT
                 area += entry
         self.area: Final = bytes(area)
-        for path, inode in plan:
-            if inode in self._extras and len(self.after(inode)) > MAX_XATTRS:
-                raise FlattenError(
-                    f"{quoted(path)}: its xattrs take {len(self.after(inode)):,} "
-                    f"bytes; EROFS holds at most {MAX_XATTRS:,}"
-                )
 
     def after(self, inode: int) -> bytes:
         """Return what follows an inode: a header, numbers and entries, or nothing."""
-        entries = list(self._entries(inode)) if inode in self._extras else []
-        if not entries:
+        numbers: list[bytes] = []
+        own: list[bytes] = []
+        for entry in self._entries(inode):
+            number = self._shared.get(entry)
+            if number is None or len(numbers) == MAX_SHARED:
+                own.append(entry)
+            else:
+                numbers.append(number.to_bytes(XATTR_UNIT, "little"))
+        if not numbers and not own:
             return b""
-        shared = [entry for entry in entries if entry in self._shared][:MAX_SHARED]
-        own = [entry for entry in entries if entry not in set(shared)]
-        numbers = (self._shared[entry].to_bytes(4, "little") for entry in shared)
-        return b"".join((XATTR_HEADER.pack(0, len(shared)), *numbers, *own))
+        return b"".join((XATTR_HEADER.pack(0, len(numbers)), *numbers, *own))
 
     def _entries(self, inode: int) -> Iterator[bytes]:
         """Yield the encoded xattrs of an inode, in the order of their names.
