@@ -14,6 +14,7 @@ from test_directory import needs_user, run_as_user, theirs  # noqa: F401 - a fix
 from test_disks import PLACES, mounted, need
 from test_headers import sparse_gnu
 from test_random import DEVICES, Image, images, tar_member
+from test_semantics import TREES
 from test_tar import EVERYTHING, root_only
 
 import flatten
@@ -64,6 +65,21 @@ def test_it_holds_what_the_tar_holds(tmp_path):
     flatten.export(tmp_path / "i.tar", tmp_path / "o.tar")
 
     assert image.listing() == listing(tmp_path / "o.tar")
+
+
+@pytest.mark.parametrize(("each", "want"), TREES.values(), ids=TREES)
+def test_hard_cases(tmp_path, each, want):
+    tree = made(tmp_path, layers(*each)).tree()
+
+    got = {}
+    for path, node in tree.items():
+        name, text = os.fsdecode(path), os.fsdecode(node.content)
+        words = {"dir": "", "symlink": f"->{text}", "file": text}
+        got[f"{name}/" if node.type() == "dir" else name] = words.get(
+            node.type(), node.type()
+        )
+    del got["/"]
+    assert got == {path: text for path, text in want.items() if path != "./"}
 
 
 @settings(max_examples=max(settings().max_examples // 4, 20))
