@@ -69,9 +69,7 @@ class _Encoder:
                 block, contents = contents, contents + form.blocks
             start = layout.nids[position] * SLOT
             head = bytes(start - at) + self._inode(position, form, block)
-            if form.xattrs:
-                head += layout.xattrs.after(inode)
-            yield head
+            yield head + layout.xattrs.after(inode) if form.xattrs else head
             if form.layout == CHUNK_BASED:
                 yield from layout.chunks[inode].table(block)
             elif form.inline:
@@ -119,19 +117,18 @@ class _Encoder:
             yield from self._content(position, 0, stop)
             yield bytes(-stop % BLOCK)
 
-    def _content(self, position: int, start: int, stop: int) -> Iterator[Piece]:
-        """Yield a range of the content of a directory, a symlink or a file."""
+    def _content(self, position: int, start: int, stop: int) -> Iterable[Piece]:
+        """Return a range of the content of a directory, a symlink or a file."""
         members, inode = self._members, self._plan.inodes[position]
         kind = members.kinds[inode]
         if kind == DIRECTORY:
-            yield from self._directory(position, start // BLOCK, -(-stop // BLOCK))
-        elif kind == SYMLINK:
-            yield members.targets[inode][start:stop]
-        elif members.extras.get(inode, NO_EXTRA).sparse is None:
-            source = members.data[inode] + start
-            yield Span(members.layers[inode], source, stop - start, [])
-        else:
-            yield from self._sparse(inode, [(start, stop)])
+            return self._directory(position, start // BLOCK, -(-stop // BLOCK))
+        if kind == SYMLINK:
+            return (members.targets[inode][start:stop],)
+        if members.extras.get(inode, NO_EXTRA).sparse is not None:
+            return self._sparse(inode, [(start, stop)])
+        source = members.data[inode] + start
+        return (Span(members.layers[inode], source, stop - start, []),)
 
     def _directory(self, position: int, start: int, stop: int) -> Iterator[bytes]:
         """Yield a range of a directory's blocks; its last one is not padded."""
