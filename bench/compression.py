@@ -43,7 +43,7 @@ def _gzip(source: Path, target: Path) -> None:
 
 def _zstd(source: Path, target: Path) -> None:
     """Write zstd with the package that flatten reads it with."""
-    import zstandard  # noqa: PLC0415 - only where the program is missing
+    import zstandard  # only where the program is missing
 
     with source.open("rb") as stream, target.open("wb") as out:
         zstandard.ZstdCompressor(level=3).copy_stream(stream, out)

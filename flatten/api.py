@@ -11,16 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
-from typing import IO, TYPE_CHECKING, Literal, overload
+from typing import IO, TYPE_CHECKING, Literal, Unpack, overload
 
 from .host.limits import Limits
 from .image import image
-from .image.history import Point
 from .image.verify import checking
+from .options import Selection, SelectionFields
 from .sources import open as sources
 from .tree.tree import Names
 from .views.files import FileTree
-from .views.paths import Entry, path_error
+from .views.paths import PathEntry, path_error
 
 if TYPE_CHECKING:
     from _typeshed import StrPath
@@ -80,15 +80,11 @@ class Image(image.Image):
             self.resources.close()
 
 
-def open_image(  # noqa: PLR0913 - all by keyword
+def open_image(
     reference: str | os.PathLike[str],
     *,
-    platform: str | None = None,
-    limits: Limits | None = None,
-    store: str | None = None,
-    at: Point | None = None,
-    with_init: bool = False,
     verify: bool = False,
+    **selection: Unpack[SelectionFields],
 ) -> Image:
     """Open an image, to read its metadata, its layers and the files in it.
 
@@ -99,14 +95,9 @@ def open_image(  # noqa: PLR0913 - all by keyword
         reference: ``[KIND:]PATH[#NAME]``; PATH ``-`` is standard input. NAME is one
             of the image's names, its id or a prefix of that, or ``@N``, its position.
             It can be omitted if the source has one image.
-        platform: ``os/architecture[/variant]``, to select one of several in the
-            source; by default, the host's.
-        limits: Limits on the resources that the image may take.
-        store: A docker driver or a containerd namespace, to select one of several.
-        at: Open the image as it was at this point in its history.
-        with_init: For a container, include docker's init layer, as ``docker export``
-            does.
         verify: Read all layers now, and check them against the image's digests.
+        selection: ``platform``, ``store``, ``at``, ``with_init``, ``limits`` and
+            ``access``, as in ``Options``.
 
     Raises:
         SourceError: The path does not exist or is not an image of a known kind, or no
@@ -116,16 +107,8 @@ def open_image(  # noqa: PLR0913 - all by keyword
         FormatError: The source breaks its format.
         IntegrityError: With ``verify``: a digest does not match.
     """
-    limits = limits or Limits()
-    found = sources.open_image(
-        os.fspath(reference),
-        platform=platform,
-        limits=limits,
-        store=store,
-        at=at,
-        with_init=with_init,
-        verify=verify,
-    )
+    wanted = Selection(**selection)
+    found = sources.open_image(os.fspath(reference), wanted, verify=verify)
     try:
         if verify:
             with checking(found.layers) as check:
@@ -135,7 +118,7 @@ def open_image(  # noqa: PLR0913 - all by keyword
         found.close()
         raise
     values = {each.name: getattr(found, each.name) for each in fields(found)}
-    return Image(**values, limits=limits)
+    return Image(**values, limits=wanted.limits)
 
 
 class ImagePath(Traversable):
@@ -382,10 +365,10 @@ class ImagePath(Traversable):
     def _bytes(self) -> bytes:
         return _joined(self._parts)
 
-    def _find(self, *, follow: bool = True) -> Entry:
+    def _find(self, *, follow: bool = True) -> PathEntry:
         return self._tree.find(self._bytes, follow=follow)
 
-    def _find_if_any(self, *, follow: bool = True) -> Entry | None:
+    def _find_if_any(self, *, follow: bool = True) -> PathEntry | None:
         """Return the entry, or None if the path leads nowhere."""
         try:
             return self._find(follow=follow)

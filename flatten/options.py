@@ -1,50 +1,71 @@
-"""The options of an export, in one frozen dataclass."""
+"""The request: which image to read, and how to write the output."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypedDict, get_args
 
 from .errors import UsageError, quoted
 from .host.limits import Limits
 from .image.history import Point
+from .sources.registry.settings import Access
 from .tree.edit import NO_EDITS, Edits
-
-
-def nothing() -> None:
-    """Do nothing."""
-
 
 Format = Literal["gnu", "pax"]
 Reflink = Literal["auto", "always", "never"]
 Ownership = Literal["keep", "current"]
 ImageKind = Literal["oci", "docker"]
-ProgressBar = Literal["auto", "always", "never"]
-Progress = Callable[[int, int], object]
 
 CHOICES: Final = {
     "format": get_args(Format),
     "reflink": get_args(Reflink),
     "ownership": get_args(Ownership),
     "image_kind": (None, *get_args(ImageKind)),
-    "progress": get_args(ProgressBar),
 }
-"""Fields with a fixed set of values; ``progress`` can also be a callable."""
+"""Fields with a fixed set of values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to read an image and write the output.
+class Selection:
+    """Which image to read from a source, and within which limits.
 
     Attributes:
-        platform: ``os/architecture[/variant]``, to select one of several in the source.
-        store: A docker driver or a containerd namespace, to select one of several.
-        at: Flatten the image as it was at this point in its history.
-        since: Write only the changes since this point, as a layer to put on top.
+        platform: ``os/architecture[/variant]``, to select one of several in the source;
+            None selects the host's.
+        store: A docker driver or a containerd namespace, to select one of several; None
+            selects all.
+        at: Read the image as it was at this point in its history.
         with_init: For a container, include docker's init layer, as ``docker export``
             does.
-        verify: Check the layers against the image's digests.
         limits: Limits on the resources that the image may take.
+        access: How to reach registries.
+    """
+
+    platform: str | None = None
+    store: str | None = None
+    at: Point | None = None
+    with_init: bool = False
+    limits: Limits = field(default_factory=Limits)
+    access: Access = field(default_factory=Access)
+
+
+class SelectionFields(TypedDict, total=False):
+    """The fields of ``Selection`` as keyword arguments, for type checkers."""
+
+    platform: str | None
+    store: str | None
+    at: Point | None
+    with_init: bool
+    limits: Limits
+    access: Access
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(Selection):
+    """Which image to read, and how to write the output.
+
+    Attributes:
+        since: Write only the changes since this point, as a layer to put on top.
+        verify: Check the layers against the image's digests.
         edits: Paths to leave out, move or add, and changes of owners.
         mtime: Reduce later mtimes to this one (seconds), as ``tar --clamp-mtime`` does.
         format: ``gnu``, or ``pax`` for POSIX headers throughout.
@@ -66,24 +87,10 @@ class Options:
         list_out: Path or open descriptor to write a list of the output's entries to.
         strict: Refuse devices, unknown setuid files, and the like (``strict``).
         allow_setuid: Paths that may be setuid nevertheless.
-        sync: Flush a file to disk before it gets its name, so that after a power cut
-            either the complete new file or the old one is there.
-        settle: Called when all checks have passed, before an output gets its name; an
-            exception prevents that.
-        progress: When to show a progress bar on standard error: ``auto`` (on a
-            terminal), ``always`` or ``never``. Or a function to call instead, in the
-            calling thread, with the number of bytes written so far and in total. The
-            first call has 0. The last one has the total, once the output is complete;
-            an exception from any call before that cancels the export.
     """
 
-    platform: str | None = None
-    store: str | None = None
-    at: Point | None = None
     since: Point | None = None
-    with_init: bool = False
     verify: bool = True
-    limits: Limits = field(default_factory=Limits)
     edits: Edits = NO_EDITS
     mtime: int | None = None
     format: Format = "gnu"
@@ -99,31 +106,23 @@ class Options:
     list_out: str | os.PathLike[str] | int | None = None
     strict: bool = False
     allow_setuid: tuple[str, ...] = ()
-    sync: bool = True
-    settle: Callable[[], object] = nothing
-    progress: ProgressBar | Progress = "never"
 
     def __post_init__(self) -> None:
         """Check the fields with a fixed set of values."""
         for name, words in CHOICES.items():
             word = getattr(self, name)
-            if word not in words and not (name == "progress" and callable(word)):
+            if word not in words:
                 choices = ", ".join(filter(None, words))
                 raise UsageError(
                     f"{quoted(str(word))} is not a valid {name}; choose from {choices}"
                 )
 
 
-class OptionChanges(TypedDict, total=False):
+class OptionFields(SelectionFields, total=False):
     """The fields of ``Options`` as keyword arguments, for type checkers."""
 
-    platform: str | None
-    store: str | None
-    at: Point | None
     since: Point | None
-    with_init: bool
     verify: bool
-    limits: Limits
     edits: Edits
     mtime: int | None
     format: Format
@@ -139,6 +138,3 @@ class OptionChanges(TypedDict, total=False):
     list_out: str | os.PathLike[str] | int | None
     strict: bool
     allow_setuid: tuple[str, ...]
-    sync: bool
-    settle: Callable[[], object]
-    progress: ProgressBar | Progress

@@ -2,21 +2,23 @@
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
 
 from .errors import FormatError, UsageError, quoted
-from .host.spools import taking_turns
+from .host.spools import short_turns
 from .image.history import cut
 from .image.image import Image
 from .image.read import read_layers
 from .image.verify import DigestCheck, checking
-from .options import OptionChanges, Options
+from .options import OptionFields, Options
+from .outputs.atomic import nothing
 from .outputs.choose import choose
 from .outputs.job import Job, Shape
-from .outputs.progress import reporting
+from .outputs.progress import Progress, ProgressBar, check_choice, reporting
 from .plan.make import Placement, make_plan
 from .plan.plan import Plan
 from .plan.strict import check_strict
@@ -66,7 +68,10 @@ def export(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str] | int,
     options: Options | None = None,
-    **changes: Unpack[OptionChanges],
+    *,
+    progress: ProgressBar | Progress = "never",
+    sync: bool = True,
+    **changes: Unpack[OptionFields],
 ) -> Exported:
     """Flatten an image into one tar, or another output that ``out`` selects.
 
@@ -75,18 +80,53 @@ def export(
         out: A path, whose suffix selects the output; it appears once it is complete. Or
             an open descriptor, to write a tar from its current position.
         options: The options; by default, ``Options()``.
+        progress: When to show a progress bar on standard error: ``auto`` (on a
+            terminal), ``always`` or ``never``. Or a function to call instead, in the
+            calling thread, with the number of bytes written so far and in total. The
+            first call has 0. The last one has the total, once the output is complete;
+            an exception from any call before that cancels the export.
+        sync: Flush a file to disk before it gets its name, so that after a power cut
+            either the complete new file or the old one is there.
         changes: Fields of ``Options``, by name: ``export(a, b, mtime=0)``.
 
     Raises:
         FlattenError: The export failed. No output is left at ``out``.
     """
     options = replace(options or Options(), **changes)
+    return run(source, out, options, progress=progress, sync=sync)
+
+
+def run(  # noqa: PLR0913 - the rare ones by keyword
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | int,
+    options: Options,
+    *,
+    progress: ProgressBar | Progress = "never",
+    sync: bool = True,
+    before_commit: Callable[[], object] = nothing,
+) -> Exported:
+    """Do what ``export`` does, for a caller that has its own process.
+
+    Args:
+        source: As for ``export``.
+        out: As for ``export``.
+        options: As for ``export``.
+        progress: As for ``export``.
+        sync: As for ``export``.
+        before_commit: Called when all checks have passed, before the output gets its
+            name; an exception prevents that.
+
+    Raises:
+        FlattenError: As for ``export``.
+    """
+    check_choice(progress)
     output = choose(out, options)
     with (
-        taking_turns(),
-        _open(os.fspath(source), options) as image,
-        _checking(image, options.verify) as check,
+        short_turns(),
+        open_image(os.fspath(source), options, verify=options.verify) as opened,
+        _checking(opened, options.verify) as check,
     ):
+        image = with_additions(opened, options)
         _refuse_same(out, options)
         for path in (out, options.config_out, options.list_out):
             if path is not None:
@@ -99,13 +139,18 @@ def export(
             check_strict(plan, map(os.fsencode, options.allow_setuid), image.source)
         if check is not None:
             check.start_rest()
-        with reporting(plan.size, options.progress) as advance:
+        with reporting(plan.size, progress) as advance:
             rereads = check is not None and check.rereads
             job = Job(
-                image, plan, shape, sync=options.sync, settle=options.settle,
-                advance=advance, checked=check is not None,
-                again=rereads or options.list_out is not None,
-            )  # fmt: skip
+                image,
+                plan,
+                shape,
+                sync=sync,
+                rereads=rereads or options.list_out is not None,
+                hashes=check is not None,
+                before_commit=before_commit,
+                advance=advance,
+            )
             with output.writing(job):
                 if check is not None:
                     check.finish()
@@ -124,18 +169,6 @@ def export(
     )
 
 
-def _open(reference: str, options: Options) -> Image:
-    return open_image(
-        reference,
-        platform=options.platform,
-        limits=options.limits,
-        store=options.store,
-        at=options.at,
-        with_init=options.with_init,
-        verify=options.verify,
-    )
-
-
 def plan_image(
     image: Image, options: Options | None = None, *, shape: Shape | None = None
 ) -> Plan:
@@ -151,6 +184,7 @@ def plan_image(
             limit is exceeded.
     """
     options, shape = options or Options(), shape or Shape()
+    image = with_additions(image, options)
     tree, before = _stack(image, options)
     if options.edits != NO_EDITS:
         _edit(tree, image, options)
@@ -183,6 +217,19 @@ def plan_image(
     return plan
 
 
+def with_additions(image: Image, options: Options) -> Image:
+    """Return the image with the host files to add as a layer on top.
+
+    The layer is built when it is read. An image that has it already is returned as is.
+    """
+    if image.added or not options.edits.add:
+        return image
+    from .image.added import added_layer  # seldom needed
+
+    layer = added_layer(options.edits.add, options.limits, image.resources)
+    return replace(image, added=(layer,))
+
+
 def _stack(image: Image, options: Options) -> tuple[Tree, Snapshot | None]:
     """Read and apply all layers; return the tree, and its names as of ``since``.
 
@@ -207,14 +254,8 @@ def _edit(tree: Tree, image: Image, options: Options) -> None:
     if options.since is not None:
         raise UsageError("a delta takes no selection and no edits: it is a layer")
     change_names(tree, edits)
-    if edits.add:
-        from .image.added import added_layer  # noqa: PLC0415 - seldom needed
-
-        image.added = (added_layer(edits.add, options.limits, image.resources),)
-        for layer in read_layers(
-            image, tree.members, added=True, limits=options.limits
-        ):
-            tree.apply(layer)
+    for layer in read_layers(image, tree.members, added=True, limits=options.limits):
+        tree.apply(layer)
     if edits.owner_map is not None:
         map_owners(tree.members, edits.owner_map)
     if edits.xattrs is not None:
@@ -228,15 +269,18 @@ def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck 
 def _write_sidecars(job: Job, options: Options) -> None:
     """Write the requested documents, before the output appears."""
     if options.config_out is not None or options.list_out is not None:
-        from .sidecars import write_sidecars  # noqa: PLC0415 - json, 5 ms
+        from .sidecars import write_sidecars  # json, 5 ms
 
         write_sidecars(job, options)
 
 
 def _refuse_same(out: str | os.PathLike[str] | int, options: Options) -> None:
     """Refuse two files under one name: the later would replace the other."""
-    paths = [path for path in (out, options.config_out, options.list_out)
-             if path is not None and not isinstance(path, int)]  # fmt: skip
+    paths = [
+        path
+        for path in (out, options.config_out, options.list_out)
+        if path is not None and not isinstance(path, int)
+    ]
     names = [os.path.realpath(path) for path in paths]
     for path, name in zip(paths, names, strict=True):
         if names.count(name) > 1 and (os.path.isfile(name) or not os.path.exists(name)):

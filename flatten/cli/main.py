@@ -46,8 +46,8 @@ def _stoppable(arguments: Sequence[str], handlers: "Handlers") -> int:
     from . import signals  # as above
 
     try:
+        _occupy_descriptors()  # the handlers open a pipe
         handlers.install()
-        _occupy_descriptors()
         code = _answer(_with_named_stdin(arguments))
         signals.ignore()
     except signals.Stopped as stopped:
@@ -95,13 +95,16 @@ def _discard_output() -> None:
 def _occupy_descriptors() -> None:
     """Open each closed standard descriptor, so that no other file gets its number.
 
-    It is opened in the wrong mode, so that its use fails, as on a closed one.
+    It is opened in the wrong mode, so that its use fails, as on a closed one. Python
+    has no ``sys.stdout`` then, and print() would discard its text without an error.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDONLY if descriptor else os.O_WRONLY)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _fail(text: str) -> None:
@@ -120,13 +123,8 @@ def _run(arguments: list[str]) -> int:
         code = registry.find(name).run(registry.parse(name, rest))
     except SystemExit as ended:  # argparse has printed help, or a usage error
         code = int(ended.code or 0)
-    _flush_output()
+    sys.stdout.flush()
     return code
-
-
-def _flush_output() -> None:
-    if sys.stdout is not None:
-        sys.stdout.flush()
 
 
 def _with_named_stdin(arguments: Sequence[str]) -> list[str]:

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..errors import SourceError, UsageError, quoted, shown
 from ..host.limits import Limits
 from ..image import rootfs
 from ..image.history import Point
 from ..image.image import Image
+from ..options import Selection, SelectionFields
 from ..sources import open as sources
 from ..sources.open import Opened
 from ..tree.edit import Addition, Edits
@@ -39,6 +40,8 @@ SOURCE = """\
 SOURCE is [KIND:]PATH: the directory where docker, podman or containerd keeps
 its images, an archive or an OCI layout. 'PATH#NAME', or --image NAME, limits
 the command to the images that match NAME."""
+
+MAX_SIZE: Final = 1 << 60  # bytes; file sizes have 63 bits
 
 
 def add_image_argument(parser: argparse.ArgumentParser) -> None:
@@ -195,7 +198,7 @@ def open_among(args: argparse.Namespace) -> Iterator[list[Image]]:
     with ExitStack() as opened:
         images: list[Image] = []
         for reference in (args.image, *args.among):
-            family = sources.open_family(reference, limits=limits(args))
+            family = sources.open_family(reference, Selection(limits=limits(args)))
             found, broken = opened.enter_context(family)
             images += found
             for error in broken:
@@ -245,7 +248,7 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--strip-components",
         metavar="N",
-        type=int,
+        type=_count,
         default=0,
         help="drop the first N components of every path",
     )
@@ -507,7 +510,7 @@ def parse_size(text: str) -> int:
     """Parse a number with an optional unit K, M, G or T, which are powers of 1024.
 
     Raises:
-        argparse.ArgumentTypeError: The text is not such a number.
+        argparse.ArgumentTypeError: The text is not such a number, or over ``MAX_SIZE``.
 
     >>> parse_size("1536"), parse_size("1.5K"), parse_size("2GiB")
     (1536, 1536, 2147483648)
@@ -520,7 +523,19 @@ def parse_size(text: str) -> int:
             f"{quoted(text)} is not a valid size; write it as 512M"
         )
     power = "KMGT".find(found[2].upper()) + 1 if found[2] else 0
-    return int(float(found[1]) * 1024**power)
+    size = int(float(found[1]) * 1024**power)
+    if size > MAX_SIZE:
+        raise argparse.ArgumentTypeError(f"{quoted(text)} is over 1048576T")
+    return size
+
+
+def _count(text: str) -> int:
+    """Parse a number of components; a path of 64 KiB has 32,768 at most."""
+    if not re.fullmatch(r"[0-9]{1,5}", text):
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is not a number from 0 to 99999"
+        )
+    return int(text)
 
 
 def parse_mtime(text: str | None) -> int | None:
@@ -567,7 +582,19 @@ def limits(args: argparse.Namespace) -> Limits:
 
 def open_source(args: argparse.Namespace) -> AbstractContextManager[Opened]:
     """Open the source that the arguments name."""
-    return sources.open_source(args.source, limits=limits(args), store=args.store)
+    selection = Selection(limits=limits(args), store=args.store)
+    return sources.open_source(args.source, selection)
+
+
+def selection(args: argparse.Namespace, at: Point | None) -> SelectionFields:
+    """Return the fields that say which image of a source to read."""
+    return {
+        "platform": args.platform,
+        "store": args.store,
+        "at": at,
+        "with_init": args.with_init,
+        "limits": limits(args),
+    }
 
 
 def open_image_or_tar(
@@ -598,9 +625,5 @@ def open_image(
     """Open the image that the arguments name, or another with the same options."""
     return sources.open_image(
         args.image if reference is None else reference,
-        platform=args.platform,
-        limits=limits(args),
-        store=args.store,
-        at=at,
-        with_init=args.with_init,
+        Selection(**selection(args, at)),
     )

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
-from ..errors import FlattenError, shown
+from ..errors import shown
 
 
 def print_json(document: object) -> None:
@@ -21,13 +21,7 @@ def print_json_line(document: object) -> None:
 
 
 def print_bytes(data: bytes) -> None:
-    """Print bytes unchanged.
-
-    Raises:
-        FlattenError: Standard output is closed.
-    """
-    if sys.stdout is None:
-        raise FlattenError("standard output: cannot write: Bad file descriptor")
+    """Print bytes unchanged."""
     sys.stdout.buffer.write(data)
 
 

@@ -24,8 +24,14 @@ from .limits import processors
 
 BLOCK: Final = 1 << 20
 LEVELS: Final = {"gzip": (0, 2, 9), "zstd": (1, 3, 22), "xz": (0, 6, 9)}
-SUFFIXES: Final = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd",
-                   ".xz": "xz", ".txz": "xz"}  # fmt: skip
+SUFFIXES: Final = {
+    ".gz": "gzip",
+    ".tgz": "gzip",
+    ".zst": "zstd",
+    ".tzst": "zstd",
+    ".xz": "xz",
+    ".txz": "xz",
+}
 _ISAL_LEVELS: Final = 3
 
 
@@ -198,19 +204,19 @@ def _compressor(raw: Any, name: str, level: int) -> Any:
     """Return a file object that compresses the bytes written to it."""
     threads = processors()
     if name == "zstd":
-        import zstandard  # noqa: PLC0415 - 15 ms, only when asked for
+        import zstandard  # 15 ms, only when asked for
 
         options = zstandard.ZstdCompressor(level, threads=threads, write_checksum=True)
         return options.stream_writer(raw, closefd=False)
     if name == "xz":
-        import lzma  # noqa: PLC0415 - only when asked for
+        import lzma  # only when asked for
 
         return lzma.LZMAFile(raw, "wb", preset=level)
     if level > _ISAL_LEVELS:
-        import gzip  # noqa: PLC0415 - only when asked for
+        import gzip  # only when asked for
 
         return gzip.GzipFile("", "wb", level, raw, mtime=0)
-    from isal import igzip_threaded  # noqa: PLC0415 - only when asked for
+    from isal import igzip_threaded  # only when asked for
 
     make: Any = igzip_threaded.open  # has no types
     return make(raw, "wb", level, threads=threads, block_size=BLOCK)

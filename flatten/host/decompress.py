@@ -103,13 +103,15 @@ def _members(source: LayerBytes, kind: str, where: str) -> Iterator[bytes]:
                 data = source.read(offset, min(INPUT, size - offset))
                 offset += len(data)
                 if not data:
-                    raise FormatError(f"truncated {kind} data",
-                                      where=where, offset=offset)  # fmt: skip
+                    raise FormatError(
+                        f"truncated {kind} data", where=where, offset=offset
+                    )
             try:
                 plain = decompressor.decompress(data, CHUNK)
             except errors as error:
-                raise FormatError(f"broken {kind} data: {error}",
-                                  where=where, offset=offset) from error  # fmt: skip
+                raise FormatError(
+                    f"broken {kind} data: {error}", where=where, offset=offset
+                ) from error
             data = b""
             if plain:
                 yield plain
@@ -119,17 +121,17 @@ def _members(source: LayerBytes, kind: str, where: str) -> Iterator[bytes]:
 def _maker(kind: str) -> tuple[Callable[[], _Decompressor], _Errors]:
     """Return a function that creates a decompressor, and the errors it raises."""
     if kind == "gzip":
-        from isal import igzip_lib  # noqa: PLC0415 - 2 ms, only where there is gzip
+        from isal import igzip_lib  # 2 ms, only where there is gzip
 
         make = igzip_lib.IgzipDecompressor
         errors: Any = (igzip_lib.IsalError, EOFError)  # a class, but not in its stub
         return lambda: make(igzip_lib.DECOMP_GZIP), errors
     if kind == "xz":
-        import lzma  # noqa: PLC0415 - only where there is xz
+        import lzma  # only where there is xz
 
         limit = MAX_WINDOW + (1 << 24)
         return lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, limit), (lzma.LZMAError,)
-    import bz2  # noqa: PLC0415 - only where there is bzip2
+    import bz2  # only where there is bzip2
 
     return bz2.BZ2Decompressor, (OSError, ValueError)
 
@@ -139,8 +141,9 @@ def _check_zeros(source: LayerBytes, offset: int, kind: str, where: str) -> None
     size = source.size()
     for at in range(offset, size, INPUT):
         if source.read(at, min(INPUT, size - at)).strip(b"\0"):
-            raise FormatError(f"trailing garbage after the {kind} data",
-                              where=where, offset=at)  # fmt: skip
+            raise FormatError(
+                f"trailing garbage after the {kind} data", where=where, offset=at
+            )
 
 
 # --- zstd
@@ -148,7 +151,7 @@ def _check_zeros(source: LayerBytes, offset: int, kind: str, where: str) -> None
 
 def _zstd(source: LayerBytes, where: str) -> Iterator[bytes]:
     """Decompress zstd frames, one after another."""
-    import zstandard  # noqa: PLC0415 - 15 ms, only where there is zstd
+    import zstandard  # 15 ms, only where there is zstd
 
     reader = _Reader(source, _end_of_frames(source, where))
     decompressor: Any = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import FlattenError, FormatError
@@ -11,8 +12,8 @@ from ..tar.read_header import HeaderBytes
 class LayerBytes(HeaderBytes, Protocol):
     """The bytes of one layer's tar stream, read at offsets.
 
-    Bytes that are in no permanent file inherit what is said here of ``origin``,
-    ``sample`` and ``release``.
+    Most bytes inherit some of the last methods: those in no permanent file inherit
+    ``origin`` and ``sample``, and those that are not in scratch space the others.
     """
 
     def readinto(self, offset: int, view: memoryview) -> None:
@@ -36,9 +37,21 @@ class LayerBytes(HeaderBytes, Protocol):
         """Return a descriptor of such a file, to test its file system's features."""
         return None
 
-    def release(self, offset: int, count: int) -> None:  # noqa: ARG002 - for spools
-        """Free the memory of bytes that are no longer needed, if it is ours."""
+    def is_scratch(self) -> bool:
+        """Return True if the bytes are in scratch space, which ``release`` frees."""
+        return False
+
+    def release(self, offset: int, count: int) -> None:  # noqa: ARG002 - for scratch
+        """Free the scratch space of bytes that are no longer needed."""
         return
+
+    def arrival_digest(self) -> Callable[[], str] | None:
+        """Return the way to the SHA-256 of all bytes, if they are hashed on arrival.
+
+        The function waits for the end and returns the digest in hex. It raises
+        FlattenError if the bytes could not be read.
+        """
+        return None
 
 
 class File(LayerBytes):

@@ -78,7 +78,7 @@ class Scratch:
 
     def _on_disk(self) -> Store:
         """Return the store on disk, for bytes beyond the memory budget."""
-        import tempfile  # noqa: PLC0415 - 10 ms, only when memory is short
+        import tempfile  # 10 ms, only when memory is short
 
         with self._lock:
             try:
@@ -91,7 +91,7 @@ class Scratch:
 
     @staticmethod
     def _no_scratch(error: OSError) -> FlattenError:
-        import tempfile  # noqa: PLC0415 - as above
+        import tempfile  # as above
 
         folder = tempfile.tempdir or "any folder"
         return FlattenError(

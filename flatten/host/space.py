@@ -68,7 +68,7 @@ class Freeing:
     def give_back(self, descriptor: int, start: int, size: int) -> None:
         """Schedule ``give_back`` for a range; the descriptor must stay open."""
         if self._todo is None:
-            from queue import SimpleQueue  # noqa: PLC0415 - 2 ms, seldom needed
+            from queue import SimpleQueue  # 2 ms, seldom needed
 
             self._todo = SimpleQueue()
             self._thread = threading.Thread(target=self._run, daemon=True)

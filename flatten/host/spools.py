@@ -24,7 +24,7 @@ import sys
 import threading
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Final
 
@@ -39,16 +39,36 @@ RATIO_COUNTS_FROM: Final = 1 << 30
 SWITCH: Final = 0.0005  # seconds; Python's default is ten times as long
 
 
-@contextmanager
-def taking_turns() -> Iterator[None]:
-    """Shorten the interpreter's switch interval while threads inflate and hash."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, SWITCH))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
+class _SwitchInterval:
+    """The interpreter's switch interval, which is shortened while blocks overlap.
 
+    The first block to begin shortens it, and the last one to end restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._before = 0.0
+
+    @contextmanager
+    def shortened(self) -> Iterator[None]:
+        """Let threads take shorter turns during the block."""
+        with self._lock:
+            if not self._blocks:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, SWITCH))
+            self._blocks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocks -= 1
+                if not self._blocks:
+                    sys.setswitchinterval(self._before)
+
+
+short_turns: Final = _SwitchInterval().shortened
+"""Shorten the interpreter's switch interval while threads inflate and hash."""
 
 AHEAD: Final = 1 << 22
 _NOBODY: Final = 1 << 62
@@ -95,17 +115,20 @@ class Spool(LayerBytes):
                 self._wanted = _NOBODY
                 self._changed.notify_all()
 
-    @property
-    def hashed(self) -> bool:
-        """Whether the bytes are hashed as they arrive."""
-        return self._hash is not None
-
     def hashing(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass on chunks to be appended, and hash them if the spool is hashed."""
         for chunk in chunks:
             if self._hash is not None:
                 self._hash.update(chunk)
             yield chunk
+
+    def arrival_digest(self) -> Callable[[], str] | None:
+        """Return ``digest`` if the spool is hashed, else None."""
+        return None if self._hash is None else self.digest
+
+    def is_scratch(self) -> bool:
+        """Return True."""
+        return True
 
     def digest(self) -> str:
         """Wait for the end, and return the SHA-256 of all bytes in hex.
@@ -230,7 +253,7 @@ class Spool(LayerBytes):
 @contextmanager
 def _made_ahead(chunks: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
     """Yield an iterator over the same chunks, read up to 8 ahead by a thread."""
-    import queue  # noqa: PLC0415 - 1 ms, only where a layer is inflated
+    import queue  # 1 ms, only where a layer is inflated
 
     made: queue.Queue[bytes | BaseException | None] = queue.Queue(8)
     stopped = threading.Event()
@@ -373,7 +396,7 @@ class Pool:
             if self._has_spare():
                 with ExitStack() as threads:
                     rest = threads.enter_context(_made_ahead(chunks))
-                    if spool.hashed:
+                    if spool.arrival_digest() is not None:
                         rest = threads.enter_context(_made_ahead(spool.hashing(rest)))
                     yield from rest
 

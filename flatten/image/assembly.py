@@ -387,7 +387,7 @@ class AssembledLayer:
         """
         return Headers(self._assembly or self.build())
 
-    def blame(self) -> str:
+    def mismatch_reason(self) -> str:
         """Return a message that names an edited file, or "" if none is known."""
         edited = next(self.open().edited(), None)
         return "" if edited is None else f"{quoted(edited)} was changed on disk"

@@ -64,6 +64,6 @@ class BlobLayer:
             return self._opened
         return forward(self.blob(), self.pool.limits, self.name)
 
-    def blame(self) -> str:
+    def mismatch_reason(self) -> str:
         """Return "": a blob cannot tell which of its bytes is wrong."""
         return ""

@@ -18,7 +18,7 @@ class Rows:
 
     paths: list[bytes]
     removals: list[Removal]
-    aside: set[int]
+    bookkeeping: set[int]
     owner_table: list[Owner]
     kinds: bytes
     owners: Column
@@ -39,7 +39,7 @@ class Rows:
         return cls(
             index.paths,
             index.removals,
-            {member - first for member in index.aside},
+            {member - first for member in index.bookkeeping},
             [members.owner_table[owner] for owner in numbers],
             bytes(members.kinds[rows]),
             array("I", owners),
@@ -73,8 +73,8 @@ class Rows:
         into.layers.extend([position] * len(self.paths))
         into.targets.update((first + at, to) for at, to in self.targets.items())
         into.extras.update((first + at, extra) for at, extra in self.extras.items())
-        aside = {first + member for member in self.aside}
-        return LayerIndex(where, first, self.paths, self.removals, aside)
+        bookkeeping = {first + member for member in self.bookkeeping}
+        return LayerIndex(where, first, self.paths, self.removals, bookkeeping)
 
     def _charge(self, allowance: Allowance, where: str) -> None:
         """Charge the allowance for the rows' data outside the columns."""

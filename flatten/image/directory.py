@@ -97,7 +97,7 @@ def walk(trees: Sequence[Beneath], reading: Reading) -> Assembly:
             "trusted xattrs, which only root can see (CAP_SYS_ADMIN); without them "
             "deleted files would reappear; read it as root"
         )
-    writer = _Writer(trees, reading)
+    writer = _LayerWriter(trees, reading)
     return writer.layer(writer.all)
 
 
@@ -111,11 +111,11 @@ def changes(lower: Beneath, upper: Beneath, reading: Reading) -> Assembly:
 
     Reference: moby pkg/archive/changes.go.
     """
-    writer = _Writer([upper, lower], reading)
+    writer = _LayerWriter([upper, lower], reading)
     return writer.layer(writer.differences)
 
 
-class _Writer:
+class _LayerWriter:
     """Writes a directory's layer into an assembly."""
 
     def __init__(self, trees: Sequence[Beneath], reading: Reading) -> None:
@@ -340,8 +340,10 @@ class _Writer:
         names, hidden = self._union.names(directory)
         ordinary = [name for name in names if not whiteout.is_mark(name)]
         if len(ordinary) < len(names):
-            self._lose("names that are not valid in a layer are left out",
-                       len(names) - len(ordinary))  # fmt: skip
+            self._lose(
+                "names that are not valid in a layer are left out",
+                len(names) - len(ordinary),
+            )
         return ordinary, hidden
 
     def _lose(self, what: str, count: int = 1) -> None:

@@ -56,7 +56,7 @@ class Layer(Protocol):
     def headers(self) -> HeaderBytes:
         """Return the bytes for reading headers; contents in them are arbitrary."""
 
-    def blame(self) -> str:
+    def mismatch_reason(self) -> str:
         """Return the reason for a digest mismatch, or "" if it is unknown."""
 
 

@@ -81,15 +81,18 @@ def read_layers(
     times = Counter(map(id, opened))
     known: dict[int, LayerIndex] = {}
     start = len(image.layers) if added else 0
-    plain = [at for at, layer in enumerate(layers)
-             if opened[at] is layer.open() is layer.blob()]  # fmt: skip
+    plain = [
+        at
+        for at, layer in enumerate(layers)
+        if opened[at] is layer.open() is layer.blob()
+    ]
     ahead = _read_ahead(
         {start + at: layers[at] for at in plain}, into, limits or Limits()
     )
     for position, (layer, source) in enumerate(zip(layers, opened, strict=True), start):
         index = known.get(id(source))
         if index is not None:
-            index = _again(index, layer.name, position, into)
+            index = _repeated(index, layer.name, position, into)
         elif position in ahead:
             index = ahead.pop(position).append(layer.name, position, into)
         else:
@@ -109,7 +112,7 @@ def _read_ahead(
     sizes = {position: layer.blob().size() for position, layer in layers.items()}
     if len(sizes) < 2 or sum(sizes.values()) < PARALLEL_FROM:
         return {}
-    from ..host.processes import each, processes  # noqa: PLC0415 - 4 ms, if it pays
+    from ..host.processes import each, processes  # 4 ms, if it pays
 
     allowance = replace(into.allowance, left=into.allowance.left // 8)
     left = min(AHEAD, into.limit)  # each process has its own
@@ -130,10 +133,10 @@ def _read_ahead(
     return {position: rows for position, rows in found.items() if rows is not None}
 
 
-def _again(index: LayerIndex, where: str, layer: int, into: Members) -> LayerIndex:
+def _repeated(index: LayerIndex, where: str, layer: int, into: Members) -> LayerIndex:
     """Append a copy of a layer's rows, for another position in the image."""
     count = len(index.paths)
     into.check_limit(count, where=where)
     by = into.repeat(index.first, count, layer)
-    aside = {member + by for member in index.aside}
-    return LayerIndex(where, index.first + by, index.paths, index.removals, aside)
+    bookkeeping = {member + by for member in index.bookkeeping}
+    return LayerIndex(where, index.first + by, index.paths, index.removals, bookkeeping)

@@ -16,13 +16,13 @@ from typing import Final
 from ..errors import FlattenError, IntegrityError
 from ..host.files import LayerBytes
 from ..host.limits import processors
-from ..host.spools import Spool, taking_turns
+from ..host.spools import short_turns
 from .image import Layer
 
 STEP: Final = 1 << 20  # bytes hashed per step: 0.7 ms of SHA-256
 
 _Task = tuple[Layer, str, Callable[[], LayerBytes]]  # layer, digest, opener
-_Made = tuple[Layer, str, Spool]  # layer, digest, the spool that hashes it
+_Arriving = tuple[Layer, str, Callable[[], str]]  # layer, digest, SHA-256 on arrival
 
 
 class DigestCheck:
@@ -42,7 +42,7 @@ class DigestCheck:
         end at about the same time.
         """
         self._processors = processors()
-        self._made: list[_Made] = []
+        self._arriving: list[_Arriving] = []
         self.rereads = False
         self._now: deque[_Task] = deque()
         self._later: deque[_Task] = deque()
@@ -58,15 +58,15 @@ class DigestCheck:
             known.add(promise)
             inflated = opened is not layer.blob()
             if layer.diff_id is not None:
-                if isinstance(opened, Spool) and opened.hashed:
-                    self._made.append((layer, layer.diff_id, opened))
+                if made := opened.arrival_digest():
+                    self._arriving.append((layer, layer.diff_id, made))
                 else:
                     self._now.append((layer, layer.diff_id, layer.open))
                     self.rereads |= inflated
             if layer.digest is not None and (inflated or layer.digest != layer.diff_id):
                 blob = layer.blob()
-                if isinstance(blob, Spool) and blob.hashed:
-                    self._made.append((layer, layer.digest, blob))
+                if made := blob.arrival_digest():
+                    self._arriving.append((layer, layer.digest, made))
                 else:
                     self._later.append((layer, layer.digest, layer.blob))
         self._error: BaseException | None = None
@@ -81,7 +81,7 @@ class DigestCheck:
             FlattenError: As for ``finish``.
         """
         self._start(self._later)
-        self._compare_made()
+        self._compare_arrived()
 
     def finish(self) -> None:
         """Wait for all digests.
@@ -90,7 +90,7 @@ class DigestCheck:
             IntegrityError: A digest does not match.
             FlattenError: A layer could not be read.
         """
-        self._compare_made()
+        self._compare_arrived()
         for thread in self._threads:
             thread.join()
         if isinstance(self._error, FlattenError):
@@ -136,25 +136,25 @@ class DigestCheck:
         if not self._stopped:
             self._compare(layer, promised, f"{algorithm}:{digest.hexdigest()}")
 
-    def _compare_made(self) -> None:
-        made, self._made = self._made, []
-        for layer, promised, spool in made:
-            self._compare(layer, promised, f"sha256:{spool.digest()}")
+    def _compare_arrived(self) -> None:
+        arriving, self._arriving = self._arriving, []
+        for layer, promised, digest in arriving:
+            self._compare(layer, promised, f"sha256:{digest()}")
 
     @staticmethod
     def _compare(layer: Layer, promised: str, found: str) -> None:
         if found != promised:
-            blame = layer.blame()
+            reason = layer.mismatch_reason()
             raise IntegrityError(
                 f"{layer.name}: digest mismatch: expected {promised}, found {found}"
-                f"{blame and ': '}{blame} (--no-verify goes on)"
+                f"{reason and ': '}{reason} (--no-verify goes on)"
             )
 
 
 @contextmanager
 def checking(layers: Iterable[Layer]) -> Iterator[DigestCheck]:
     """Check the layers' digests while the body runs; cancel if the body fails."""
-    with taking_turns():
+    with short_turns():
         check = DigestCheck(layers)
         try:
             yield check

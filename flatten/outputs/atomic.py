@@ -21,17 +21,19 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import FlattenError, UsageError, quoted
-from ..options import nothing
 
-SUFFIX = ".flatten-part"
-MADE = ".flatten-made"
-
+SUFFIX: Final = ".flatten-part"
+MADE: Final = ".flatten-made"
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL  # images read what they have written
+
+
+def nothing() -> None:
+    """Do nothing."""
 
 
 @contextmanager
 def create(
-    path: Path, *, sync: bool = True, settle: Callable[[], object] = nothing
+    path: Path, *, sync: bool = True, before_commit: Callable[[], object] = nothing
 ) -> Iterator[int]:
     """Open ``path`` for writing; yield the descriptor.
 
@@ -44,7 +46,7 @@ def create(
         path: The output.
         sync: Wait until a file is on the disk before it gets its name, so that after a
             power cut either the complete new file or the old one is there.
-        settle: Called before the rename; an exception prevents the rename.
+        before_commit: Called before the rename; an exception prevents the rename.
 
     Raises:
         UsageError: ``path`` is a directory.
@@ -57,25 +59,27 @@ def create(
     except (OSError, ValueError) as error:
         raise _failed(path, "create", error) from error
     if stat.S_ISDIR(mode):
-        raise UsageError(f"{quoted(str(path))} is a directory; name a file in it, or "
-                         f"end it with a slash: {path}/")  # fmt: skip
+        raise UsageError(
+            f"{quoted(str(path))} is a directory; name a file in it, or "
+            f"end it with a slash: {path}/"
+        )
     if stat.S_ISREG(mode):
         with _claimed(path) as (name, whole, out):
             _set_mode(path, out, mode)
             yield out
             _flush(path, out, sync=sync)
-            settle()
+            before_commit()
             _rename(path, name, whole)
         return
     with _closing(_open(path, path, os.O_WRONLY)) as out:
         yield out
         _flush(path, out, sync=sync and stat.S_ISBLK(mode))
-        settle()
+        before_commit()
 
 
 @contextmanager
 def create_by_name(
-    path: Path, *, sync: bool = True, settle: Callable[[], object] = nothing
+    path: Path, *, sync: bool = True, before_commit: Callable[[], object] = nothing
 ) -> Iterator[Path]:
     """Yield a name beside ``path``, for a program that makes a file of that name.
 
@@ -97,7 +101,7 @@ def create_by_name(
             _set_mode(path, made, mode)
             with _closing(_open(path, made, os.O_WRONLY)) as out:
                 _flush(path, out, sync=sync)
-            settle()
+            before_commit()
             _rename(path, made, whole)
         finally:
             _remove(made)
@@ -214,7 +218,7 @@ def _unlink(name: Path) -> None:
     try:
         os.unlink(name)
     except IsADirectoryError:
-        from ..host.beneath import remove_tree  # noqa: PLC0415 - for directories only
+        from ..host.beneath import remove_tree  # for directories only
 
         with suppress(OSError):
             remove_tree(name)

@@ -33,7 +33,9 @@ class Output:
     def writing(self, job: Job) -> Iterator[None]:
         """Write the archive, to a temporary name that is renamed when the body ends."""
         with (
-            atomic.create(self.path, sync=job.sync, settle=job.settle) as descriptor,
+            atomic.create(
+                self.path, sync=job.sync, before_commit=job.before_commit
+            ) as descriptor,
             compressing(descriptor, self._spec, quoted(str(self.path))) as sink,
         ):
             job.write_tar(sink, cpio_pieces(job.plan))

@@ -68,7 +68,7 @@ class Output:
                 describe_root(job.plan, root, missed, own=own)
                 if self._options.check and _is_readable(job.plan):
                     self._compare(job, root, missed, own=own)
-                job.settle()
+                job.before_commit()
                 if not os.path.samestat(os.fstat(root), os.lstat(part)):
                     name = quoted(str(part))
                     raise FlattenError(f"{name}: another directory took its place")
@@ -127,14 +127,19 @@ def _check_target(target: Path, force: bool) -> None:
     if not os.path.lexists(target):
         return
     if not target.is_dir():
-        raise UsageError(f"{name} exists and is not a directory; leave out the slash "
-                         "to replace the file")  # fmt: skip
+        raise UsageError(
+            f"{name} exists and is not a directory; leave out the slash "
+            "to replace the file"
+        )
     if target == Path.cwd() or target in Path.cwd().parents:
-        raise UsageError(f"{name} is or contains the current directory; name a "
-                         "directory in it")  # fmt: skip
+        raise UsageError(
+            f"{name} is or contains the current directory; name a directory in it"
+        )
     if target.is_mount():
-        raise UsageError(f"{name} is a mount point; name a directory in it, or use "
-                         f"flatten IMAGE | tar -C {target} -xp")  # fmt: skip
+        raise UsageError(
+            f"{name} is a mount point; name a directory in it, or use "
+            f"flatten IMAGE | tar -C {target} -xp"
+        )
     if not force and any(target.iterdir()):
         raise UsageError(f"{name} is not empty; --force replaces it")
     _check_mounts(target)

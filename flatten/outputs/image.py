@@ -131,7 +131,9 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Write the archive, to a temporary name that is renamed when the body ends."""
-        with atomic.create(self.path, sync=job.sync, settle=job.settle) as descriptor:
+        with atomic.create(
+            self.path, sync=job.sync, before_commit=job.before_commit
+        ) as descriptor:
             self._write(_Archive(descriptor, quoted(str(self.path))), job)
             yield
 
@@ -226,10 +228,12 @@ def new_config(image: Image, diff_ids: Sequence[str], base: int) -> bytes:
     if history.problem:
         steps = [{"comment": f"layer {n + 1} of {image.id}"} for n in range(base)]
     count = len(image.layers) - base
-    steps.append({
-        "created_by": "flatten",
-        "comment": f"layers {base + 1} to {base + count} of {image.id} in one",
-    })  # fmt: skip
+    steps.append(
+        {
+            "created_by": "flatten",
+            "comment": f"layers {base + 1} to {base + count} of {image.id} in one",
+        }
+    )
     if isinstance(document.get("created"), str):
         steps[-1]["created"] = document["created"]
     document["history"] = steps
@@ -275,8 +279,10 @@ class _Archive:
         packed = kind in _PACKED
         source = layer.blob() if packed or kind is None else layer.open()
         size = source.size()
-        whole = (Span(0, start, min(_STEP, size - start), [])
-                 for start in range(0, size, _STEP))  # fmt: skip
+        whole = (
+            Span(0, start, min(_STEP, size - start), [])
+            for start in range(0, size, _STEP)
+        )
         blob = self._write(lambda sink: write_tar(whole, [source], sink))
         if not packed:
             return blob
@@ -343,8 +349,9 @@ def _layer_media(compression: str | None) -> str:
 
 def _member_header(name: str, size: int) -> bytes:
     owner = b"0000644\0" + b"0000000\0" * 2
-    return header(name.encode(), FILE, owner=owner, size=size, magic=POSIX_MAGIC,
-                  device=(0, 0))  # fmt: skip
+    return header(
+        name.encode(), FILE, owner=owner, size=size, magic=POSIX_MAGIC, device=(0, 0)
+    )
 
 
 def _hash(source: LayerBytes, start: int, size: int) -> str:

@@ -8,11 +8,10 @@ from typing import Protocol
 
 from ..host.compress import Sink
 from ..host.files import LayerBytes
-from ..host.spools import Spool
 from ..image.image import Image
-from ..options import nothing
 from ..plan.pieces import pieces as encode
 from ..plan.plan import Piece, Plan
+from .atomic import nothing
 from .write_tar import Advance, write_tar
 
 
@@ -49,9 +48,10 @@ class Job:
         plan: The plan of its tree.
         shape: The requirements of the output.
         sync: Wait until files are on the disk before they get their names.
-        again: Contents are read again after they are written.
-        checked: Threads hash layers during the write.
-        settle: Called when all checks have passed, before the output gets its name.
+        rereads: Contents are read again after they are written.
+        hashes: Threads hash layers during the write.
+        before_commit: Called when all checks have passed, before the output gets its
+            name.
         advance: Called with the number of bytes after each write.
         notes: Warnings for the user, one sentence each; outputs append theirs.
     """
@@ -60,9 +60,9 @@ class Job:
     plan: Plan
     shape: Shape
     sync: bool = True
-    again: bool = False
-    checked: bool = False
-    settle: Callable[[], object] = nothing
+    rereads: bool = False
+    hashes: bool = False
+    before_commit: Callable[[], object] = nothing
     advance: Advance | None = None
     notes: list[str] = field(default_factory=list)
     _layers: Sequence[LayerBytes] = field(init=False, repr=False)
@@ -99,11 +99,11 @@ class Job:
 
     def runs_alone(self) -> bool:
         """Return True if no thread hashes layers or frees memory during the write."""
-        return not (self.checked or any(isinstance(x, Spool) for x in self._layers))
+        return not (self.hashes or any(x.is_scratch() for x in self._layers))
 
     def reads_once(self) -> bool:
         """Return True if every layer's content is read exactly once."""
-        return not self.again and len({*map(id, self._layers)}) == len(self._layers)
+        return not self.rereads and len({*map(id, self._layers)}) == len(self._layers)
 
 
 class Output(Protocol):

@@ -3,8 +3,26 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal, get_args
 
-from ..options import Progress, ProgressBar
+from ..errors import UsageError, quoted
+
+ProgressBar = Literal["auto", "always", "never"]
+Progress = Callable[[int, int], object]
+
+
+def check_choice(progress: ProgressBar | Progress) -> None:
+    """Check that the argument is a word or a callable.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    words = get_args(ProgressBar)
+    if progress not in words and not callable(progress):
+        raise UsageError(
+            f"{quoted(str(progress))} is not a valid progress; choose from "
+            f"{', '.join(words)}"
+        )
 
 
 @contextmanager
@@ -18,7 +36,7 @@ def reporting(
 
     Args:
         total: Number of bytes to write, approximately.
-        progress: As in ``Options``.
+        progress: As for ``pipeline.export``.
     """
     if callable(progress):
         progress(0, total)
@@ -30,12 +48,17 @@ def reporting(
     if closed or progress == "never" or (progress == "auto" and not terminal):
         yield None
         return
-    from tqdm import tqdm  # noqa: PLC0415 - 30 to 70 ms
+    from tqdm import tqdm  # 30 to 70 ms
 
     with tqdm(
-        desc="flatten", total=total, leave=False, dynamic_ncols=True,
-        unit="B", unit_scale=True, unit_divisor=1024,
-    ) as shown:  # fmt: skip
+        desc="flatten",
+        total=total,
+        leave=False,
+        dynamic_ncols=True,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+    ) as shown:
         yield shown.update
 
 

@@ -66,9 +66,11 @@ class Output:
         """Yield the descriptor and its name in messages."""
         if isinstance(self._out, int):
             yield self._out, "standard output" if self._out == 1 else "the output"
-            job.settle()
+            job.before_commit()
             return
-        with atomic.create(self._out, sync=job.sync, settle=job.settle) as descriptor:
+        with atomic.create(
+            self._out, sync=job.sync, before_commit=job.before_commit
+        ) as descriptor:
             yield descriptor, quoted(str(self._out))
 
 
@@ -92,22 +94,29 @@ def _write_plain(
     if not pays or not stat.S_ISREG(os.fstat(descriptor).st_mode):
         job.write_tar(sink)
         return
-    from ..host.processes import processes, together  # noqa: PLC0415 - 4 ms
+    from ..host.processes import processes, together  # 4 ms
 
     parts = sections(job.plan, limits.processes or processes())
     with ExitStack() as stack:
         try:
-            outs = [stack.enter_context(_reopened(descriptor, part.offset))
-                    for part in parts]  # fmt: skip
+            outs = [
+                stack.enter_context(_reopened(descriptor, part.offset))
+                for part in parts
+            ]
         except OSError:  # there is no /proc
             job.write_tar(sink)
             return
         advances = [_times(len(parts), job.advance), *[None] * (len(parts) - 1)]
-        together([
-            partial(replace(job, advance=advance).write_tar, PlainSink(out, name),
-                    pieces(job.plan, part))
-            for out, part, advance in zip(outs, parts, advances, strict=True)
-        ])  # fmt: skip
+        together(
+            [
+                partial(
+                    replace(job, advance=advance).write_tar,
+                    PlainSink(out, name),
+                    pieces(job.plan, part),
+                )
+                for out, part, advance in zip(outs, parts, advances, strict=True)
+            ]
+        )
 
 
 def _times(count: int, advance: Advance | None) -> Advance | None:

@@ -69,8 +69,18 @@ def _header(plan: Plan, name: bytes, inode: int, *, size: int, links: int) -> by
     device = members.extras.get(inode, NO_EXTRA).device
     device = device if kind in (CHAR, BLOCK) else (0, 0)
     links = 2 if kind == DIRECTORY else links
-    numbers = (inode + 1, FILE_TYPES[kind] | mode, uid, gid, links,
-               members.mtimes[inode], size, 0, 0, *device)  # fmt: skip
+    numbers = (
+        inode + 1,
+        FILE_TYPES[kind] | mode,
+        uid,
+        gid,
+        links,
+        members.mtimes[inode],
+        size,
+        0,
+        0,
+        *device,
+    )
     if max(numbers) > MAX_NUMBER:
         raise FlattenError(
             f"{quoted(name)}: {max(numbers):,} is more than a cpio can hold "

@@ -68,7 +68,7 @@ def write_directory(
     """
     _check_paths(plan)
     with Beneath(f"/proc/self/fd/{root}") as tree:
-        writer = _Writer(plan, layers, tree, own, advance)
+        writer = _DirectoryWriter(plan, layers, tree, own, advance)
         for position in range(len(plan)):
             writer.add(position)
         for position in reversed(range(len(plan))):
@@ -93,12 +93,12 @@ def describe_root(
     """
     if plan.paths[:1] == [ROOT]:
         with Beneath(f"/proc/self/fd/{root}") as tree:
-            writer = _Writer(plan, (), tree, own, None)
+            writer = _DirectoryWriter(plan, (), tree, own, None)
             writer.leave(0)
         missed.update(writer.missed)
 
 
-class _Writer:
+class _DirectoryWriter:
     """Creates the members of a plan in a directory."""
 
     def __init__(
@@ -188,9 +188,13 @@ class _Writer:
         there, _, old = first.rpartition(b"/")
         folder = os.dup(self._tree.directory(there))
         try:
-            os.link(old, name, src_dir_fd=folder,
-                    dst_dir_fd=self._tree.directory(parent),
-                    follow_symlinks=False)  # fmt: skip
+            os.link(
+                old,
+                name,
+                src_dir_fd=folder,
+                dst_dir_fd=self._tree.directory(parent),
+                follow_symlinks=False,
+            )
         finally:
             os.close(folder)
 

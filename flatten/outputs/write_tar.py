@@ -50,7 +50,7 @@ def write_tar(  # noqa: PLR0913 - the rare ones by keyword
         FormatError: A layer has fewer bytes than when it was indexed.
         FlattenError: Writing failed; BrokenPipeError passes as it is.
     """
-    writer = _Writer(out, advance, share, read_once)
+    writer = _TarWriter(out, advance, share, read_once)
     for piece in pieces:
         if isinstance(piece, bytes):
             writer.put(piece)
@@ -62,7 +62,7 @@ def write_tar(  # noqa: PLR0913 - the rare ones by keyword
     return writer.written
 
 
-class _Writer:
+class _TarWriter:
     """Writes pieces to a sink through a buffer."""
 
     def __init__(

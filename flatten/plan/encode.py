@@ -15,7 +15,7 @@ from ..tar.members import (
     Extra,
 )
 from ..tar.wire import BLOCK_SIZE, padded, remember
-from .plan import CODED, Plan
+from .plan import FULL, Plan
 
 _GNU_REST: Final = write_header.header(b"", FILE)[257:]  # the bytes after the target
 
@@ -97,15 +97,15 @@ def plain_encoder(plan: Plan) -> _Encode:
     return encode
 
 
-def encode_odd(plan: Plan, encode: _Encode, position: int, odd: int) -> bytes:
+def encode_special(plan: Plan, encode: _Encode, position: int, special: int) -> bytes:
     """Return the header blocks of a member that is not plain."""
     path, inode = plan.paths[position], plan.inodes[position]
-    if odd == CODED:
+    if special == FULL:
         return encode_header(plan, position, path, inode)
     if position in plan.links:
         return encode(path, inode, 0, header_rest(LINK, plan.links[position]))
     head = encode(path[:100], inode, plan.members.sizes[inode], header_rest(FILE, b""))
-    return _long_name(path, plan.pads[position]) + head
+    return _long_name(path, plan.name_blocks[position]) + head
 
 
 def header_rest(kind: int, target: bytes) -> tuple[bytes, int]:

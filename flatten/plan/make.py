@@ -20,7 +20,7 @@ from ..tar.write_header import RECORD_SIZE
 from ..tree.tree import Tree
 from ..tree.walk import later_names, walk
 from .encode import encode_header
-from .plan import CODED, MARK, VARIED, Plan
+from .plan import CHECKPOINT, FULL, VARIANT, Plan
 
 BODY: Final = 1 << 17  # bytes from which a content is copied separately, by the kernel
 SHARED: Final = 1 << 16  # the same, for contents whose blocks can be shared
@@ -74,7 +74,7 @@ def make_plan(
         inodes = array("I", [inode for _, inode in entries])
     links = later_names(tree, paths, inodes)
     plan = Plan(members, paths, inodes, links, posix=posix, warnings=tree.warnings)
-    plan.alone = BODY if placement is None else SHARED
+    plan.separate_from = BODY if placement is None else SHARED
     _measure(plan, placement)
     return plan
 
@@ -90,13 +90,13 @@ def _clamp(members: Members, latest: int) -> None:
 
 def _measure(plan: Plan, placement: Placement | None) -> None:
     """Mark the members that need more than one plain header; compute the tar's size."""
-    members, links, odd = plan.members, plan.links, plan.odd
+    members, links, special = plan.members, plan.links, plan.special
     sizes, extras, targets = members.sizes, members.extras, members.targets
     mtimes = members.mtimes
     total = 0
     for position, (path, inode) in enumerate(plan):
-        if not position % MARK:
-            plan.marks.append(total)
+        if not position % CHECKPOINT:
+            plan.checkpoints.append(total)
         size = sizes[inode]
         if position in links:
             size, target = 0, links[position]
@@ -109,12 +109,12 @@ def _measure(plan: Plan, placement: Placement | None) -> None:
             or size >= _OCTAL_LIMIT
             or not 0 <= mtimes[inode] < _OCTAL_LIMIT
         ):
-            odd[position] = CODED
+            special[position] = FULL
             total += len(encode_header(plan, position, path, inode))
             total += 0 if position in links else padded(members.stored(inode))
         else:
             if position in links:
-                odd[position] = VARIED
+                special[position] = VARIANT
             if placement is not None and size >= SHARED:
                 total += _place(plan, placement, position, total)
             elif len(path) > 100:
@@ -143,6 +143,6 @@ def _place(plan: Plan, placement: Placement, position: int, at: int) -> int:
     blocks = least + (away - BLOCK_SIZE * (1 + least)) % placement.block // BLOCK_SIZE
     if blocks > _BUSYBOX_BLOCKS:
         return unpadded
-    plan.pads[position] = blocks
-    plan.odd[position] = VARIED
+    plan.name_blocks[position] = blocks
+    plan.special[position] = VARIANT
     return BLOCK_SIZE * (1 + blocks)

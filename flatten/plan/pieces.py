@@ -6,8 +6,8 @@ from itertools import count, islice
 
 from ..tar.members import DIRECTORY, FIFO, FILE, NO_SOURCE
 from ..tar.wire import BLOCK_SIZE, ZEROS
-from .encode import encode_odd, header_rest, plain_encoder
-from .plan import MARK, MERGED, Piece, Plan, Section, Span
+from .encode import encode_special, header_rest, plain_encoder
+from .plan import CHECKPOINT, MERGED, Piece, Plan, Section, Span
 
 
 def sections(plan: Plan, most: int) -> list[Section]:
@@ -15,14 +15,16 @@ def sections(plan: Plan, most: int) -> list[Section]:
 
     A member is assumed to take as long as 16 KiB of content.
     """
-    weights = [mark + (position << 14)
-               for position, mark in zip(count(0, MARK), plan.marks)]  # fmt: skip
+    weights = [
+        offset + (position << 14)
+        for position, offset in zip(count(0, CHECKPOINT), plan.checkpoints)
+    ]
     whole = plan.size + (len(plan) << 14)
     cuts = {bisect_left(weights, whole * part // most) for part in range(1, most)}
     starts = [0, *sorted(cuts - {0, len(weights)})]
-    stops = [start * MARK for start in starts[1:]] + [len(plan)]
+    stops = [start * CHECKPOINT for start in starts[1:]] + [len(plan)]
     return [
-        Section(start * MARK, stop, plan.marks[start] if start else 0)
+        Section(start * CHECKPOINT, stop, plan.checkpoints[start] if start else 0)
         for start, stop in zip(starts, stops, strict=True)
     ]
 
@@ -57,30 +59,33 @@ def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
     """
     members = plan.members
     kinds, sizes, layers, offsets = (
-        members.kinds, members.sizes, members.layers, members.data,
-    )  # fmt: skip
-    alone, encode = plan.alone, plain_encoder(plan)
+        members.kinds,
+        members.sizes,
+        members.layers,
+        members.data,
+    )
+    least, encode = plan.separate_from, plain_encoder(plan)
     rests = {kind: header_rest(kind, b"") for kind in (FILE, DIRECTORY, FIFO)}
     patches: list[tuple[int, bytes]] = []
     layer = begin = end = NO_SOURCE
     padding = b""  # still to be written after the previous content
     rows = islice(
-        zip(count(), plan.paths, plan.inodes, plan.odd), section.start, section.stop
+        zip(count(), plan.paths, plan.inodes, plan.special), section.start, section.stop
     )
-    for position, path, inode, odd in rows:
+    for position, path, inode, special in rows:
         data, size, source = offsets[inode], sizes[inode], layers[inode]
-        if not odd:
+        if not special:
             rest = rests.get(kinds[inode]) or header_rest(
                 kinds[inode], members.targets[inode]
             )
             head = encode(path, inode, size, rest)
         else:
-            head = encode_odd(plan, encode, position, odd)
+            head = encode_special(plan, encode, position, special)
             linked = position in plan.links
             data, size = (NO_SOURCE, 0) if linked else (data, members.stored(inode))
         patch = padding + head
         padding = ZEROS[: -size % BLOCK_SIZE]
-        mergeable = size < alone and len(head) <= data and len(head) + size <= MERGED
+        mergeable = size < least and len(head) <= data and len(head) + size <= MERGED
         if (
             mergeable
             and data - len(patch) == end
@@ -100,7 +105,7 @@ def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
         else:
             yield patch
             begin, end, patches = data, data + size, []
-        if size >= alone:
+        if size >= least:
             yield Span(layer, begin, size, [])
             begin = end = NO_SOURCE
     if end > begin:

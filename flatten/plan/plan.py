@@ -7,13 +7,16 @@ from typing import Final
 
 from ..tar.members import Column, Members
 
-MARK: Final = 1024
+CHECKPOINT: Final = 1024  # members from one checkpoint to the next
 
+FULL: Final = 1
+"""Mark of a member whose header is not one plain block; its header is encoded in full.
 
-CODED: Final = 1
+It has extended headers, or a number in base-256, or any header in a tar in pax format.
+"""
 
-
-VARIED: Final = 2
+VARIANT: Final = 2
+"""Mark of a plain member that is a hard link, or has a name that is padded."""
 
 
 @dataclass(slots=True)
@@ -27,12 +30,12 @@ class Plan:
         links: The first name of the same inode, by position in ``paths`` of each later
             name. All other paths are written with their content.
         posix: Whether to write POSIX headers (pax) instead of GNU ones.
-        odd: By position, 0 for most: ``CODED`` if the header is not one plain block,
-            ``VARIED`` if it is, but for a later name or after a padded name.
-        pads: By position, the blocks of name before a member that align its content, so
-            that the blocks of the layer's file can be shared.
-        alone: Size in bytes from which a content is a piece of its own.
-        marks: Bytes of the tar before every ``MARK``th member, starting with the first.
+        special: By position, 0 for most members, ``FULL`` or ``VARIANT``.
+        name_blocks: By position, the blocks of name before a member that align its
+            content, so that the blocks of the layer's file can be shared.
+        separate_from: Size in bytes from which a content is a piece of its own.
+        checkpoints: Bytes of the tar before every ``CHECKPOINT``th member, starting
+            with the first.
         size: Bytes of the tar, including its end blocks and padding.
         warnings: Warnings for the user, one sentence each.
     """
@@ -42,16 +45,16 @@ class Plan:
     inodes: Column
     links: dict[int, bytes]
     posix: bool = False
-    odd: bytearray = field(init=False)
-    pads: dict[int, int] = field(default_factory=dict)
-    alone: int = 1 << 17
-    marks: Column = field(default_factory=lambda: array("q"))
+    special: bytearray = field(init=False)
+    name_blocks: dict[int, int] = field(default_factory=dict)
+    separate_from: int = 1 << 17
+    checkpoints: Column = field(default_factory=lambda: array("q"))
     size: int = 0
     warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Start with no member marked."""
-        self.odd = bytearray(len(self.paths))
+        self.special = bytearray(len(self.paths))
 
     def __len__(self) -> int:
         """Return the number of members to write."""

@@ -16,6 +16,7 @@ USUAL_DRIVER: Final = "overlay2"
 """Docker's default driver: it is taken where several have the same image."""
 
 _DIGEST: Final = re.compile(r"sha(256|512):|[0-9a-f]{64}\Z")
+_SHORT_ID: Final = re.compile(r"[0-9a-f]{12,63}")  # docker shows 12 digits
 _SHOWN: Final = 20  # images listed in a message
 _NAMES_SHOWN: Final = 4  # of each
 _ARCHITECTURES: Final = {
@@ -246,8 +247,8 @@ def named(entries: Sequence[Entry], name: str) -> list[Entry]:
     """Return the entries that a name selects.
 
     The first of several ways to match that matches any entry decides. A digest matches
-    digests only: an archive may have any text as a name, even one that looks like a
-    digest.
+    digests only, and a short id only ids: an archive may have any text as a name, even
+    one that looks like a digest.
     """
     if re.fullmatch(r"@[0-9]{1,9}", name):
         return list(entries[int(name[1:]) :][:1])
@@ -263,6 +264,8 @@ def named(entries: Sequence[Entry], name: str) -> list[Entry]:
         entries = [entry for entry in entries if entry.hashed]
         exact = [entry for entry in entries if hexdigits in entry.ids]
         return exact or [entry for entry in entries if _begins(entry, hexdigits)]
+    if _SHORT_ID.fullmatch(name):
+        return [entry for entry in entries if _begins(entry, name)]
     tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
     tests: tuple[Callable[[Entry], bool], ...] = (
         lambda entry: name in entry.names,

@@ -85,9 +85,12 @@ class _Stored:
     def entry(self) -> Entry:
         """Return the entry of this image."""
         return Entry(
-            (self.id,), self.names, self.load, lambda: self.platform,
+            (self.id,),
+            self.names,
+            self.load,
+            lambda: self.platform,
             hashed=self.hashed,
-        )  # fmt: skip
+        )
 
     def load(self) -> Image:
         """Find the layers.
@@ -109,9 +112,13 @@ class _Stored:
             self._check_external(path, diff_id, what)
             place = files.place(path, what)  # one that is not there is reported now
             layer = BlobLayer(
-                f"{files.name}, {what} ({shown(path)})", diff_id, blob_digest(path),
-                partial(files.open, path, what), files.pool, same=known.get(place),
-            )  # fmt: skip
+                f"{files.name}, {what} ({shown(path)})",
+                diff_id,
+                blob_digest(path),
+                partial(files.open, path, what),
+                files.pool,
+                same=known.get(place),
+            )
             known.setdefault(place, layer)
             layers.append(layer)
         return Image(
@@ -192,10 +199,17 @@ def _read_manifest(files: Stored) -> list[Entry]:
         sources = item.get("LayerSources")
         stored = found.setdefault(
             (id_, layers),
-            _Stored(files, id_, (), config, platform, partial(tuple, layers),
-                    _manifest_parent(item),
-                    sources if isinstance(sources, dict) else {}),
-        )  # fmt: skip
+            _Stored(
+                files,
+                id_,
+                (),
+                config,
+                platform,
+                partial(tuple, layers),
+                _manifest_parent(item),
+                sources if isinstance(sources, dict) else {},
+            ),
+        )
         assert isinstance(stored, _Stored), "broken ones are there by position"
         names = tuple(dict.fromkeys((*stored.names, *names)))
         found[id_, layers] = replace(stored, names=names)
@@ -384,10 +398,18 @@ def _read_legacy(archive: Archive) -> list[_Stored]:
         if image_id not in parents:
             archive.fail(f"layer {quoted(image_id)} is not in the archive")
         entries.append(
-            _Stored(archive, image_id, tuple(tags), f"{image_id}/json",
-                   platforms[image_id], partial(_chain, image_id, parents, archive),
-                   parents[image_id], {}, hashed=False)
-        )  # fmt: skip
+            _Stored(
+                archive,
+                image_id,
+                tuple(tags),
+                f"{image_id}/json",
+                platforms[image_id],
+                partial(_chain, image_id, parents, archive),
+                parents[image_id],
+                {},
+                hashed=False,
+            )
+        )
     return entries
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 from ..errors import FormatError, IntegrityError, quoted
 from ..host.files import LayerBytes
 from ..host.spools import Pool
-from .parse import Shape, parse_json
+from .parse import Fields, parse_json
 
 MAX_DOCUMENT: Final = 1 << 23  # bytes of a JSON document; registries stop at 4 MiB
 MAX_VALUES: Final = 1 << 18  # lists and objects in it: 3 bytes each, 64 once parsed
@@ -31,7 +31,7 @@ class Documents:
     """
 
     left: int = MAX_DOCUMENTS
-    asked: tuple[str, str | None, int, Shape | None] | None = None
+    asked: tuple[str, str | None, int, Fields | None] | None = None
     last: tuple[Any, bytes] = (None, b"")
 
 
@@ -73,7 +73,7 @@ def read_json(  # noqa: PLR0913 - the last two by keyword
     digest: str | None = None,
     *,
     limit: int = MAX_DOCUMENT,
-    shape: Shape | None = None,
+    shape: Fields | None = None,
 ) -> tuple[Any, bytes]:
     """Return a document as parsed, and its bytes.
 
@@ -104,7 +104,7 @@ def _parse(  # noqa: PLR0913, PLR0917 - as of read_json
     what: str,
     digest: str | None,
     limit: int,
-    shape: Shape | None,
+    shape: Fields | None,
 ) -> tuple[Any, bytes]:
     """Read and parse a document."""
     where = f"{files.name}, {what}"

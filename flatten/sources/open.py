@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from ..errors import FlattenError, SourceError, quoted
 from ..host.files import File
 from ..host.inputs import open_file, plain
-from ..host.limits import Limits
 from ..host.spools import Pool
-from ..image.history import Point, cut
+from ..image.history import cut
 from ..image.image import Image
+from ..options import Selection
 from .archive import Archive
 from .choice import CONTAINER, Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files
@@ -92,9 +92,7 @@ class Opened:
 
     def survey(self) -> "Survey":
         """Return what the source holds besides images: nothing in an archive."""
-        from .engines.survey import (  # noqa: PLC0415 - for those who look for waste
-            Survey,
-        )
+        from .engines.survey import Survey  # for those who look for waste
 
         return Survey() if self.root is None else self.root()
 
@@ -118,15 +116,8 @@ They are tried in this order: an archive that is both docker's and OCI's is dock
 """
 
 
-def open_image(  # noqa: PLR0913 - all by keyword
-    reference: str,
-    *,
-    platform: str | None = None,
-    limits: Limits | None = None,
-    store: str | None = None,
-    at: Point | None = None,
-    with_init: bool = False,
-    verify: bool = True,
+def open_image(
+    reference: str, selection: Selection | None = None, *, verify: bool = True
 ) -> Image:
     """Open the image that ``reference`` names, whatever kind of source it is in.
 
@@ -134,14 +125,7 @@ def open_image(  # noqa: PLR0913 - all by keyword
         reference: ``[KIND:]PATH[#NAME]``; PATH ``-`` is standard input. NAME is one
             of the image's names, its id or the start of that, or ``@N``, its
             position. It can be omitted if the source holds one image.
-        platform: ``os/architecture[/variant]``, if the source has several; None means
-            the host's.
-        limits: Limits on the resources that the image may take.
-        store: One of docker's drivers or of containerd's namespaces, if the source has
-            several; None means all.
-        at: Open the image as it was at that point of its history.
-        with_init: Keep the layer that docker itself makes for a container, as
-            ``docker export`` does.
+        selection: Which image of the source; by default, ``Selection()``.
         verify: Hash layers as they are inflated, so that checking their digests need
             not read them again.
 
@@ -151,15 +135,17 @@ def open_image(  # noqa: PLR0913 - all by keyword
         UsageError: The reference matches more than one image.
         FormatError: The source breaks its format.
     """
-    platform_ = None if platform is None else parse_platform(platform)
+    selection = selection or Selection()
+    text = selection.platform
+    platform = None if text is None else parse_platform(text)
     with ExitStack() as resources:
-        opened, name = _open(reference, limits, resources, hashing=verify)
-        wanted = Wanted(name, platform_, store)
+        opened, name = _open(reference, selection, resources, hashing=verify)
+        wanted = Wanted(name, platform, selection.store)
         image = choose(opened.entries, wanted, opened.where).load()
-        if not with_init:
+        if not selection.with_init:
             image = _without_init(image)
         return replace(
-            cut(image, at),
+            cut(image, selection.at),
             path=_place(reference, image),
             check_unchanged=opened.check_unchanged,
             resources=resources.pop_all(),
@@ -176,13 +162,13 @@ def _without_init(image: Image) -> Image:
 
 @contextmanager
 def open_family(
-    reference: str, *, limits: Limits | None = None
+    reference: str, selection: Selection | None = None
 ) -> Iterator[tuple[list[Image], list[FlattenError]]]:
     """Open all images of a source that can be opened.
 
     Args:
         reference: ``[KIND:]PATH``; a name in it is ignored.
-        limits: Limits on the resources that they may take.
+        selection: The limits on resources, and the access to registries.
 
     Yields:
         The images, and the errors of the others.
@@ -192,28 +178,26 @@ def open_family(
         FormatError: As ``open_image``.
     """
     with ExitStack() as resources:
-        opened, _ = _open(reference, limits, resources)
+        opened, _ = _open(reference, selection or Selection(), resources)
         yield opened.load()
 
 
 @contextmanager
-def open_source(
-    reference: str, *, limits: Limits | None = None, store: str | None = None
-) -> Iterator[Opened]:
+def open_source(reference: str, selection: Selection | None = None) -> Iterator[Opened]:
     """Open a source; some of its images may not be readable.
 
     Args:
         reference: ``[KIND:]PATH``; with ``#NAME``, only images that the name selects.
-        limits: Limits on the resources that they may take.
-        store: One of docker's drivers or of containerd's namespaces; None means all.
+        selection: Which store, the limits on resources, and the access to registries.
 
     Raises:
         SourceError: As ``open_image``.
         FormatError: The source cannot list its images.
     """
     with ExitStack() as resources:
-        opened, name = _open(reference, limits, resources)
-        entries = opened.entries
+        selection = selection or Selection()
+        opened, name = _open(reference, selection, resources)
+        entries, store = opened.entries, selection.store
         if store is not None:
             entries = in_store(entries, store, opened.where)
         if name is not None:
@@ -233,9 +217,8 @@ def _place(reference: str, image: Image) -> str:
 
 def _open(
     reference: str,
-    limits: Limits | None,
+    selection: Selection,
     resources: ExitStack,
-    access: Access | None = None,
     *,
     hashing: bool = True,
 ) -> tuple[Opened, str | None]:
@@ -245,11 +228,11 @@ def _open(
     moves its images. The first kind that has images counts.
     """
     kind, path, name = parse_reference(reference)
-    pool = Pool(limits or Limits(), hashing=hashing)
+    pool = Pool(selection.limits, hashing=hashing)
     resources.callback(pool.close)
     opened_files: Sequence[File] = ()
     if kind == REGISTRY:
-        files = _open_repository(path, access or Access(), pool, resources)
+        files = _open_repository(path, selection.access, pool, resources)
     else:
         files, opened_files = _open_files(path, pool, resources)
     empty: Opened | None = None
@@ -269,7 +252,7 @@ def _open(
                 return opened, name
             empty = empty or opened
     if kind is None and empty is None and isinstance(files, Folder):
-        empty = _open_below(path, name, limits, resources, hashing=hashing)
+        empty = _open_below(path, name, selection, resources, hashing=hashing)
     if empty is not None:
         return empty, name
     raise _no_image(files, path, kind)
@@ -278,7 +261,7 @@ def _open(
 def _open_below(
     path: str,
     name: str | None,
-    limits: Limits | None,
+    selection: Selection,
     resources: ExitStack,
     *,
     hashing: bool,
@@ -288,7 +271,7 @@ def _open_below(
     for place in stores_below(path):
         reference = place if name is None else f"{place}#{name}"
         try:
-            opened, _ = _open(reference, limits, resources, hashing=hashing)
+            opened, _ = _open(reference, selection, resources, hashing=hashing)
         except SourceError:  # the engine was installed, but has no data
             continue
         if name is None or name.startswith(CONTAINER):
@@ -353,9 +336,7 @@ def _open_files(
 def _open_repository(
     name: str, access: Access, pool: Pool, resources: ExitStack
 ) -> Files:
-    from .registry.repository import (  # noqa: PLC0415 - urllib3, 60 ms
-        Repository,
-    )
+    from .registry.repository import Repository  # urllib3, 60 ms
 
     repository = Repository(name, pool, access)
     resources.callback(repository.close)

@@ -23,31 +23,31 @@ _NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-class Shape:
+class Fields:
     """The fields of a JSON object, or of each object in a list, by their keys.
 
-    >>> Shape("Config", rootfs=Shape("diff_ids")).fields["rootfs"][0]
+    >>> Fields("Config", rootfs=Fields("diff_ids")).fields["rootfs"][0]
     'rootfs'
     """
 
-    def __init__(self, *keys: str, **nested: "Shape") -> None:
+    def __init__(self, *keys: str, **nested: "Fields") -> None:
         """Name the fields: those with any value, and those that are objects again."""
-        self.fields: dict[str, tuple[str, Shape | None]] = {
+        self.fields: dict[str, tuple[str, Fields | None]] = {
             **{key.casefold(): (key, None) for key in keys},
             **{key.casefold(): (key, shape) for key, shape in nested.items()},
         }
 
 
-_DESCRIPTOR: Final = Shape(
+_DESCRIPTOR: Final = Fields(
     "mediaType",
     "digest",
     "size",
     "urls",
     "annotations",
     "artifactType",
-    platform=Shape("os", "architecture", "variant"),
+    platform=Fields("os", "architecture", "variant"),
 )
-INDEX_OR_MANIFEST: Final = Shape(
+INDEX_OR_MANIFEST: Final = Fields(
     "schemaVersion",
     "mediaType",
     "artifactType",
@@ -59,10 +59,12 @@ INDEX_OR_MANIFEST: Final = Shape(
 )
 """An index or a manifest, of OCI or docker."""
 
-DOCKER_MANIFEST: Final = Shape("Config", "RepoTags", "Layers", "Parent", "LayerSources")
+DOCKER_MANIFEST: Final = Fields(
+    "Config", "RepoTags", "Layers", "Parent", "LayerSources"
+)
 """An image in the manifest.json of ``docker save``."""
 
-CONFIG: Final = Shape(
+CONFIG: Final = Fields(
     "id",
     "parent",
     "created",
@@ -73,7 +75,7 @@ CONFIG: Final = Shape(
     "os.version",
     "os.features",
     "docker_version",
-    config=Shape(
+    config=Fields(
         "User",
         "ExposedPorts",
         "Env",
@@ -87,8 +89,8 @@ CONFIG: Final = Shape(
         "OnBuild",
         "Shell",
     ),
-    rootfs=Shape("type", "diff_ids"),
-    history=Shape("created", "created_by", "author", "comment", "empty_layer"),
+    rootfs=Fields("type", "diff_ids"),
+    history=Fields("created", "created_by", "author", "comment", "empty_layer"),
 )
 """An image's config; also the ``json`` of a layer before docker 1.10."""
 
@@ -99,7 +101,7 @@ class _Repeating(dict[str, Any]):
     repeated: set[str]
 
 
-def parse_json(data: bytes, shape: Shape | None = None) -> Any:
+def parse_json(data: bytes, shape: Fields | None = None) -> Any:
     """Return a document; known fields get the keys that ``shape`` has for them.
 
     Raises:
@@ -140,7 +142,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON value")
 
 
-def _spelled(value: Any, shape: Shape) -> Any:
+def _spelled(value: Any, shape: Fields) -> Any:
     """Give the known fields of an object, or of a list's objects, their usual keys."""
     if isinstance(value, list):
         return [_spelled(item, shape) for item in value]

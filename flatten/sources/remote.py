@@ -200,7 +200,7 @@ class _Http:
     """
 
     def __init__(self, url: str, where: str, resources: ExitStack) -> None:
-        import urllib3  # noqa: PLC0415 - 60 ms, for URLs only
+        import urllib3  # 60 ms, for URLs only
 
         self.size = 0
         self._where = where
@@ -275,7 +275,7 @@ class _Fsspec:
 
     def __init__(self, url: str, where: str, resources: ExitStack) -> None:
         try:
-            import fsspec  # noqa: PLC0415 - 60 ms, for other URLs only
+            import fsspec  # 60 ms, for other URLs only
         except ImportError as error:
             raise FlattenError(
                 f"{where}: needs fsspec: pip install 'flatten[remote]'"

@@ -55,7 +55,7 @@ Records = dict[bytes, bytes]
 
 
 @dataclass(slots=True)
-class Ahead:
+class Overrides:
     """The fields that L, K and x headers set for the member after them."""
 
     name: bytes | None = None
@@ -83,9 +83,9 @@ class Ahead:
             _check_attributes(self.records)
 
 
-def check_place(flag: int, ahead: Ahead | None) -> None:
+def check_place(flag: int, overrides: Overrides | None) -> None:
     """Refuse a header between an extended header and its member, as Go misreads it."""
-    if flag in _MEMBERS_TO_GO and ahead is not None:
+    if flag in _MEMBERS_TO_GO and overrides is not None:
         raise ValueError(
             f"typeflag {chr(flag)!r} between an extended header and its member"
         )
@@ -98,8 +98,7 @@ def global_records(defaults: Records, body: bytes) -> Records:
     merged = meant(defaults | dict(records))
     total = sum(len(key) + len(value) for key, value in merged.items())
     if total > MAX_GLOBAL:
-        raise ValueError(f"global records of {total:,} bytes, "
-                         f"over {MAX_GLOBAL:,}")  # fmt: skip
+        raise ValueError(f"global records of {total:,} bytes, over {MAX_GLOBAL:,}")
     return merged
 
 

@@ -35,7 +35,7 @@ class LayerIndex:
         first: Number of the layer's first member; ``paths[i]`` is for ``first + i``.
         paths: Normalised paths, in archive order.
         removals: The removals, in archive order.
-        aside: AUFS bookkeeping members: not in the tree, but hard links in the same
+        bookkeeping: AUFS's own members: not in the tree, but hard links in the same
             layer may refer to them.
     """
 
@@ -43,7 +43,7 @@ class LayerIndex:
     first: int
     paths: list[bytes] = field(default_factory=list)
     removals: list[Removal] = field(default_factory=list)
-    aside: set[int] = field(default_factory=set)
+    bookkeeping: set[int] = field(default_factory=set)
 
 
 _TOC: Final = b"stargz.index.json"
@@ -92,15 +92,15 @@ def _take_marks(
     reader: TarReader, index: LayerIndex, into: Members, taken: set[int]
 ) -> None:
     """Drop whiteouts, which become removals, eStargz's own files, and ``taken``."""
-    aside: set[bytes] = set()
+    bookkeeping: set[bytes] = set()
     for row in reader.hidden:
         path, offset = index.paths[row - index.first], into.data[row] - BLOCK_SIZE
         try:
             meaning, victim = whiteout.classify(path)
         except ValueError as error:
             reader.fail(f"{error}: {quoted(path)}", offset)
-        if meaning == whiteout.ASIDE:
-            aside.add(path)
+        if meaning == whiteout.BOOKKEEPING:
+            bookkeeping.add(path)
         elif meaning != whiteout.ORDINARY:
             opaque = meaning == whiteout.OPAQUE
             index.removals.append(Removal(victim, opaque, offset))
@@ -110,9 +110,9 @@ def _take_marks(
         gone = sorted(taken)
         into.drop(index.first, gone)
         drop_items(index.paths, 0, [row - index.first for row in gone])
-    if aside:
+    if bookkeeping:
         rows = enumerate(index.paths, index.first)
-        index.aside = {row for row, path in rows if path in aside}
+        index.bookkeeping = {row for row, path in rows if path in bookkeeping}
 
 
 def _added_by_estargz(index: LayerIndex, into: Members) -> set[int]:

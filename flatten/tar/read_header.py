@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, Protocol
 
 from ..errors import quoted
 from . import wire
-from .extended import Ahead, Records, kept_records, meant
+from .extended import Overrides, Records, kept_records, meant
 from .members import BLOCK, CHAR, DIRECTORY, FILE, LINK, SYMLINK, Extra, Owner
 from .wire import BLOCK_SIZE, parse_decimal, parse_number
 
@@ -66,28 +66,35 @@ class Fields(NamedTuple):
 
 
 def read_header(
-    block: bytes, offset: int, ahead: Ahead, defaults: Records, source: HeaderBytes
+    block: bytes,
+    offset: int,
+    overrides: Overrides,
+    defaults: Records,
+    source: HeaderBytes,
 ) -> Fields:
     """Read a header with everything that overrides it.
 
     Args:
         block: The header block.
         offset: Where it is in ``source``.
-        ahead: The fields that the extended headers before it set.
+        overrides: The fields that the extended headers before it set.
         defaults: The global PAX records.
         source: The stream, for the maps of sparse files.
 
     Raises:
         ValueError: The header breaks the format, or has impossible values.
     """
-    records = _merged(defaults, ahead.records)
-    name = _text(b"path", wire.parse_name(block), ahead.name, records)
-    target = _text(b"linkpath", wire.text_field(block, 157, 257), ahead.target, records)
+    records = _merged(defaults, overrides.records)
+    name = _text(b"path", wire.parse_name(block), overrides.name, records)
+    target = _text(
+        b"linkpath", wire.text_field(block, 157, 257), overrides.target, records
+    )
     kind = _kind(block[156], name)
-    if kind not in (LINK, SYMLINK) and (ahead.target or records.get(b"linkpath")):
+    if kind not in (LINK, SYMLINK) and (overrides.target or records.get(b"linkpath")):
         # A hard link for libarchive 3.8; all others ignore the target.
-        raise ValueError("an extended header with a link target on a member that is no "
-                         "link")  # fmt: skip
+        raise ValueError(
+            "an extended header with a link target on a member that is no link"
+        )
     owner = parse_owner(block, records)
     mtime, nanoseconds = parse_number(block[136:148]), 0
     if b"mtime" in records:
@@ -97,7 +104,7 @@ def read_header(
     stored = size if kind == FILE or block[156] == ord("D") else 0
     sparse = found = None
     if kind == FILE:
-        found = _sparse(block, data, stored, ahead.records, records, source)
+        found = _sparse(block, data, stored, overrides.records, records, source)
         if found is not None:
             regions, size, data, stored = found
             _check_format(block)

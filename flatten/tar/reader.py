@@ -22,7 +22,7 @@ from typing import Final, NoReturn
 
 from ..errors import FormatError, quoted
 from . import extended, magic, wire
-from .extended import Ahead
+from .extended import Overrides
 from .members import (
     DIRECTORY,
     FILE,
@@ -79,7 +79,7 @@ class TarReader:
         self.ended = False
         self._source = source
         self._offset = 0  # offset of the header that is being read
-        self._ahead: Ahead | None = None
+        self._overrides: Overrides | None = None
         self._defaults: dict[bytes, bytes] = {}
         # Values of header fields by their texts, of which there are few.
         self._sums: dict[bytes, int] = {}
@@ -104,8 +104,8 @@ class TarReader:
     def _read(self, into: Members) -> None:  # noqa: C901, PLR0912, PLR0915
         """Read all headers. This is the hot loop: ordinary headers are read inline.
 
-        ``_read_odd`` reads any header. It would give the same rows for these too, and
-        tests/tar/test_headers.py::test_plain_headers_are_read_as_odd_ones checks that.
+        ``_read_any`` would give the same rows for these too. That is checked by
+        tests/tar/test_headers.py::test_plain_headers_are_read_like_any_others.
 
         Numeric fields have few distinct texts, so their values are cached. A checksum's
         cached value is the low half of the Adler-32 of an ASCII block, which is 1 + the
@@ -162,10 +162,10 @@ class TarReader:
                     continue
             if special or flag not in _PLAIN:
                 if long is not None:
-                    self._ahead, long = Ahead(records=[(b"path", long)]), None
+                    self._overrides, long = Overrides(records=[(b"path", long)]), None
                 around = buffer[at + BLOCK_SIZE : at + READ_ONE]
-                reached, offset = self._read_odd(block, around, into)
-                special = self._ahead is not None or bool(self._defaults)
+                reached, offset = self._read_any(block, around, into)
+                special = self._overrides is not None or bool(self._defaults)
                 continue
             size = numbers.get(size_text)
             if size is None:
@@ -215,8 +215,8 @@ class TarReader:
             reached = offset + size
             offset = reached + 511 & -512
 
-    def _read_odd(self, block: bytes, around: bytes, into: Members) -> tuple[int, int]:
-        """Read a header that is not plain, or that extended headers override.
+    def _read_any(self, block: bytes, around: bytes, into: Members) -> tuple[int, int]:
+        """Read a header of any kind, as extended headers override it.
 
         Args:
             block: The header.
@@ -235,13 +235,17 @@ class TarReader:
             if flag == extended.GLOBAL:
                 self._defaults = extended.global_records(self._defaults, body[:size])
             elif flag != extended.LABEL:
-                self._ahead = self._ahead or Ahead()
-                self._ahead.take(flag, body, size)
+                self._overrides = self._overrides or Overrides()
+                self._overrides.take(flag, body, size)
             return data + size, data + wire.padded(size)
         fields = read_header(
-            block, self._offset, self._ahead or Ahead(), self._defaults, self._source
+            block,
+            self._offset,
+            self._overrides or Overrides(),
+            self._defaults,
+            self._source,
         )
-        self._ahead = None
+        self._overrides = None
         into.allowance.take(_memory(fields))
         self._add(fields, into)
         return fields.data + fields.stored, fields.data + wire.padded(fields.stored)
@@ -291,7 +295,7 @@ class TarReader:
             raise ValueError(
                 f"truncated: {reached - size:,} bytes of the last member are missing"
             )
-        if (described or self._ahead is not None) and not block:
+        if (described or self._overrides is not None) and not block:
             raise ValueError("truncated: an extended header without its member")
         if block.strip(b"\0"):
             raise ValueError(f"truncated: {len(block)} bytes of a header")
@@ -319,7 +323,7 @@ class TarReader:
 
     def _body(self, flag: int, size: int, around: bytes) -> bytes:
         """Return an extended header's padded data, or nothing for a volume label."""
-        extended.check_place(flag, self._ahead)
+        extended.check_place(flag, self._overrides)
         if not 0 <= size <= extended.LIMITS[flag]:
             raise ValueError(
                 f"{size:,} bytes of records, over the {extended.LIMITS[flag]:,} allowed"
@@ -348,14 +352,14 @@ def _in_range(number: int, what: str) -> int:
 
 def _path(name: bytes) -> bytes:
     """Return the normalised path of a name; most names need no change."""
-    odd = not name or name[0] in _DOT_SLASH or len(name) > MAX_NAME
+    special = not name or name[0] in _DOT_SLASH or len(name) > MAX_NAME
     # "find" takes half the time of "in".
-    if odd or name.find(b"/.") >= 0 or name.find(b"//") >= 0:
-        return _odd_path(name)
+    if special or name.find(b"/.") >= 0 or name.find(b"//") >= 0:
+        return _checked_path(name)
     return name[:-1] if name[-1] == 0x2F else name
 
 
-def _odd_path(name: bytes) -> bytes:
+def _checked_path(name: bytes) -> bytes:
     """Return the normalised path of any name."""
     try:
         path = wire.normalise(name)

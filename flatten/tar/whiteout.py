@@ -4,7 +4,7 @@
 last name of a path    meaning                                       result
 =====================  ============================================  ==========
 ``.wh..wh..opq``       the directory hides its lower children        OPAQUE
-``.wh..wh.*``          AUFS bookkeeping: files and directories       ASIDE
+``.wh..wh.*``          AUFS bookkeeping: files and directories       BOOKKEEPING
 ``.wh.``, ``.wh..``,   no name, or the directory itself              ValueError
 ``.wh...``
 ``.wh.x``              hides ``x`` in the layers below               HIDES
@@ -25,7 +25,7 @@ FUSE_OPAQUE_MARK: Final = b".wh..opq"
 ORDINARY: Final = 0
 HIDES: Final = 1
 OPAQUE: Final = 2
-ASIDE: Final = 3
+BOOKKEEPING: Final = 3
 
 
 def classify(path: bytes) -> tuple[int, bytes]:
@@ -38,16 +38,16 @@ def classify(path: bytes) -> tuple[int, bytes]:
     True
     >>> classify(b"a/.wh..wh..opq") == (OPAQUE, b"a")
     True
-    >>> classify(b".wh..wh.plnk/12.34") == (ASIDE, b".wh..wh.plnk/12.34")
+    >>> classify(b".wh..wh.plnk/12.34") == (BOOKKEEPING, b".wh..wh.plnk/12.34")
     True
     """
     parent, slash, name = path.rpartition(b"/")
     if any(part.startswith(META) for part in parent.split(b"/")):
-        return ASIDE, path
+        return BOOKKEEPING, path
     if name == OPAQUE_MARK:
         return _below_ordinary(OPAQUE, parent, parent)
     if name.startswith(META):
-        return ASIDE, path
+        return BOOKKEEPING, path
     if not is_mark(name):
         return _below_ordinary(ORDINARY, path, parent)
     hidden = name[len(MARK) :]

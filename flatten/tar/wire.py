@@ -124,9 +124,7 @@ def checksum_error(block: bytes) -> str:
         with suppress(ValueError):
             stored = parse_number(field)
     total = sum(block) + spaces
-    signed = total - 256 * sum(
-        byte > 127 for byte in block[:148] + block[156:]
-    )  # fmt: skip
+    signed = total - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
     if stored in (total, signed):
         return ""
     return f"header checksum is {quoted_field(field)}, but its bytes sum to {total:#o}"

@@ -98,8 +98,9 @@ def pax_header(records: list[tuple[bytes, bytes]], magic: bytes) -> bytes:
     """
     body = format_records(records)
     if len(body) > MAX_RECORDS:
-        raise ValueError(f"{len(body):,} bytes of records for one member, "
-                         f"over {MAX_RECORDS:,}")  # fmt: skip
+        raise ValueError(
+            f"{len(body):,} bytes of records for one member, over {MAX_RECORDS:,}"
+        )
     return record_member(b"././@PaxHeader", ord("x"), body, magic)
 
 
@@ -168,9 +169,17 @@ def gnu_member(  # noqa: PLR0913 - the fields of a member
     device = extra.device if kind in (CHAR, BLOCK) else None
     fields = owner_fields(owner)
     out.append(
-        header(name, typeflag, owner=fields, size=0 if kind in _DATALESS else size,
-               mtime=mtime, target=target, device=device, tail=tail)
-    )  # fmt: skip
+        header(
+            name,
+            typeflag,
+            owner=fields,
+            size=0 if kind in _DATALESS else size,
+            mtime=mtime,
+            target=target,
+            device=device,
+            tail=tail,
+        )
+    )
     out.append(blocks)
     return b"".join(out)
 
@@ -212,11 +221,18 @@ def posix_member(  # noqa: PLR0913 - the fields of a member
     if any(not _is_utf8(records.get(key, b"")) for key in (*texts, b"GNU.sparse.name")):
         ordered.insert(0, (b"hdrcharset", b"BINARY"))
     device = extra.device if kind in (CHAR, BLOCK) else (0, 0)
-    block = header(shown, kind, owner=owner_fields((mode, uid % 8**7, gid % 8**7)),
-                   size=size % 8**11, mtime=min(max(mtime, 0), 8**11 - 1),
-                   target=target, magic=POSIX_MAGIC, device=device)  # fmt: skip
-    ahead = pax_header(ordered, POSIX_MAGIC) if ordered else b""
-    return ahead + block + data_map
+    block = header(
+        shown,
+        kind,
+        owner=owner_fields((mode, uid % 8**7, gid % 8**7)),
+        size=size % 8**11,
+        mtime=min(max(mtime, 0), 8**11 - 1),
+        target=target,
+        magic=POSIX_MAGIC,
+        device=device,
+    )
+    extended = pax_header(ordered, POSIX_MAGIC) if ordered else b""
+    return extended + block + data_map
 
 
 def _sparse_records(name: bytes, size: int) -> dict[bytes, bytes]:

@@ -88,8 +88,11 @@ def parse_acl(text: bytes) -> bytes:
         if found is None:
             raise ValueError("invalid ACL entry")
         kind, name, letters, number = found.groups()
-        bits = sum(bit for bit, set_ in zip((4, 2, 1), letters, strict=True)
-                   if set_ != ord("-"))  # fmt: skip
+        bits = sum(
+            bit
+            for bit, set_ in zip((4, 2, 1), letters, strict=True)
+            if set_ != ord("-")
+        )
         tag = _TAGS[kind][bool(name)]
         who = int(number or name) if name else _NOBODY
         entries.append((tag, who, bits))

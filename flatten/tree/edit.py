@@ -76,7 +76,7 @@ def _check_patterns(tree: Tree, edits: Edits) -> None:
 
 def unmatched(tree: Tree, patterns: Iterable[str]) -> list[str]:
     """Return the patterns that match no path of a tree; ``!pattern`` needs no match."""
-    from .patterns import Patterns  # noqa: PLC0415 - compiles expressions
+    from .patterns import Patterns  # compiles expressions
 
     left = {text: Patterns([text]) for text in patterns if not text.startswith("!")}
     todo = [(b"", tree.root)]
@@ -101,7 +101,7 @@ def select(tree: Tree, includes: Iterable[str], excludes: Iterable[str]) -> None
     patterns, everything is included. A hard link keeps its content even if the other
     names of its inode are removed.
     """
-    from .patterns import Patterns  # noqa: PLC0415 - compiles expressions
+    from .patterns import Patterns  # compiles expressions
 
     include, exclude = Patterns(includes), Patterns(excludes)
     todo = [(b"", tree.root, not include)]
@@ -301,7 +301,7 @@ def _apply_acl(members: Members, inode: int, acl: bytes) -> None:
 
 def select_xattrs(members: Members, patterns: Collection[str]) -> None:
     """Keep the xattrs whose names match one of the globs, in all members."""
-    from fnmatch import fnmatchcase  # noqa: PLC0415 - seldom needed
+    from fnmatch import fnmatchcase  # seldom needed
 
     def chosen(key: bytes) -> bool:
         name = (xattrs.name_of(key) or key).decode("utf-8", "surrogateescape")
@@ -316,8 +316,9 @@ def select_xattrs(members: Members, patterns: Collection[str]) -> None:
 def _inodes(tree: Tree, among: Collection[int] | None = None) -> Iterator[int]:
     """Yield the inodes that the tree's names refer to, each once."""
     places = (tree.root, *tree.children.values())
-    found = {i for names in places for i in names.values()
-             if among is None or i in among}  # fmt: skip
+    found = {
+        i for names in places for i in names.values() if among is None or i in among
+    }
     root = tree.root_inode
     if root is not None and (among is None or root in among):
         found.add(root)

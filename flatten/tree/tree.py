@@ -57,7 +57,7 @@ class Tree:
         self.warnings: list[str] = []
         self._followed = 0  # bytes of symlink texts
         self._offset = 0  # of the header that is being applied, for messages
-        self._aside: Names = {}  # AUFS bookkeeping of the layer that is being applied
+        self._bookkeeping: Names = {}  # AUFS's files in the layer being applied
 
     def apply(self, index: LayerIndex) -> None:
         """Apply one layer on top of those before it.
@@ -167,10 +167,11 @@ class Tree:
         waiting: dict[int, tuple[Names, bytes]] = {}
         known: dict[bytes, Names] = {b"": self.root}  # directories found, by path
         parent, names = b"", self.root
-        aside, self._aside = index.aside, {}
+        bookkeeping, self._bookkeeping = index.bookkeeping, {}
         for member, path in enumerate(index.paths, index.first):
-            if aside and member in aside:
-                self._aside[path] = self._link(member, self._aside, path, waiting)
+            if bookkeeping and member in bookkeeping:
+                own = self._bookkeeping
+                own[path] = self._link(member, own, path, waiting)
                 continue
             head, _, name = path.rpartition(b"/")
             if head != parent:
@@ -198,7 +199,7 @@ class Tree:
                 self._forget(old)
                 known = {b"": self.root}
                 parent, names = b"", self.root
-        self._link_waiting(waiting, aside)
+        self._link_waiting(waiting, bookkeeping)
 
     def _find(
         self, path: bytes, barred: Places | frozenset[tuple[int, bytes]] = frozenset()
@@ -311,7 +312,7 @@ class Tree:
         """Return a hard link's target: an inode, a pending link, or None."""
         path = self.members.targets[member]
         self._offset = self.members.data[member] - BLOCK_SIZE
-        inode = self._aside.get(path)
+        inode = self._bookkeeping.get(path)
         if inode is None:
             parent, _, name = path.rpartition(b"/")
             names = self._find(parent)
@@ -322,7 +323,7 @@ class Tree:
         return inode
 
     def _link_waiting(
-        self, waiting: dict[int, tuple[Names, bytes]], aside: Container[int]
+        self, waiting: dict[int, tuple[Names, bytes]], bookkeeping: Container[int]
     ) -> None:
         """Resolve the hard links that came before their targets.
 
@@ -348,7 +349,7 @@ class Tree:
                 break
             todo = left
         for member in left:
-            if member not in aside:
+            if member not in bookkeeping:
                 self._fail_link(member, "which does not exist")
 
     def _follow(

@@ -29,7 +29,7 @@ _CREATED: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Kin:
+class Relative:
     """An image that is related to another.
 
     Attributes:
@@ -71,7 +71,7 @@ class Match:
     step: int | None
 
 
-def ancestors(image: Image, others: Iterable[Image]) -> list[Kin]:
+def ancestors(image: Image, others: Iterable[Image]) -> list[Relative]:
     """Return the images that one was built on, the nearest first.
 
     Raises:
@@ -80,14 +80,14 @@ def ancestors(image: Image, others: Iterable[Image]) -> list[Kin]:
     known = _by_id(others)
     chain = parents(image, known)
     found = [
-        Kin(other, how)
+        Relative(other, how)
         for other in known.values()
         if other.id != image.id and (how := _how(other, image, chain))
     ]
-    return sorted(found, key=lambda kin: _age(kin.image), reverse=True)
+    return sorted(found, key=lambda relative: _age(relative.image), reverse=True)
 
 
-def derived(image: Image, others: Iterable[Image]) -> list[Kin]:
+def derived(image: Image, others: Iterable[Image]) -> list[Relative]:
     """Return the images that were built on one, the nearest first.
 
     Raises:
@@ -95,11 +95,11 @@ def derived(image: Image, others: Iterable[Image]) -> list[Kin]:
     """
     known = _by_id(others)
     found = [
-        Kin(other, how)
+        Relative(other, how)
         for other in known.values()
         if other.id != image.id and (how := _how(image, other, parents(other, known)))
     ]
-    return sorted(found, key=lambda kin: _age(kin.image))
+    return sorted(found, key=lambda relative: _age(relative.image))
 
 
 def parents(image: Image, known: dict[str, Image]) -> list[str]:

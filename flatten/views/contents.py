@@ -6,7 +6,7 @@ from typing import Final
 from ..errors import FormatError
 from ..host.files import LayerBytes
 from ..image.image import Image
-from ..tar.members import NO_EXTRA, Members
+from ..tar.members import Members
 
 AHEAD: Final = 1 << 20  # bytes per read: most files are small and follow each other
 _ZEROS: Final = bytes(AHEAD)
@@ -34,37 +34,31 @@ class Contents:
             FormatError: The file is too large, or the layer ends within it.
         """
         members = self.members
-        size, offset = members.sizes[inode], members.data[inode]
-        window = self._window(members.layers[inode])
-        extra = members.extras.get(inode, NO_EXTRA)
+        size = members.sizes[inode]
         if size > self._limit:
             raise FormatError(
                 f"a file of {size:,} bytes, over {self._limit:,}; if that is right, "
                 "allow more with --max-size",
                 where=self.image.layers[members.layers[inode]].name,
-                offset=offset,
+                offset=members.data[inode],
             )
-        if extra.sparse is None:
-            yield from window.read(offset, size)
-            return
+        window = self._window(members.layers[inode])
         reached = 0
-        for start, length in (*extra.sparse, (size, 0)):
-            for at in range(reached, start, AHEAD):
-                yield _ZEROS[: start - at]
+        for start, length, offset in members.regions(inode):
+            yield from _zeros(start - reached)
             yield from window.read(offset, length)
-            offset += length
             reached = start + length
+        yield from _zeros(size - reached)
 
     def hashes(self, inodes: Iterable[int]) -> dict[int, str]:
         """Return the XXH3 (128 bits) of files, in hex as ``xxhsum -H2`` prints it."""
-        from xxhash import (  # noqa: PLC0415 - 1 ms, only for contents
-            xxh3_128,
-            xxh3_128_hexdigest,
-        )
+        from xxhash import xxh3_128, xxh3_128_hexdigest  # 1 ms, only for contents
 
         layers, offsets, sizes = (
-            self.members.layers, self.members.data, self.members.sizes,
-        )  # fmt: skip
+            self.members.layers,
+            self.members.data,
+            self.members.sizes,
+        )
         extras = self.members.extras
         found = {}
         for inode in sorted(set(inodes), key=lambda i: (layers[i], offsets[i])):
@@ -85,6 +79,12 @@ class Contents:
             opened = self.image.layers[layer].open()
             window = self._windows[layer] = _Window(opened)
         return window
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    """Yield zeros for a hole, in pieces."""
+    for done in range(0, count, AHEAD):
+        yield _ZEROS[: count - done]
 
 
 class _Window:

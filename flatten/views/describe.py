@@ -25,7 +25,7 @@ import stat
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Final, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from ..errors import FlattenError, quoted
 from ..host.beneath import Beneath
@@ -43,6 +43,9 @@ from ..tar.members import (
     SYMLINK,
     Members,
 )
+
+if TYPE_CHECKING:
+    import xxhash
 
 STEP: Final = 1 << 20  # bytes per read
 _ZEROS: Final = bytes(STEP)
@@ -152,24 +155,26 @@ def _text(name: bytes) -> str:
 
 
 def _hash_member(plan: Plan, inode: int, layers: Sequence[LayerBytes]) -> str:
-    import xxhash  # noqa: PLC0415 - for lists only
+    import xxhash  # for lists only
 
     members = plan.members
     digest = xxhash.xxh3_128()
-    size, source = members.sizes[inode], members.data[inode]
-    sparse = members.extras.get(inode, NO_EXTRA).sparse
-    done = 0
-    for offset, length in ((0, size),) if sparse is None else (*sparse, (size, 0)):
-        for hole in range(done, offset, STEP):
-            digest.update(_ZEROS[: offset - hole])
+    layer = layers[members.layers[inode]]
+    reached = 0
+    for offset, length, source in members.regions(inode):
+        _hash_zeros(digest, offset - reached)
         for start in range(source, source + length, STEP):
-            count = min(STEP, source + length - start)
-            view = memoryview(bytearray(count))
-            layers[members.layers[inode]].readinto(start, view)
+            view = memoryview(bytearray(min(STEP, source + length - start)))
+            layer.readinto(start, view)
             digest.update(view)
-        source += length
-        done = offset + length
+        reached = offset + length
+    _hash_zeros(digest, members.sizes[inode] - reached)
     return digest.hexdigest()
+
+
+def _hash_zeros(digest: "xxhash.xxh3_128", count: int) -> None:
+    for done in range(0, count, STEP):
+        digest.update(_ZEROS[: count - done])
 
 
 # --- a directory of the host
@@ -232,7 +237,7 @@ def _file_row(
 
 def _hash_file(file: int) -> str:
     """Hash an open file, and close it."""
-    import xxhash  # noqa: PLC0415 - for lists only
+    import xxhash  # for lists only
 
     digest = xxhash.xxh3_128()
     try:

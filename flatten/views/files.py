@@ -27,7 +27,7 @@ from ..tar.members import (
     SYMLINK,
 )
 from .describe import readable_xattrs
-from .paths import Entry, find, path_error
+from .paths import PathEntry, find, path_error
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -79,7 +79,7 @@ class FileTree:
             self._closed = True
             self._changed.wait_for(lambda: not self._readers)
 
-    def find(self, path: bytes, *, follow: bool = True) -> Entry:
+    def find(self, path: bytes, *, follow: bool = True) -> PathEntry:
         """Return the entry at a path.
 
         Raises:
@@ -93,11 +93,11 @@ class FileTree:
         """Return True if an inode is a directory."""
         return inode in self.index.tree.children
 
-    def is_file(self, entry: Entry) -> bool:
+    def is_file(self, entry: PathEntry) -> bool:
         """Return True if an entry is a regular file."""
         return entry.inode is not None and self.index.members.kinds[entry.inode] == FILE
 
-    def layer(self, entry: Entry) -> int | None:
+    def layer(self, entry: PathEntry) -> int | None:
         """Return the number of the layer that an entry comes from, from 1.
 
         None is for a root that no layer lists.
@@ -106,21 +106,21 @@ class FileTree:
             None if entry.inode is None else self.index.members.layers[entry.inode] + 1
         )
 
-    def target(self, entry: Entry) -> bytes | None:
+    def target(self, entry: PathEntry) -> bytes | None:
         """Return the text of a symlink, or None if the entry is not a symlink."""
         members, inode = self.index.members, entry.inode
         if inode is None or members.kinds[inode] != SYMLINK:
             return None
         return members.targets[inode]
 
-    def xattrs(self, entry: Entry) -> dict[bytes, bytes]:
+    def xattrs(self, entry: PathEntry) -> dict[bytes, bytes]:
         """Return the extended attributes of an entry by name, in byte order."""
         if entry.inode is None:
             return {}
         extra = self.index.members.extras.get(entry.inode, NO_EXTRA)
         return dict(sorted(readable_xattrs(extra.records).items()))
 
-    def status(self, entry: Entry) -> os.stat_result:
+    def status(self, entry: PathEntry) -> os.stat_result:
         """Return what ``os.lstat`` would return for an entry.
 
         Hard links share ``st_ino``, and ``st_nlink`` counts the names of all but
@@ -143,7 +143,7 @@ class FileTree:
             device=os.makedev(*extra.device) if kind in (CHAR, BLOCK) else 0,
         )
 
-    def open(self, entry: Entry, path: bytes) -> "FileReader":
+    def open(self, entry: PathEntry, path: bytes) -> "FileReader":
         """Return the content of a file, for reading at offsets.
 
         Args:

@@ -53,9 +53,14 @@ def location(layer: Layer) -> Location | None:
     if not stat.S_ISREG(status.st_mode):
         return None
     return Location(
-        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns,
-        status.st_ctime_ns, offset, blob.size(),
-    )  # fmt: skip
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        offset,
+        blob.size(),
+    )
 
 
 def has_file(layer: Layer) -> bool:

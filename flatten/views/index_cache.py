@@ -41,7 +41,7 @@ from ..tar.members import (
 )
 from .identity import Location
 
-MAGIC: Final = b"flatten index 2\n"  # the number changes with what an index holds
+MAGIC: Final = b"flatten index 3\n"  # the number changes with what an index holds
 SUFFIX: Final = ".index"
 HASHED: Final = ".hashed"
 BOUND: Final = 1 << 29  # bytes of all files; 280,000 members take about 3 MB
@@ -53,8 +53,19 @@ _CODES: Final = {"kinds": "B", "owners": "I", "sizes": "q", "data": "q", "mtimes
 _LINKED: Final = "linked"  # one more column: the members that have a target
 _KINDS: Final = {FILE, LINK, SYMLINK, CHAR, BLOCK, DIRECTORY, FIFO}
 _WITH_TARGET: Final = re.compile(b"[%c%c]" % (LINK, SYMLINK))
-_NO_PATHS: Final = (b"//", b"\0/", b"/\0", b"/./", b"/../", b"\0./", b"\0../",
-                    b"/.\0", b"/..\0", b"\0.\0", b"\0..\0")  # fmt: skip
+_NO_PATHS: Final = (
+    b"//",
+    b"\0/",
+    b"/\0",
+    b"/./",
+    b"/../",
+    b"\0./",
+    b"\0../",
+    b"/.\0",
+    b"/..\0",
+    b"\0.\0",
+    b"\0..\0",
+)
 """Bytes that do not occur in normalised paths, each between two NULs."""
 
 
@@ -196,7 +207,7 @@ class _BrokenError(Exception):
 
 def pack(diff_id: str, rows: Rows) -> bytes:
     """Return the file of an index."""
-    import zstandard  # noqa: PLC0415 - 15 ms, only where something is kept
+    import zstandard  # 15 ms, only where something is kept
 
     columns: dict[str, Any] = {name: getattr(rows, name) for name in _CODES}
     columns[_LINKED] = array("I", rows.targets)
@@ -204,11 +215,13 @@ def pack(diff_id: str, rows: Rows) -> bytes:
         "order": sys.byteorder,
         "columns": {name: len(column) for name, column in columns.items()},
         "owners": rows.owner_table,
-        "removals": [(removal.path.decode("latin-1"), removal.opaque, removal.offset)
-                     for removal in rows.removals],
-        "aside": sorted(rows.aside),
+        "removals": [
+            (removal.path.decode("latin-1"), removal.opaque, removal.offset)
+            for removal in rows.removals
+        ],
+        "bookkeeping": sorted(rows.bookkeeping),
         "extras": [(at, _plain(extra)) for at, extra in rows.extras.items()],
-    }  # fmt: skip
+    }
     parts = [
         json.dumps(head).encode(),
         *(bytes(memoryview(column)) for column in columns.values()),
@@ -227,7 +240,7 @@ def unpack(diff_id: str, data: bytes) -> Rows:
     Raises:
         _BrokenError: It is not one, of another version, or of another layer.
     """
-    import zstandard  # noqa: PLC0415 - 15 ms, only where something was kept
+    import zstandard  # 15 ms, only where something was kept
 
     body = data[len(MAGIC) + 16 :]
     if data[: len(MAGIC) + 16] != MAGIC + _checksum(diff_id, body):
@@ -250,7 +263,7 @@ def unpack(diff_id: str, data: bytes) -> Rows:
 
 
 def _checksum(diff_id: str, body: bytes) -> bytes:
-    from xxhash import xxh3_128  # noqa: PLC0415 - 1 ms, only with a cache
+    from xxhash import xxh3_128  # 1 ms, only with a cache
 
     digest = xxh3_128(diff_id.encode())
     digest.update(body)
@@ -276,9 +289,11 @@ def _unpack(plain: memoryview) -> Rows:
     targets = _split(parts[-1], lengths[_LINKED])
     rows = Rows(
         paths=_split(parts[-2], lengths["kinds"]),
-        removals=[Removal(path.encode("latin-1"), opaque, offset)
-                  for path, opaque, offset in head["removals"]],
-        aside=set(head["aside"]),
+        removals=[
+            Removal(path.encode("latin-1"), opaque, offset)
+            for path, opaque, offset in head["removals"]
+        ],
+        bookkeeping=set(head["bookkeeping"]),
         owner_table=[(mode, uid, gid) for mode, uid, gid in head["owners"]],
         kinds=columns["kinds"].tobytes(),
         owners=columns["owners"],
@@ -287,7 +302,7 @@ def _unpack(plain: memoryview) -> Rows:
         mtimes=columns["mtimes"],
         targets=dict(zip(columns[_LINKED], targets, strict=True)),
         extras={at: _extra(extra) for at, extra in head["extras"]},
-    )  # fmt: skip
+    )
     even = len({lengths[name] for name in _CODES}) == 1
     if not even or not _is_valid(rows, bytes(parts[-2])):
         raise _BrokenError
@@ -310,7 +325,7 @@ def _is_valid(rows: Rows, joined: bytes) -> bool:
         joined: Their paths, with NULs between them.
     """
     count = len(rows.paths)
-    numbers = [*rows.aside, *rows.extras]
+    numbers = [*rows.bookkeeping, *rows.extras]
     paths = b"\0".join([b"", joined, *(r.path for r in rows.removals), b""])
     linked = [found.start() for found in _WITH_TARGET.finditer(rows.kinds)]
     return (
@@ -350,8 +365,9 @@ def _fits(extra: Extra, size: int) -> bool:
 
 
 def _plain(extra: Extra) -> list[Any]:
-    records = [(key.decode("latin-1"), value.decode("latin-1"))
-               for key, value in extra.records]  # fmt: skip
+    records = [
+        (key.decode("latin-1"), value.decode("latin-1")) for key, value in extra.records
+    ]
     return [records, extra.sparse, extra.device, extra.nanoseconds]
 
 

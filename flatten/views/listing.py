@@ -15,7 +15,7 @@ from .paths import find
 _GLOB: Final = re.compile("[*?[]")
 
 
-class Row(NamedTuple):
+class TreePath(NamedTuple):
     """One path of a tree.
 
     Attributes:
@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 def list_rows(
     index: Index, patterns: Sequence[str] = (), *, parents: bool = False
-) -> Iterator[Row]:
+) -> Iterator[TreePath]:
     """Return the paths of a tree in walk order.
 
     Args:
@@ -44,7 +44,7 @@ def list_rows(
     """
     paths, inodes = walk(index.tree)
     links = later_names(index.tree, paths, inodes)
-    rows = map(Row, paths, inodes, map(links.get, range(len(paths))))
+    rows = map(TreePath, paths, inodes, map(links.get, range(len(paths))))
     if not patterns:
         return rows
     found = select(paths, patterns)

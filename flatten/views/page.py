@@ -100,8 +100,13 @@ def _without_small(columns: Columns, keep: int) -> Columns:
         if at is None:
             break
         if at in kept or columns.kinds[at] == _KINDS[DIRECTORY]:
-            out.add(columns.names[at], depth, columns.kinds[at], columns.layers[at],
-                    columns.sizes[at])  # fmt: skip
+            out.add(
+                columns.names[at],
+                depth,
+                columns.kinds[at],
+                columns.layers[at],
+                columns.sizes[at],
+            )
         else:
             count, size = rest.get(depth, (0, 0))
             rest[depth] = count + 1, size + columns.sizes[at]

@@ -13,7 +13,7 @@ from ..tar.members import SYMLINK
 from ..tree.tree import MAX_LINKS, Names
 
 
-class Entry(NamedTuple):
+class PathEntry(NamedTuple):
     """The object that a path refers to.
 
     Attributes:
@@ -31,7 +31,7 @@ def path_error(number: int, path: bytes, reason: str = "") -> OSError:
     return OSError(number, reason or os.strerror(number), name)
 
 
-def find(index: Index, path: bytes, *, follow: bool = True) -> Entry:
+def find(index: Index, path: bytes, *, follow: bool = True) -> PathEntry:
     """Return the entry at a path.
 
     Args:
@@ -45,7 +45,7 @@ def find(index: Index, path: bytes, *, follow: bool = True) -> Entry:
         OSError: ELOOP: the path leads through more than 40 symlinks.
     """
     members, tree = index.members, index.tree
-    trail = [Entry(tree.root_inode, tree.root)]  # the directories on the way
+    trail = [PathEntry(tree.root_inode, tree.root)]  # the directories on the way
     found = trail[0]
     todo = path.split(b"/")[::-1]
     followed = 0
@@ -68,6 +68,6 @@ def find(index: Index, path: bytes, *, follow: bool = True) -> Entry:
                     del trail[1:]
                 todo.extend(reversed(target.split(b"/")))
             else:
-                trail.append(Entry(inode, tree.children.get(inode)))
+                trail.append(PathEntry(inode, tree.children.get(inode)))
         found = trail[-1]
     return found

@@ -8,7 +8,7 @@ from typing import Any, Final
 from ..image.image import Image
 from ..tar.members import FILE
 from .contents import Contents
-from .listing import Row, list_rows
+from .listing import TreePath, list_rows
 from .reading import CheckedIndex
 from .steps import StepRow, list_steps
 from .waste import Efficiency, Hidden, efficiency, find_hidden
@@ -73,7 +73,7 @@ class Report:
     image: Image
     problem: str
     steps: list[ReportStep]
-    rows: list[Row]
+    rows: list[TreePath]
     index: CheckedIndex
     size: int
     files: int
@@ -82,7 +82,7 @@ class Report:
     hidden: list[Hidden]
     equal: list[Equal] | None
 
-    def largest(self, count: int) -> list[Row]:
+    def largest(self, count: int) -> list[TreePath]:
         """Return up to ``count`` of the largest files that are not empty."""
         sizes = self.index.members.sizes
         own = [row for row in self.rows if row.first is None and sizes[row.inode]]
@@ -126,7 +126,7 @@ def make_report(index: CheckedIndex, contents: Contents, *, equal: bool) -> Repo
     )
 
 
-def _directories(rows: Iterable[Row], index: CheckedIndex) -> list[Directory]:
+def _directories(rows: Iterable[TreePath], index: CheckedIndex) -> list[Directory]:
     """Sum up the files below each directory."""
     kinds, sizes = index.members.kinds, index.members.sizes
     bytes_, files = defaultdict[bytes, int](int), defaultdict[bytes, int](int)
@@ -145,10 +145,10 @@ def _directories(rows: Iterable[Row], index: CheckedIndex) -> list[Directory]:
     return [Directory(path, bytes_[path], files[path]) for path in ordered]
 
 
-def _find_equal(rows: Iterable[Row], contents: Contents) -> list[Equal]:
+def _find_equal(rows: Iterable[TreePath], contents: Contents) -> list[Equal]:
     """Find files with the same content; files of the same size are hashed."""
     members = contents.members
-    by_size = defaultdict[int, list[Row]](list)
+    by_size = defaultdict[int, list[TreePath]](list)
     for row in rows:
         if members.sizes[row.inode]:
             by_size[members.sizes[row.inode]].append(row)
@@ -187,14 +187,17 @@ def document(report: Report, count: int) -> dict[str, Any]:
             for item in largest[:count]
         ],
         "largest": [
-            {"path": text(row.path), "size": members.sizes[row.inode],
-             "layer": members.layers[row.inode] + 1}
+            {
+                "path": text(row.path),
+                "size": members.sizes[row.inode],
+                "layer": members.layers[row.inode] + 1,
+            }
             for row in report.largest(count)
         ],
         "efficiency": _efficiency_document(report.efficiency, count),
         "hidden": _hidden_document(report.hidden, count),
         "equal": None if report.equal is None else _equal_document(report.equal, count),
-    }  # fmt: skip
+    }
 
 
 def _efficiency_document(found: Efficiency, count: int) -> dict[str, Any]:
@@ -215,11 +218,15 @@ def _hidden_document(found: list[Hidden], count: int) -> dict[str, Any]:
         "size": sum(item.size for item in found),
         "files": len(found),
         "largest": [
-            {"path": text(item.path), "size": item.size, "layer": item.layer + 1,
-             "replaced": item.replaced}
+            {
+                "path": text(item.path),
+                "size": item.size,
+                "layer": item.layer + 1,
+                "replaced": item.replaced,
+            }
             for item in found[:count]
         ],
-    }  # fmt: skip
+    }
 
 
 def _equal_document(found: list[Equal], count: int) -> dict[str, Any]:
@@ -227,11 +234,15 @@ def _equal_document(found: list[Equal], count: int) -> dict[str, Any]:
         "spare": sum(equal.spare for equal in found),
         "groups": len(found),
         "largest": [
-            {"size": equal.size, "xxh3": equal.xxh3, "count": len(equal.paths),
-             "paths": [text(path) for path in equal.paths[:count]]}
+            {
+                "size": equal.size,
+                "xxh3": equal.xxh3,
+                "count": len(equal.paths),
+                "paths": [text(path) for path in equal.paths[:count]],
+            }
             for equal in found[:count]
         ],
-    }  # fmt: skip
+    }
 
 
 def text(path: bytes) -> str:

@@ -131,19 +131,21 @@ def list_layers(image: Image) -> list[LayerRow]:
         zip(image.layers, layer_chains(image.layers), strict=True)
     ):
         step, place = steps.get(position), layer.place
-        rows.append({
-            "position": position + 1,
-            "diff_id": layer.diff_id,
-            "chain_id": chain_id,
-            "cache_id": place.cache_id if place else None,
-            "directory": place.directory if place else None,
-            "driver": place.driver if place else None,
-            "stored": stored_size(layer),
-            "size": layer.headers().size(),
-            "digest": layer.digest,
-            "step": step.number if step else None,
-            "created_by": step.created_by if step else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "position": position + 1,
+                "diff_id": layer.diff_id,
+                "chain_id": chain_id,
+                "cache_id": place.cache_id if place else None,
+                "directory": place.directory if place else None,
+                "driver": place.driver if place else None,
+                "stored": stored_size(layer),
+                "size": layer.headers().size(),
+                "digest": layer.digest,
+                "step": step.number if step else None,
+                "created_by": step.created_by if step else None,
+            }
+        )
     return rows
 
 

@@ -15,7 +15,7 @@ from .contents import Contents
 from .describe import describe
 from .differences import FIELDS, Fields, differing, pair, path_key
 from .identity import bytes_key
-from .listing import Row, list_rows
+from .listing import TreePath, list_rows
 from .reading import CheckedIndex
 
 
@@ -50,7 +50,7 @@ class Side:
         members = self.index.members
         return self.keys[members.layers[inode]], members.data[inode]
 
-    def raw(self, row: Row) -> tuple[object, ...]:
+    def raw(self, row: TreePath) -> tuple[object, ...]:
         """Return all metadata of a row, as it is stored; quicker than describing it."""
         members, inode = self.index.members, row.inode
         return (
@@ -76,8 +76,8 @@ class Change:
     """
 
     path: bytes
-    before: Row | None
-    after: Row | None
+    before: TreePath | None
+    after: TreePath | None
     fields: Fields
 
 
@@ -99,7 +99,7 @@ def compare(
         FlattenError: A pattern matches nothing on either side.
     """
     changes = []
-    both: list[tuple[Row, Row]] = []
+    both: list[tuple[TreePath, TreePath]] = []
     for old, new in pair(*_chosen(before, after, patterns), _row_key):
         if old is None and new is not None:
             changes.append(Change(new.path, None, new, {}))
@@ -122,11 +122,11 @@ def compare(
 
 def _chosen(
     before: Side, after: Side, patterns: Sequence[str]
-) -> tuple[list[Row], list[Row]]:
+) -> tuple[list[TreePath], list[TreePath]]:
     """Return the rows of both sides that are compared, in walk order."""
     if not patterns:
         return [*list_rows(before.index)], [*list_rows(after.index)]
-    sides: tuple[set[Row], set[Row]] = set(), set()
+    sides: tuple[set[TreePath], set[TreePath]] = set(), set()
     for wanted in patterns:
         misses = []
         for rows, side in zip(sides, (before, after), strict=True):
@@ -139,11 +139,11 @@ def _chosen(
     return sorted(sides[0], key=_row_key), sorted(sides[1], key=_row_key)
 
 
-def _row_key(row: Row) -> bytes:
+def _row_key(row: TreePath) -> bytes:
     return path_key(row.path)
 
 
-def _are_one(before: Side, old: Row, after: Side, new: Row) -> bool:
+def _are_one(before: Side, old: TreePath, after: Side, new: TreePath) -> bool:
     """Return True if both rows are one member of one layer, as most are."""
     place = before.place(old.inode)
     return (
@@ -154,7 +154,7 @@ def _are_one(before: Side, old: Row, after: Side, new: Row) -> bool:
 
 
 def _hashed(
-    before: Side, after: Side, both: Sequence[tuple[Row, Row]]
+    before: Side, after: Side, both: Sequence[tuple[TreePath, TreePath]]
 ) -> dict[bytes, Fields]:
     """Return the hashes that differ, by path."""
     a, b = before.index.members, after.index.members
@@ -175,7 +175,7 @@ def _hashed(
 
 
 def _differing(
-    before: Side, old: Row, after: Side, new: Row, fields: Collection[str]
+    before: Side, old: TreePath, after: Side, new: TreePath, fields: Collection[str]
 ) -> Fields:
     """Return the fields, except the hash, in which two rows differ."""
     if before.raw(old) == after.raw(new):  # most are

@@ -72,7 +72,7 @@ class Orphan(TypedDict):
 
 
 @dataclass(slots=True)
-class _Layer:
+class _UsedLayer:
     """A layer of a source, and the images and containers that use it.
 
     Attributes:
@@ -198,16 +198,18 @@ def _row(kind: str, path: str, why: str) -> Orphan:
 
 def _all_layers(
     opened: Opened, images: Sequence[Image], survey: Survey
-) -> dict[_Key, _Layer]:
+) -> dict[_Key, _UsedLayer]:
     """Return all layers, including those of no image, each with its users."""
-    found: dict[_Key, _Layer] = {}
+    found: dict[_Key, _UsedLayer] = {}
     by_chain: dict[str | None, list[tuple[Image, int]]] = {}
     for stored in survey.layers:
         place = stored.place
-        found[place.driver, place.cache_id] = _Layer(
-            stored.chain_id or None, stored.diff_id or None,
-            cache_id=place.cache_id, directory=place.directory,
-        )  # fmt: skip
+        found[place.driver, place.cache_id] = _UsedLayer(
+            stored.chain_id or None,
+            stored.diff_id or None,
+            cache_id=place.cache_id,
+            directory=place.directory,
+        )
     for image in images:
         for position, key, layer in _layers_of(image):
             known = found.setdefault(key, layer)
@@ -224,14 +226,14 @@ def _all_layers(
     return found
 
 
-def _add_containers(survey: Survey, found: dict[_Key, _Layer]) -> None:
+def _add_containers(survey: Survey, found: dict[_Key, _UsedLayer]) -> None:
     """Add the containers that use each layer, as their own or below it."""
     places = {(p.driver, p.cache_id): p.directory for p in survey.directories}
     parents = _parents(survey)
     for container in survey.containers:
         for own in container.own:
             key = container.driver, own
-            layer = _Layer(cache_id=own, directory=places.get(key))
+            layer = _UsedLayer(cache_id=own, directory=places.get(key))
             found.setdefault(key, layer).containers.append(container)
         below = container.parent
         while below and (key := (container.driver, below)) in found:
@@ -241,14 +243,14 @@ def _add_containers(survey: Survey, found: dict[_Key, _Layer]) -> None:
             below = parents.get(key, "")
 
 
-def _add_holders(survey: Survey, found: dict[_Key, _Layer]) -> None:
+def _add_holders(survey: Survey, found: dict[_Key, _UsedLayer]) -> None:
     """Note which layers the build cache or a lease needs: its own, and all below."""
     places = {(p.driver, p.cache_id): p.directory for p in survey.directories}
     parents = _parents(survey)
     for key, holder in survey.held.items():
         below = key
         while below in found or below in places:
-            layer = _Layer(cache_id=below[1], directory=places.get(below))
+            layer = _UsedLayer(cache_id=below[1], directory=places.get(below))
             layer = found.setdefault(below, layer)
             if layer.held_by:
                 break  # those below have it too
@@ -264,7 +266,7 @@ def _parents(survey: Survey) -> dict[_Key, str]:
     }
 
 
-def _layers_of(image: Image) -> Iterator[tuple[int, _Key, _Layer]]:
+def _layers_of(image: Image) -> Iterator[tuple[int, _Key, _UsedLayer]]:
     chains = layer_chains(image.layers)
     for position, (layer, chain_id) in enumerate(
         zip(image.layers, chains, strict=True), 1
@@ -274,8 +276,14 @@ def _layers_of(image: Image) -> Iterator[tuple[int, _Key, _Layer]]:
             key = place.driver, place.cache_id
         else:
             key = "", chain_id or layer.digest or layer.name
-        yield position, key, _Layer(
-            chain_id, layer.diff_id, layer.digest,
-            None if place is None else place.cache_id,
-            None if place is None else place.directory,
-        )  # fmt: skip
+        yield (
+            position,
+            key,
+            _UsedLayer(
+                chain_id,
+                layer.diff_id,
+                layer.digest,
+                None if place is None else place.cache_id,
+                None if place is None else place.directory,
+            ),
+        )

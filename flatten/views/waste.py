@@ -100,7 +100,7 @@ def efficiency(index: Index) -> Efficiency:
     stack = _Stack({})
     sums = []
     for position in range(len(index.layers)):
-        layer = _Layer.read(index, position)
+        layer = _DiveLayer.read(index, position)
         if not position:
             stack = _Stack(layer.nodes)  # dive starts with a copy of the first tree
         _visit(layer, stack, noted)
@@ -120,7 +120,7 @@ def efficiency(index: Index) -> Efficiency:
 
 
 @dataclass(slots=True)
-class _Layer:
+class _DiveLayer:
     """A layer as dive sees it.
 
     Attributes:
@@ -136,7 +136,7 @@ class _Layer:
     size: int = 0
 
     @classmethod
-    def read(cls, index: Index, position: int) -> "_Layer":
+    def read(cls, index: Index, position: int) -> "_DiveLayer":
         """Make a layer from its members and removals."""
         nodes, size = _listed(index, position)
         nodes |= _removed(index.layers[position], nodes)
@@ -202,7 +202,7 @@ def _deepest_first(path: bytes) -> bytes:
     return path.replace(b"/", b"\0") + b"\0\xff"
 
 
-def _visit(layer: _Layer, stack: "_Stack", noted: dict[bytes, Noted]) -> None:
+def _visit(layer: _DiveLayer, stack: "_Stack", noted: dict[bytes, Noted]) -> None:
     """Add the leaves of a layer to ``noted``."""
     for path in layer.leaves():
         size = layer.nodes[path][0]
@@ -236,7 +236,7 @@ class _Stack:
         """Return the size of a directory and all below it."""
         return sum(self.nodes[name][0] for name in self._range(path))
 
-    def add(self, layer: _Layer) -> None:
+    def add(self, layer: _DiveLayer) -> None:
         """Put a layer on top."""
         self._sorted += [path for path in layer.order if path not in self.nodes]
         self._sorted.sort()  # two sorted runs, which sort() merges

@@ -31,7 +31,7 @@ MAX_ALIASES: Final = 1000
 _UNKNOWN: Final = -1  # the size of a hard link whose target was not kept
 
 
-class ImageUse(TypedDict):
+class LayerUse(TypedDict):
     """An image that contains a layer.
 
     Attributes:
@@ -74,7 +74,7 @@ class EventRow(TypedDict):
     type: str | None
     implied: bool
     size: int | None
-    images: list[ImageUse]
+    images: list[LayerUse]
 
 
 class Found(TypedDict):
@@ -340,7 +340,7 @@ def _trace(
     bearing = _prefixes(_aliases(wanted, own))
     members = Members()
     tree = Tree(members)
-    found: list[tuple[int | None, ImageUse]] = []
+    found: list[tuple[int | None, LayerUse]] = []
     chains = layer_chains(image.layers)
     for position, ((layer, bytes_), each) in enumerate(zip(keyed, own, strict=True)):
         before = tree.find(wanted)
@@ -356,7 +356,7 @@ def _trace(
             row["event"] = "adds" if before is None else "changes"
             _add_entry(row, members, after, index, wanted)
         key = (chains[position], bytes_, row["event"])
-        listed: ImageUse = {
+        listed: LayerUse = {
             "id": image.id,
             "names": list(image.names),
             "position": position + 1,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,15 +198,31 @@ def test_the_mode_of_an_existing_output_is_kept(image, tmp_path):
     assert out.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("words", ["{}", "cat {} b", "report {} -o -"])
-def test_a_closed_standard_output_is_an_error(image, words):
+@pytest.mark.parametrize(
+    "words",
+    ["{}", "cat {} b", "report {} -o -", "ls {}", "layers {}", "{} -o o --json", "-V"],
+)
+def test_a_closed_standard_output_is_an_error(tmp_path, image, words):
     command = f"exec '{sys.executable}' -m flatten {words.format(image)} >&-"
-    got = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+    got = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, check=False
+    )
 
     assert got.returncode == 1
-    assert (
-        got.stderr == b"flatten: standard output: cannot write: Bad file descriptor\n"
+    assert re.fullmatch(
+        rb"flatten: standard output: (cannot write: )?Bad file descriptor\n", got.stderr
     )
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&-"])
+def test_a_closed_standard_input_is_an_error(closed):
+    command = f"exec '{sys.executable}' -m flatten - {closed}"
+    got = subprocess.run(
+        ["sh", "-c", command], capture_output=True, check=False, timeout=60
+    )
+
+    assert got.returncode == 3
+    assert got.stderr.startswith(b"flatten: standard input: not a file")
 
 
 def test_a_digest_mismatch_is_exit_code_5(image):

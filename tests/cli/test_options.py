@@ -42,7 +42,7 @@ UNKNOWN = {
     "an output without -o": (["IMAGE", "out.tar"], "'out.tar'; to write to it, use -o out.tar"),
     "two arguments too many": (["config", "IMAGE", "x", "y"], "unexpected argument 'x' ("),
     "no image": (["ls"], "the following arguments are required: IMAGE ("),
-    "a command that help does not know": (["help", "nothing"], "invalid choice: 'nothing'"),
+    "a command that help does not know": (["help", "nothing"], "unknown command 'nothing'"),
 }  # fmt: skip
 
 
@@ -75,6 +75,10 @@ NO_EFFECT = {
     "a size, on standard output": (["--size", "+1G"], "--size", ".ext4, .qcow2"),
     "force, for a tar": (["--force", "-o", "o.tar"], "--force", "DIR/"),
     "ownership, in a tar": (["--ownership", "current", "-o", "o.tar"], "--ownership", "DIR/"),
+    "no check, of a tar": (
+        ["--no-check", "-o", "o.tar"], "--no-check",
+        "DIR/, .squashfs, .sqfs, .sqsh, .erofs, .ext4, .qcow2",
+    ),
     "headers, in a directory": (["--format", "pax", "-o", "o/"], "--format", "a tar"),
     "headers, the default's": (["--format", "gnu", "-o", "o.squashfs"], "--format", "a tar"),
     "headers, of an image's layer": (["--format", "gnu", "--oci", "o.tar"], "--format", "a tar"),
@@ -96,6 +100,15 @@ def test_an_option_without_effect_is_an_error(image, tmp_path, args, option, out
         2, f"flatten: {option} has no effect on this output; it is for {outputs}\n",
     )  # fmt: skip
     assert list(tmp_path.iterdir()) == [image]
+
+
+@pytest.mark.usefixtures("image")
+@pytest.mark.parametrize("count", ["-1", "x", "100000", "1.5"])
+def test_a_number_of_components_that_is_none(tmp_path, count):
+    got = run("app.tar", "--strip-components", count, "-o", "o.tar", cwd=tmp_path)
+
+    assert got.returncode == 2
+    assert f"'{count}' is not a number from 0 to 99999" in got.stderr
 
 
 @pytest.mark.usefixtures("image")

@@ -7,12 +7,13 @@ from collections import namedtuple
 
 import pytest
 import xxhash
-from test_tar import EVERYTHING, root_only
 
 import flatten
 from builders import docker_archive, layers, member
+from everything import EVERYTHING
 from flatten.cli.main import main
 from flatten.views.differences import differences, read_list
+from needs import root_only
 
 Done = namedtuple("Done", "returncode stdout stderr")
 

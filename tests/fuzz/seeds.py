@@ -7,10 +7,10 @@ import json
 import lzma
 from collections.abc import Iterator
 
-import test_headers
 import zstandard
 
 import bolts
+import headers
 from builders import (
     archive,
     docker_archive,
@@ -36,10 +36,10 @@ def seeds(target: str) -> list[bytes]:
 
 
 def _header() -> Iterator[bytes]:
-    for table in (test_headers.NAMES, test_headers.KINDS):
+    for table in (headers.NAMES, headers.KINDS):
         for head, _ in table.values():
             yield head[-512:]
-    yield test_headers.sparse_gnu(b"x", REGIONS, 4096, DATA)
+    yield headers.sparse_gnu(b"x", REGIONS, 4096, DATA)
 
 
 def _records() -> Iterator[bytes]:
@@ -58,9 +58,9 @@ def _layer() -> Iterator[bytes]:
     )
     yield pax({b"mtime": b"7", b"SCHILY.xattr.user.g": b"h"}, b"g") + layer("a", "b/")
     yield long_name(b"n" * 120) + layer("x", member("s", type=b"2", target="t" * 120))
-    yield test_headers.sparse_gnu(b"x", REGIONS, 4096, DATA) + layer("a")
+    yield headers.sparse_gnu(b"x", REGIONS, 4096, DATA) + layer("a")
     for version in ("0.0", "0.1", "1.0"):
-        yield test_headers.sparse_pax(version, b"x", REGIONS, 4096, DATA) + layer("a")
+        yield headers.sparse_pax(version, b"x", REGIONS, 4096, DATA) + layer("a")
     yield layer(member(".wh..wh.plnk/1.2", b"x"), "a=.wh..wh.plnk/1.2")
 
 

@@ -22,7 +22,7 @@ from flatten.plan.make import make_plan
 from flatten.plan.pieces import pieces
 from flatten.sources.engines.bolt import Bucket, fnv64a, read_bolt
 from flatten.tar import wire
-from flatten.tar.extended import Ahead, kept_records, meant
+from flatten.tar.extended import Overrides, kept_records, meant
 from flatten.tar.layer import read_layer
 from flatten.tar.members import Members
 from flatten.tar.read_header import read_header
@@ -86,7 +86,7 @@ def header(data: bytes) -> None:
     records = [(b"path", data[512:600])] if data[512:] else []
     try:
         wire.checksum_error(block)
-        fields = read_header(block, 0, Ahead(records=records), {}, Memory(data))
+        fields = read_header(block, 0, Overrides(records=records), {}, Memory(data))
     except ValueError:
         return
     assert 0 <= fields.size < 1 << 62

@@ -22,7 +22,7 @@ import flatten
 from builders import Bytes, config, docker_archive, layer, layers, member, oci_files
 from command import FLATTEN
 from flatten.host.limits import Limits
-from flatten.host.spools import Pool
+from flatten.host.spools import SWITCH, Pool, short_turns
 from flatten.sources.open import open_image
 
 NOISE = os.urandom(1 << 22)
@@ -44,7 +44,7 @@ def in_memory(spool):
 def test_what_is_inflated_is_hashed_as_it_comes(pool):
     spool = pool.inflate(Bytes(gzip.compress(NOISE)), "gzip", "layer", hashed=True)
 
-    assert spool.hashed
+    assert spool.arrival_digest() is not None
     assert spool.digest() == hashlib.sha256(NOISE).hexdigest()
 
 
@@ -52,7 +52,7 @@ def test_a_pool_that_does_not_hash():
     pool = Pool(Limits(), hashing=False)
     try:
         spool = pool.inflate(Bytes(gzip.compress(NOISE)), "gzip", "layer", hashed=True)
-        assert not spool.hashed
+        assert spool.arrival_digest() is None
         assert spool.read(0, len(NOISE)) == NOISE
     finally:
         pool.close()
@@ -67,7 +67,8 @@ def test_layers_are_hashed_if_they_are_verified(tmp_path, verify):
     )
 
     with open_image(str(image), verify=verify) as opened:
-        assert opened.layers[0].open().hashed is verify
+        digest = opened.layers[0].open().arrival_digest()
+        assert (digest is not None) is verify
 
 
 def test_whole_pages_are_given_back_and_nothing_around_them(pool):
@@ -143,8 +144,8 @@ def test_what_is_given_back_is_of_no_other_member(mixed, monkeypatch, processes)
     flatten.export(mixed / "plain.tar", mixed / "plain.out")
     monkeypatch.setattr("flatten.outputs.tar.MANY", 0 if processes > 1 else 1000)
     monkeypatch.setattr("flatten.outputs.tar.SMALL", 1 << 40)
-    monkeypatch.setattr("flatten.plan.make.MARK", 1)
-    monkeypatch.setattr("flatten.plan.pieces.MARK", 1)
+    monkeypatch.setattr("flatten.plan.make.CHECKPOINT", 1)
+    monkeypatch.setattr("flatten.plan.pieces.CHECKPOINT", 1)
     monkeypatch.setattr("flatten.host.processes.processes", lambda: processes)
 
     flatten.export(mixed / "gzip.tar", mixed / "gzip.out")
@@ -262,3 +263,15 @@ def test_where_memfd_is_forbidden_the_scratch_file_is_used(tmp_path, count):
 
     assert (done.returncode, done.stderr) == (0, b"")
     assert filecmp.cmp(tmp_path / "right.tar", tmp_path / "out.tar", shallow=False)
+
+
+def test_the_switch_interval_is_restored_when_exports_overlap():
+    before = sys.getswitchinterval()
+    first, second = short_turns(), short_turns()
+    first.__enter__()
+    second.__enter__()
+    assert sys.getswitchinterval() == pytest.approx(min(before, SWITCH))
+    first.__exit__(None, None, None)
+    assert sys.getswitchinterval() == pytest.approx(min(before, SWITCH))
+    second.__exit__(None, None, None)
+    assert sys.getswitchinterval() == pytest.approx(before)

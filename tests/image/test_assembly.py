@@ -9,7 +9,6 @@ from base64 import b64encode
 from io import BytesIO
 
 import pytest
-from test_headers import sparse_gnu, sparse_pax
 
 from builders import TRUSTED, layer, member, naive_crc64, split, split_lines
 from flatten import FlattenError, FormatError, IntegrityError
@@ -24,6 +23,7 @@ from flatten.image.tarsplit import assemble
 from flatten.image.verify import checking
 from flatten.tar.layer import read_layer
 from flatten.tar.members import Members
+from headers import sparse_gnu, sparse_pax
 
 BIG = os.urandom(300_000)
 LAYER = layer(

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import test_headers
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import flatten
+import headers
 import listers
 from builders import block, long_name, member, padded, pax
 
@@ -56,7 +56,7 @@ def readers(tmp_path_factory):
 def ours(tar):
     """List a tar as the package reads it; None where it is refused."""
     try:
-        layer, members = test_headers.index(tar)
+        layer, members = headers.index(tar)
     except flatten.FlattenError:
         return None
     return [
@@ -85,12 +85,12 @@ def disagreements(cases, readers, folder):
 
 
 def test_every_reader_reads_what_is_accepted_the_same_way(readers, tmp_path):
-    cases = {name: head for name, (head, _) in test_headers.NAMES.items()}
-    cases |= {name: head for name, (head, _) in test_headers.KINDS.items()}
+    cases = {name: head for name, (head, _) in headers.NAMES.items()}
+    cases |= {name: head for name, (head, _) in headers.KINDS.items()}
     regions, data = [(512, 512), (2048, 100)], b"d" * 612
-    cases["sparse, GNU"] = test_headers.sparse_gnu(b"x", regions, 4096, data)
+    cases["sparse, GNU"] = headers.sparse_gnu(b"x", regions, 4096, data)
     for version in ("0.0", "0.1", "1.0"):
-        cases[f"sparse, PAX {version}"] = test_headers.sparse_pax(
+        cases[f"sparse, PAX {version}"] = headers.sparse_pax(
             version, b"x", regions, 4096, data
         )
 

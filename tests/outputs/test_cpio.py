@@ -3,10 +3,10 @@
 import subprocess
 
 import pytest
-from test_tar import needs_bsdtar
 
 from builders import docker_archive, layers, member
 from command import run
+from needs import needs_bsdtar
 
 TRAILERS = {
     "a file": ["TRAILER!!!"],

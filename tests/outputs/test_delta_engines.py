@@ -8,14 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_engines import call, docker, need, podman, rows  # noqa: F401 - fixtures
-from test_tar import root_only
 
 import flatten
 from builders import archive, config, digest, docker_archive, layers, member
+from engines import call, rows
 from flatten.image.history import Point
 from kinds import history
 from listing import disk_listing
+from needs import need, root_only
 
 pytestmark = [pytest.mark.engines, root_only]
 
@@ -76,14 +76,14 @@ def squashed(image, tmp_path):
     return tmp_path / "one.tar"
 
 
-def test_docker_applies_a_delta(docker, image, rebuilt, tmp_path):  # noqa: F811
+def test_docker_applies_a_delta(docker, image, rebuilt, tmp_path):
     want = exported(docker, squashed(image, tmp_path), "us/one:1", tmp_path)
 
     assert exported(docker, rebuilt, "us/delta:1", tmp_path) == want
     assert "gone/new" in want
 
 
-def test_podman_applies_a_delta(podman, image, rebuilt, tmp_path):  # noqa: F811
+def test_podman_applies_a_delta(podman, image, rebuilt, tmp_path):
     want = exported(podman, squashed(image, tmp_path), "localhost/us/one:1", tmp_path)
 
     assert exported(podman, rebuilt, "localhost/us/delta:1", tmp_path) == want
@@ -114,7 +114,7 @@ def test_umoci_applies_a_delta(image, rebuilt, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 2, 4])
-def test_docker_loads_an_image_that_was_cut(docker, image, tmp_path, step):  # noqa: F811
+def test_docker_loads_an_image_that_was_cut(docker, image, tmp_path, step):
     """The layers until a step and the config of that step are an image of their own."""
     done = subprocess.run(
         ["python3", "-m", "flatten", "config", image, "--at", str(step)],

@@ -8,24 +8,21 @@ import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import pytest
-from test_tar import EVERYTHING, on_disk, root_only
-from test_xattrs import ACL
 
 import flatten
 from builders import docker_archive, layers, member, pax
 from command import FLATTEN, run
+from everything import ACL, EVERYTHING, on_disk
 from flatten.host.beneath import remove_tree
 from flatten.outputs.choose import choose
 from flatten.outputs.disks.check import compare
 from flatten.outputs.job import Job
 from flatten.outputs.read_dir import HostTree
-
-NOBODY = 65_534
+from needs import NOBODY, needs_user, root_only, run_as_user
 
 
 @pytest.fixture
@@ -604,39 +601,6 @@ def test_the_root_has_metadata_even_if_no_layer_lists_it(tmp_path):
 
 
 # --- without being root
-
-
-@pytest.fixture
-def theirs():
-    """Return a directory that an ordinary user may write to."""
-    folder = Path(tempfile.mkdtemp(prefix="flatten-test-"))
-    os.chown(folder, NOBODY, NOBODY)
-    yield folder
-    shutil.rmtree(folder)
-
-
-def run_as_user(*args, **options):
-    """Run the command as nobody, by Debian's Python: ours may be root's alone."""
-    paths = [str(Path(flatten.__file__).parents[1]), *filter(None, sys.path)]
-    return subprocess.run(
-        ["/usr/bin/python3", "-m", "flatten", *map(str, args)],
-        user=NOBODY, group=NOBODY, extra_groups=[], check=False, capture_output=True,
-        text=True, env={"PYTHONPATH": ":".join(paths)}, **options,
-    )  # fmt: skip
-
-
-def others_may_enter(path):
-    """Return True if any user can reach a directory."""
-    return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
-
-
-needs_user = pytest.mark.skipif(
-    os.geteuid() != 0
-    or not Path("/usr/bin/python3").exists()
-    or not others_may_enter(Path(flatten.__file__).parent),
-    reason="needs root, to become another user, Debian's python3, and a checkout that "
-    "other users can read",
-)
 
 
 @needs_user

@@ -5,114 +5,21 @@
 
 import json
 import os
-import shutil
-import subprocess
 import tarfile
-import time
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
-from test_headers import sparse_gnu
-from test_image import SETTINGS, STEPS
-from test_tar import ACL_TEXT, EVERYTHING, on_disk, root_only
 
 import flatten
 from builders import TRUSTED, config, docker_archive, layer, member
+from engines import call, rows
+from everything import ACL_TEXT, EVERYTHING, SETTINGS, STEPS, on_disk
 from flatten.image.history import Point
-from listing import listing
+from headers import sparse_gnu
+from needs import need, root_only
 
 pytestmark = [pytest.mark.engines, root_only]
 
 STEPS_OF_ALL = STEPS  # of three layers
-MADE_BY_ENGINES = ("etc/hostname", "etc/hosts", "etc/resolv.conf", "etc/mtab", "dev/",
-                   "proc", "sys", "dev", ".dockerenv", "run/.containerenv", "run")  # fmt: skip
-
-
-def need(tool):
-    if shutil.which(tool) is None:
-        pytest.skip(f"needs {tool}")
-
-
-def call(*command, **options):
-    """Run a command; return its standard output."""
-    done = subprocess.run(
-        list(map(str, command)), check=False, capture_output=True, text=True, **options
-    )
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
-
-
-@contextmanager
-def running(command, log, ready):
-    """Run a daemon until the body ends; skip if it does not become ready."""
-    with log.open("w") as out:
-        daemon = subprocess.Popen(list(map(str, command)), stdout=out, stderr=out)
-    try:
-        for _ in range(200):
-            if not subprocess.run(ready, check=False, capture_output=True).returncode:
-                break
-            time.sleep(0.1)
-        else:
-            pytest.skip(f"{command[0]} does not start: {log.read_text()[-500:]}")
-        yield
-    finally:
-        daemon.terminate()
-        daemon.wait()
-
-
-@pytest.fixture(scope="module", params=["its own store", "containerd's store"])
-def docker(tmp_path_factory, request):
-    """Return a function that runs docker, with its own daemon, on each store."""
-    need("dockerd")
-    need("docker")
-    folder = tmp_path_factory.mktemp("d")  # a socket's path is short
-    uses_containerd = request.param == "containerd's store"
-    (folder / "config.json").write_text(
-        json.dumps({"features": {"containerd-snapshotter": uses_containerd}})
-    )
-    address = f"unix://{folder}/s"
-    client = [shutil.which("docker", path="/usr/bin") or "docker", "-H", address]
-    daemon = [
-        "dockerd", "--data-root", folder / "root", "--exec-root", folder / "exec",
-        "--pidfile", folder / "pid", "--config-file", folder / "config.json",
-        "-H", address, "--iptables=false", "--ip6tables=false", "--ip-masq=false",
-        "--bridge=none",
-    ]  # fmt: skip
-    with running(daemon, folder / "log", [*client, "info"]):
-        status = call(*client, "info", "-f", "{{.DriverStatus}}")
-        if uses_containerd and "io.containerd.snapshotter" not in status:
-            pytest.skip("needs a docker that can use containerd's store")
-        yield lambda *args: call(*client, *args)
-
-
-@pytest.fixture(scope="module")
-def podman(tmp_path_factory):
-    """Return a function that runs podman, with its own store."""
-    need("podman")
-    folder = tmp_path_factory.mktemp("p")
-    return lambda *args: call(
-        "podman", "--root", folder / "root", "--runroot", folder / "run",
-        "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", *args,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def containerd(tmp_path_factory):
-    """Return a function that runs ctr, with its own containerd."""
-    need("containerd")
-    need("ctr")
-    folder = tmp_path_factory.mktemp("c")
-    (folder / "config.toml").write_text(
-        'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-    )
-    daemon = [
-        "containerd", "--config", folder / "config.toml", "--root", folder / "root",
-        "--state", folder / "state", "--address", folder / "s",
-    ]  # fmt: skip
-    client = ["ctr", "--address", str(folder / "s")]
-    with running(daemon, folder / "log", [*client, "version"]):
-        yield lambda *args: call(*client, *args)
 
 
 @pytest.fixture
@@ -134,15 +41,6 @@ def nameless(tmp_path):
     path = tmp_path / "nameless.tar"
     path.write_bytes(docker_archive(EVERYTHING, tags=None))
     return path
-
-
-def rows(tar):
-    """List a container's tree, but for what engines put into every one."""
-    return {
-        row["path"]: row
-        for row in listing(Path(tar))
-        if row["path"] and not row["path"].startswith(MADE_BY_ENGINES)
-    }
 
 
 def wanted(image, tmp_path):

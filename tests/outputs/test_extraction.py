@@ -18,8 +18,11 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
-from test_agreement import ROUNDS
-from test_random import (
+
+import extraction
+from listing import disk_listing, listing
+from oracle import Entry
+from random_images import (
     METADATA,
     Image,
     Pick,
@@ -32,9 +35,7 @@ from test_random import (
     tar_member,
 )
 
-import extraction
-from listing import disk_listing, listing
-from oracle import Entry
+ROUNDS = int(os.environ.get("FLATTEN_ROUNDS", "120"))
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for owners")
 

@@ -7,23 +7,13 @@ import tarfile
 import zlib
 
 import pytest
-from test_tar import EVERYTHING
 
 import flatten
 from builders import archive, config, digest, docker_archive, layers, member, oci_files
 from command import FLATTEN
+from everything import EVERYTHING, SETTINGS, STEPS
 from flatten.image.history import Point
 
-STEPS = [
-    {"created_by": "base", "created": "2020-01-01T00:00:00Z"},
-    {"created_by": "ENV A=1", "empty_layer": True},
-    {"created_by": "COPY b", "created": "2021-01-01T00:00:00Z"},
-    {"created_by": "RUN rm a", "created": "2022-01-01T00:00:00Z"},
-]
-SETTINGS = {
-    "Env": ["A=1"], "Entrypoint": ["/e"], "Cmd": ["c"], "User": "7:8",
-    "Labels": {"l": "1"}, "WorkingDir": "/w", "ExposedPorts": {"80/tcp": {}},
-}  # fmt: skip
 TARS = layers(["a", "d/", "d/x", "l=a"], ["b", "d/y"], ["-a", "d/x"])
 
 

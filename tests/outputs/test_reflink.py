@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from test_tar import promised
 
 import flatten
 from builders import docker_archive, layers, member
+from everything import promised
 from flatten.outputs.job import Shape
 from flatten.plan import make as plans
 from flatten.plan.pieces import pieces
@@ -195,8 +195,8 @@ def test_sections_written_by_several_processes_share_extents_too(mounted, monkey
     before = used(mounted)
 
     monkeypatch.setattr("flatten.outputs.tar.MANY", 0)
-    monkeypatch.setattr("flatten.plan.make.MARK", 1)
-    monkeypatch.setattr("flatten.plan.pieces.MARK", 1)
+    monkeypatch.setattr("flatten.plan.make.CHECKPOINT", 1)
+    monkeypatch.setattr("flatten.plan.pieces.CHECKPOINT", 1)
     monkeypatch.setattr("flatten.host.processes.processes", lambda: 4)
     flatten.export(mounted / "image.tar", mounted / "out.tar", reflink="always")
 

@@ -204,6 +204,7 @@ PRETENDED = {
     "a tag that is called so": (f"app:1@sha256:{PINNED}", f"app:1@sha256:{PINNED}"),
     "a repository that is called so": (PINNED, f"{PINNED}:latest"),
     "a tag of the repository sha256": (f"sha256:{PINNED}", f"sha256:{PINNED}"),
+    "a repository that is called as a short id": (PINNED[:12], f"{PINNED[:12]}:latest"),
     "no digest behind the sign": ("app@", "app:1"),
 }
 

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from test_hostile import run
 
 import flatten
 import listers
 import readings
+from bounded import run
 from builders import archive, config, docker_archive, layer, layers, oci_files
 
 sys.path.append(str(Path(__file__).parents[1] / "fuzz"))

@@ -7,12 +7,12 @@ The headers of each format, and sparse files, are in ``test_headers``.
 """
 
 import pytest
-from test_headers import index, sparse_gnu
 
 import flatten
 import listers
 import readings
 from builders import block, docker_archive, member, number, padded, pax, record
+from headers import index, sparse_gnu
 
 GNU = b"ustar  \0"
 END = member("END", b"end") + bytes(10_240)

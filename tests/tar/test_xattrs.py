@@ -4,15 +4,9 @@ import subprocess
 
 import pytest
 
+from everything import ACL
 from flatten.tar.xattrs import from_records, parse_acl
 
-ACL = (
-    b"user::rw-,user:lisa:r--:1000,group::r--,mask::r--,other::---",
-    bytes.fromhex(
-        "02000000 01000600ffffffff 02000400e8030000 04000400ffffffff"
-        "10000400ffffffff 20000000ffffffff"
-    ),
-)
 ACLS = {
     "a number behind a name": ACL,
     "a number for a name": (ACL[0].replace(b"lisa:r--:1000", b"1000:r--"), ACL[1]),
@@ -39,7 +33,7 @@ def test_no_acl(text):
 
 def test_the_kernel_takes_what_setfacl_would_write(tmp_path):
     (tmp_path / "f").touch()
-    import os  # noqa: PLC0415
+    import os
 
     os.setxattr(tmp_path / "f", "system.posix_acl_access", ACL[1])
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_random import images, repaired, tar_member
 
 import flatten
 from builders import docker_archive, layer, layers, member
 from flatten.image.history import Point
 from listing import listing
+from random_images import images, repaired, tar_member
 
 
 def rebuilt(tars, base):

@@ -63,8 +63,8 @@ FAMILIES = {
 def test_how_images_are_related(older, newer, how):
     want = [how] if how else []
 
-    assert [kin.how for kin in ancestors(newer, [older, newer])] == want
-    assert [kin.how for kin in derived(older, [older, newer])] == want
+    assert [relative.how for relative in ancestors(newer, [older, newer])] == want
+    assert [relative.how for relative in derived(older, [older, newer])] == want
     assert ancestors(older, [newer]) == []
 
 
@@ -77,12 +77,20 @@ LINE = [
 def test_the_nearest_ancestor_comes_first():
     others = [LINE[2], LINE[0], LINE[3], LINE[1], LINE[0]]
 
-    assert [kin.image.id for kin in ancestors(LINE[3], others)] == ["c", "b", "a"]
-    assert [kin.image.id for kin in derived(LINE[0], others)] == ["b", "c", "d"]
+    assert [relative.image.id for relative in ancestors(LINE[3], others)] == [
+        "c",
+        "b",
+        "a",
+    ]
+    assert [relative.image.id for relative in derived(LINE[0], others)] == [
+        "b",
+        "c",
+        "d",
+    ]
 
 
 def test_parents_end_at_an_unknown_image():
-    assert [kin.how for kin in ancestors(LINE[3], [LINE[0], LINE[1]])] == [
+    assert [relative.how for relative in ancestors(LINE[3], [LINE[0], LINE[1]])] == [
         "history"
     ] * 2
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from test_random import images, repaired, tar_member
 
 import flatten
 from builders import config, digest, docker_archive, layer, layers, member
@@ -27,6 +26,7 @@ from flatten.views.index_cache import (
 )
 from flatten.views.reading import read_index
 from kinds import KINDS, docker, run
+from random_images import images, repaired, tar_member
 
 BASE = ["usr/", "usr/a", "s->a", "l=usr/a"]
 

@@ -357,7 +357,7 @@ def test_diff_quiet_and_json(tmp_path):
 
 DIFF_FAILS = {
     "one image alone": (["IMAGE"], 2, "give a second image, or --from STEP"),
-    "no image and no tar": (["IMAGE", "text"], 3, "neither an image nor a rootfs tar"),
+    "no image and no tar": (["IMAGE", "text"], 3, "not a container image, but text"),
     "nothing there": (["IMAGE", "nowhere"], 3, "No such file"),
     "no such field": (["IMAGE", "IMAGE", "--only", "owner"], 2, "unknown field 'owner'; choose from type, mode"),
     "a path that fits nothing": (["IMAGE", "IMAGE", "--path", "no"], 1, "'no': no such path or pattern"),

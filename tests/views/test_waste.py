@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from test_random import images, repaired, tar_member
 
 import dive
 import flatten
@@ -14,6 +13,7 @@ from builders import docker_archive, layer, layers, member
 from flatten.views.listing import list_rows
 from flatten.views.reading import read_index
 from flatten.views.waste import efficiency, find_hidden
+from random_images import images, repaired, tar_member
 
 
 def indexed(tars):

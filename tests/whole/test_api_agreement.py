@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 import xxhash
 from hypothesis import given, settings
-from test_headers import sparse_gnu, sparse_pax
-from test_random import images, tar_member
 
 import flatten
 from builders import (
@@ -24,7 +22,9 @@ from builders import (
     podman_archive,
 )
 from fixtures import FIXTURES, unpacked_save
+from headers import sparse_gnu, sparse_pax
 from kinds import KINDS, run
+from random_images import images, tar_member
 
 DATA = Path(__file__).parents[1] / "data"
 ACL = b"user::rw-,user:1000:r--,group::r--,mask::r--,other::---"

@@ -10,7 +10,7 @@ import pytest
 
 import flatten
 from builders import docker_archive, layers, member
-from flatten.options import OptionChanges
+from flatten.options import OptionFields
 
 ROOT = Path(__file__).parents[2]
 
@@ -97,13 +97,13 @@ def test_progress_must_be_a_word_or_a_callable(image, tmp_path, progress):
 
 
 def test_the_keyword_arguments_are_the_fields_of_the_options():
-    assert get_type_hints(OptionChanges) == get_type_hints(flatten.Options)
+    assert get_type_hints(OptionFields) == get_type_hints(flatten.Options)
 
 
 TYPED = """
 import flatten
 flatten.export("a", "b", mtime=0, format="pax", progress=lambda done, total: None)
-flatten.Options(reflink="auto", progress="always")
+flatten.Options(reflink="auto", platform="linux/amd64")
 def read(image: flatten.Image) -> str:
     text: str = (image.root / "etc" / "os-release").open(encoding="utf-8").read()
     data: bytes = image.root.joinpath("a", "b").open("rb").read()

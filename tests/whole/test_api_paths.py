@@ -12,10 +12,10 @@ from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
 import pytest
-from test_headers import sparse_gnu
 
 import flatten
 from builders import config, docker_archive, docker_root, layers, member
+from headers import sparse_gnu
 
 WORDS = [
     [

@@ -12,12 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from test_disks import need
-from test_tar import root_only
 
 from builders import archive, docker_archive, layers, member, oci_files
 from flatten.cli import registry
 from listing import contents
+from needs import need, root_only
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LOGS = Path(__file__).parents[2] / "check-engines"

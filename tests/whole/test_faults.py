@@ -19,6 +19,7 @@ import zstandard
 import flatten
 from builders import docker_archive, layers, member, oci_files
 from command import FLATTEN, run
+from flatten import pipeline
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount")
 needs_gcc = pytest.mark.skipif(
@@ -267,7 +268,12 @@ def test_an_output_directory_that_is_removed(image, tmp_path):
     folder.mkdir()
 
     with pytest.raises(flatten.FlattenError, match=r"cannot create: No such file"):
-        flatten.export(image, folder / "a.tar", settle=lambda: shutil.rmtree(folder))
+        pipeline.run(
+            image,
+            folder / "a.tar",
+            flatten.Options(),
+            before_commit=lambda: shutil.rmtree(folder),
+        )
 
     assert not folder.exists()
 

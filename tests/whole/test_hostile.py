@@ -5,15 +5,12 @@ would take gigabytes ends in "out of memory" here.
 """
 
 import json
-import resource
-import subprocess
-import sys
 from contextlib import nullcontext
 
 import pytest
-from test_headers import index, sparse_gnu
 
 import flatten
+from bounded import run
 from builders import (
     archive,
     config,
@@ -32,25 +29,7 @@ from flatten.host.spools import Pool
 from flatten.sources.archive import Archive
 from flatten.sources.documents import read_json
 from flatten.tar.members import Allowance, Members
-
-MEMORY = 500 << 20  # of addresses, which is 300 MiB in use: stacks and libraries too
-SECONDS = 20  # on a busy machine; each takes one or two
-
-
-def run(image, tmp_path, *more):
-    """Flatten within the limits; return the exit code and what was said."""
-    path = tmp_path / "image.tar"
-    path.write_bytes(image)
-
-    def limited():
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-
-    done = subprocess.run(
-        [sys.executable, "-m", "flatten", path, "-o", "/dev/null", *more],
-        stderr=subprocess.PIPE, text=True, timeout=SECONDS, check=False,
-        preexec_fn=limited,
-    )  # fmt: skip
-    return done.returncode, done.stderr
+from headers import index, sparse_gnu
 
 
 def many_images(count, document):

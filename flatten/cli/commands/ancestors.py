@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from ...image.image import Image
 from ...views import ancestry
-from ...views.ancestry import Kin
+from ...views.ancestry import Relative
 from .. import options
 from ..tables import one_line, print_json, print_table
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
 def print_kin(
     args: argparse.Namespace,
-    find: Callable[[Image, Iterable[Image]], list[Kin]],
+    find: Callable[[Image, Iterable[Image]], list[Relative]],
     none: str,
 ) -> int:
     """Print the images that ``find`` returns, and return the exit code.
@@ -51,14 +51,14 @@ def print_kin(
         print_json(
             [
                 {
-                    "id": kin.image.id,
-                    "names": kin.image.names,
-                    "how": kin.how,
-                    "source": kin.image.source,
-                    "layers": len(kin.image.layers),
-                    "steps": len(kin.image.config.get("history") or []),
+                    "id": relative.image.id,
+                    "names": relative.image.names,
+                    "how": relative.how,
+                    "source": relative.image.source,
+                    "layers": len(relative.image.layers),
+                    "steps": len(relative.image.config.get("history") or []),
                 }
-                for kin in found
+                for relative in found
             ]
         )
         return 0
@@ -69,12 +69,12 @@ def print_kin(
         ("ID", "HOW", ">LAYERS", "NAMES"),
         [
             (
-                kin.image.id[:12],
-                kin.how,
-                str(len(kin.image.layers)),
-                one_line(" ".join(kin.image.names)) or "-",
+                relative.image.id[:12],
+                relative.how,
+                str(len(relative.image.layers)),
+                one_line(" ".join(relative.image.names)) or "-",
             )
-            for kin in found
+            for relative in found
         ],
     )
     return 0

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
-from ... import __version__, export
+from ... import __version__, pipeline
 from ...errors import UsageError
 from ...options import CHOICES, Options
 from ...outputs import atomic
@@ -32,6 +32,9 @@ EFFECTIVE: Final = {
     "--ownership": ("directory",),
     "--force": ("directory",),
     "--size": ("disks.ext4", "disks.qcow2"),
+    "--no-check": (
+        "directory", "disks.squashfs", "disks.erofs", "disks.ext4", "disks.qcow2",
+    ),
 }  # fmt: skip
 """Options that have an effect on some outputs only: the modules of those."""
 
@@ -193,8 +196,7 @@ def add_disk_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--no-check",
-        dest="check",
-        action="store_false",
+        action="store_true",
         help="do not read a directory or disk back to compare it with the image",
     )
 
@@ -288,7 +290,14 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
     _refuse_without_effect(args, "tar" if to_stdout else _kind(output, how))
     how = _with_documents(args, how, to_stdout=to_stdout)
     with atomic.standard_output() if to_stdout else nullcontext(None) as out:
-        done = export(args.image, output if out is None else out, how)
+        done = pipeline.run(
+            args.image,
+            output if out is None else out,
+            how,
+            progress="never" if args.quiet else args.progress,
+            sync=args.sync,
+            before_commit=signals.ignore,
+        )
     for warning in done.warnings:
         options.warn(args, warning)
     if args.verbose:
@@ -316,7 +325,7 @@ def _refuse_without_effect(args: argparse.Namespace, module: str) -> None:
         UsageError: One is given; the message names the outputs that it is for.
     """
     for option, modules in EFFECTIVE.items():
-        value = getattr(args, option.removeprefix("--"))
+        value = getattr(args, option.removeprefix("--").replace("-", "_"))
         if value and module not in modules and not str(value).startswith("map:"):
             suffixes = [suffix for suffix, module in KINDS.items() if module in modules]
             outputs = ["a tar"] * ("tar" in modules) + suffixes
@@ -360,24 +369,17 @@ def read_options(args: argparse.Namespace) -> Options:
     """
     keep = args.ownership is None or args.ownership.startswith("map:")
     return Options(
-        platform=args.platform,
-        store=args.store,
-        at=options.point(args),
-        with_init=args.with_init,
+        **options.selection(args, options.point(args)),
         verify=args.verify,
-        limits=options.limits(args),
         edits=options.edits(args),
         mtime=options.parse_mtime(args.mtime),
         format=args.format or args.default_format,
         compress=args.compress,
         reflink=args.reflink or "never",
         ownership="keep" if keep else args.ownership,
-        check=args.check,
+        check=not args.no_check,
         size=args.size,
         force=args.force,
         strict=args.strict,
         allow_setuid=tuple(args.allow_setuid),
-        sync=args.sync,
-        settle=signals.ignore,
-        progress="never" if args.quiet else args.progress,
     )

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ...errors import UsageError, quoted
+from ...errors import quoted
 from .. import registry
 from ..parser import did_you_mean
 
@@ -17,15 +17,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "command",
         metavar="COMMAND",
         nargs="?",
+        type=_command,
+        choices=tuple(registry.COMMANDS),
         help="the command [default: flatten itself]",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the help, and return the exit code."""
-    name = args.command or registry.MAIN
-    if args.command is not None and name not in registry.COMMANDS:
-        hint = did_you_mean(name, registry.COMMANDS)
-        raise UsageError(f"unknown command {quoted(name)}{hint} (see flatten help)")
-    registry.build_parser(name).print_help()
+    registry.build_parser(args.command or registry.MAIN).print_help()
     return 0
+
+
+def _command(name: str) -> str:
+    """Return the name of a command.
+
+    Raises:
+        ArgumentTypeError: There is no such command.
+    """
+    if name not in registry.COMMANDS:
+        hint = did_you_mean(name, registry.COMMANDS)
+        raise argparse.ArgumentTypeError(f"unknown command {quoted(name)}{hint}")
+    return name

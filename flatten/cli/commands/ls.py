@@ -20,7 +20,7 @@ from ...tar.members import (
     Owner,
 )
 from ...views.describe import describe
-from ...views.listing import Row, list_rows
+from ...views.listing import TreePath, list_rows
 from .. import options
 from ..tables import print_json_line, show_name
 
@@ -33,8 +33,15 @@ root and everything below it, or a pattern with *, ? or [ in it, as in a
 {options.IMAGE}
 """
 
-_LETTERS: Final = {FILE: "-", LINK: "h", SYMLINK: "l", CHAR: "c", BLOCK: "b",
-                   DIRECTORY: "d", FIFO: "p"}  # fmt: skip
+_LETTERS: Final = {
+    FILE: "-",
+    LINK: "h",
+    SYMLINK: "l",
+    CHAR: "c",
+    BLOCK: "b",
+    DIRECTORY: "d",
+    FIFO: "p",
+}
 _NO_HASH: Final = "-" * 32
 
 
@@ -88,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_lines(
     index: Index,
-    rows: Iterable[Row],
+    rows: Iterable[TreePath],
     lines: Iterable[str],
     hashes: Mapping[int, str] | None,
 ) -> None:
@@ -101,7 +108,7 @@ def _print_lines(
         print(f"{numbers[layers[row.inode]]}{mark}{line}")
 
 
-def _long(members: Members, rows: Iterable[Row]) -> Iterator[str]:
+def _long(members: Members, rows: Iterable[TreePath]) -> Iterator[str]:
     """Yield the line of GNU tar for each row, in its columns."""
     kinds, owners, sizes = members.kinds, members.owners, members.sizes
     targets, mtimes = members.targets, members.mtimes
@@ -129,7 +136,7 @@ def _head(kind: int, owner: Owner) -> tuple[str, int]:
     return f"{_LETTERS[kind]}{_permissions(mode)} {text}", len(text)
 
 
-def _tree(index: Index, rows: list[Row]) -> Iterable[str]:
+def _tree(index: Index, rows: list[TreePath]) -> Iterable[str]:
     """Yield each row with lines to its parent."""
     parts = [row.path.removeprefix(b"./").rstrip(b"/").split(b"/") for row in rows]
     open_: list[

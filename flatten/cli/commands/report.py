@@ -5,7 +5,7 @@ import os
 
 from ...outputs import atomic
 from ...pipeline import refuse_image
-from ...views.listing import Row
+from ...views.listing import TreePath
 from ...views.report import Report, document, main_directories, make_report
 from .. import options
 from ..tables import human, one_line, print_bytes, print_json, print_table, show_name
@@ -150,7 +150,7 @@ def _print_directories(report: Report) -> None:
 def _print_lists(report: Report, top: int) -> None:
     members = report.index.members
 
-    def cells(row: Row) -> tuple[str, ...]:
+    def cells(row: TreePath) -> tuple[str, ...]:
         layer = str(members.layers[row.inode] + 1)
         return human(members.sizes[row.inode]), layer, show_name(row.path)
 

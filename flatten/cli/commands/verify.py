@@ -11,7 +11,7 @@ from ...image.image import Image
 from ...image.rootfs import open_rootfs
 from ...image.verify import DigestCheck, checking
 from ...options import Options
-from ...pipeline import plan_image
+from ...pipeline import plan_image, with_additions
 from ...tree.edit import NO_EDITS
 from ...views.describe import Row, directory_rows, plan_rows
 from ...views.differences import FIELDS, Difference, differences, read_list
@@ -124,6 +124,7 @@ def _refuse_edits(args: argparse.Namespace) -> None:
 
 
 def _rows(image: Image, how: Options) -> Iterator[Row]:
+    image = with_additions(image, how)
     plan = plan_image(image, how)
     layers = [layer.open() for layer in (*image.layers, *image.added)]
     return plan_rows(plan, layers, len(image.layers))

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator
 from typing import Final
 
-from ...views.which import EventRow, ImageUse, which
+from ...views.which import EventRow, LayerUse, which
 from .. import options
 from ..tables import human, one_line, print_json, print_table
 from .layers import short
@@ -55,7 +55,7 @@ def _lines(row: EventRow) -> Iterator[tuple[str, ...]]:
             yield _cells(row, images)
 
 
-def _cells(row: EventRow, images: list[ImageUse]) -> tuple[str, ...]:
+def _cells(row: EventRow, images: list[LayerUse]) -> tuple[str, ...]:
     """Return the cells of a line; a star marks content that the images show."""
     where = row["directory"] or row["layer"]
     if row["directory"] and row["entry"] and not row["implied"]:
@@ -71,7 +71,7 @@ def _cells(row: EventRow, images: list[ImageUse]) -> tuple[str, ...]:
     )
 
 
-def _some(images: list[ImageUse]) -> str:
+def _some(images: list[LayerUse]) -> str:
     """Return the names of some images, and the number of the others."""
     named = sorted(images, key=lambda image: not image["names"])
     some = [" ".join(image["names"]) or image["id"][:12] for image in named[:SHOWN]]

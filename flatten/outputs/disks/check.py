@@ -28,8 +28,9 @@ from ...tar.members import (
     FILE,
     NO_EXTRA,
     SYMLINK,
+    TYPEFLAGS,
 )
-from .inode import KINDS, FileSystem, Inode, walk
+from .inode import FileSystem, Inode, walk
 
 LABELS: Final = "SELinux labels"
 """The kind of difference where only a label was added."""
@@ -192,7 +193,7 @@ def _differences(
     kind = members.kinds[member]
     mode, uid, gid = members.owner_table[members.owners[member]]
     extra = members.extras.get(member, NO_EXTRA)
-    yield "types", _NAMES[kind], _NAMES.get(KINDS.get(stat.S_IFMT(inode.mode), 0))
+    yield "types", _NAMES[kind], _NAMES.get(TYPEFLAGS.get(stat.S_IFMT(inode.mode), 0))
     yield "owners", f"{uid}:{gid}", f"{inode.uid}:{inode.gid}"
     yield (
         "times",

@@ -61,13 +61,18 @@ class Output:
         if self._program is None:
             return Shape(rooted=True, xattrs=XATTRS)
         return Shape(
-            posix=not as_root(), rooted=True, xattrs=XATTRS, times=(0, 1 << 62)
+            posix=not as_root(),
+            rooted=True,
+            xattrs=XATTRS,
+            times=(0, 1 << 62),
         )
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Write the image, and read it back."""
-        with atomic.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
+        with atomic.create_by_name(
+            self.path, sync=job.sync, before_commit=job.before_commit
+        ) as name:
             if self._program is None:
                 write_erofs(job, name, quoted(str(self.path)), self._limits)
                 if self._check:

@@ -78,14 +78,19 @@ class Output:
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
         """Ask for a root, and for the times and xattrs that ext4 can hold."""
         return Shape(
-            posix=not as_root(), rooted=True, xattrs=XATTRS, xattr_room=XATTR_ROOM,
+            posix=not as_root(),
+            rooted=True,
+            xattrs=XATTRS,
+            xattr_room=XATTR_ROOM,
             times=(-(1 << 31), (1 << 34) - (1 << 31) - 1),
-        )  # fmt: skip
+        )
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Stage the tree and make the file system of it."""
-        with atomic.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
+        with atomic.create_by_name(
+            self.path, sync=job.sync, before_commit=job.before_commit
+        ) as name:
             self.make(job, name)
             yield
 
@@ -101,7 +106,13 @@ class Output:
         env = {"E2FSPROGS_FAKE_TIME": str(time or 1)}  # 0 means the current time
         _, mke2fs = tools.find("mke2fs")
         with open(name, "xb") as file:
-            os.truncate(file.fileno(), total)
+            try:
+                os.truncate(file.fileno(), total)
+            except OSError as error:  # it has no filename
+                raise FlattenError(
+                    f"{quoted(str(self.path))}: cannot make a disk of "
+                    f"{total >> 20:,}M here: {error.strerror}"
+                ) from error
         how = (
             mke2fs, "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-I", str(INODE),
             "-N", str(inodes), "-J", f"size={_journal(total)}", "-m", "1", "-U", id_,

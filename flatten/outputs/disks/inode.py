@@ -8,19 +8,7 @@ needs neither root nor a mount. It reads no contents of files.
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
-
-from ...tar.members import BLOCK, CHAR, DIRECTORY, FIFO, FILE, SYMLINK
-
-KINDS: Final = {
-    stat.S_IFREG: FILE,
-    stat.S_IFDIR: DIRECTORY,
-    stat.S_IFLNK: SYMLINK,
-    stat.S_IFCHR: CHAR,
-    stat.S_IFBLK: BLOCK,
-    stat.S_IFIFO: FIFO,
-}
-"""The tar typeflag of each file type in ``st_mode``; sockets have none."""
+from typing import Protocol
 
 
 @dataclass(slots=True)

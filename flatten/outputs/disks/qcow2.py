@@ -36,7 +36,9 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Make and check the file system, and convert it."""
-        with atomic.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
+        with atomic.create_by_name(
+            self.path, sync=job.sync, before_commit=job.before_commit
+        ) as name:
             with atomic.scratch_directory(self.path) as folder:
                 raw = folder / "disk"
                 self._inside.make(job, raw)

@@ -92,9 +92,15 @@ class Ext4:
         high, high_uid, high_gid = struct.unpack_from("<I8xHH", raw, 108)
         (extra,) = struct.unpack_from("<I", raw, 136)
         inode = Inode(
-            number, mode, uid | high_uid << 16, gid | high_gid << 16, links,
-            size | high << 32, mtime + ((extra & 3) << 32), extra >> 2,
-        )  # fmt: skip
+            number,
+            mode,
+            uid | high_uid << 16,
+            gid | high_gid << 16,
+            links,
+            size | high << 32,
+            mtime + ((extra & 3) << 32),
+            extra >> 2,
+        )
         if stat.S_ISLNK(mode):
             inode.target = self._target(raw, inode.size)
         elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):

@@ -112,10 +112,14 @@ class Squashfs:
         fields = body.layout.unpack_from(table, at)
         file_type = _TYPES[(kind - 1) % 7]
         found = Inode(
-            number, file_type | mode & 0o7777, self._ids[uid], self._ids[gid],
+            number,
+            file_type | mode & 0o7777,
+            self._ids[uid],
+            self._ids[gid],
             1 if body.links is None else fields[body.links],
-            0 if body.size is None else fields[body.size], mtime,
-        )  # fmt: skip
+            0 if body.size is None else fields[body.size],
+            mtime,
+        )
         xattrs = _NONE if body.xattrs is None else fields[body.xattrs]
         if file_type == stat.S_IFLNK:
             end = at + body.layout.size + found.size
@@ -183,8 +187,10 @@ class Squashfs:
             f"<{-(-16 * count // _BLOCK)}Q", self._data, at + 16
         )
         packed = b"".join(self._metadata(block)[0] for block in blocks)
-        self._sets = [(reference, pairs) for reference, pairs, _ in
-                      struct.iter_unpack("<QII", packed[: 16 * count])]  # fmt: skip
+        self._sets = [
+            (reference, pairs)
+            for reference, pairs, _ in struct.iter_unpack("<QII", packed[: 16 * count])
+        ]
         self._pairs = self._table(first, min((*blocks, at)))
 
     def _xattrs(self, which: int) -> Iterator[tuple[bytes, bytes]]:
@@ -249,7 +255,7 @@ def _decompressor(method: int) -> Callable[[bytes], bytes]:
     if method == 5:
         return _lz4
     if method == 6:
-        import zstandard  # noqa: PLC0415 - 15 ms, only where there is zstd
+        import zstandard  # 15 ms, only where there is zstd
 
         inflate = zstandard.ZstdDecompressor().decompress
 

@@ -13,13 +13,11 @@ from ...errors import FlattenError, quoted
 from ...host.compress import PlainSink
 from ...image.image import Image
 from ...options import Options
-from ...plan.pieces import pieces
 from ...plan.plan import Plan
 from ...tar.members import SYMLINK
 from .. import atomic
 from ..job import Job, Shape
 from ..write_dir import ROOT
-from ..write_tar import write_tar
 from . import tools
 from .check import check
 from .read_squashfs import Squashfs
@@ -69,12 +67,13 @@ class Output:
         """Feed the tar to the program."""
         _check_lengths(job.plan, self.path)
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
-        with atomic.create_by_name(self.path, sync=job.sync, settle=job.settle) as name:
+        with atomic.create_by_name(
+            self.path, sync=job.sync, before_commit=job.before_commit
+        ) as name:
             make = self._tar2sqfs if self._tool == "tar2sqfs" else self._sqfstar
             argv = [self._program, *make(job, str(name))]
             with tools.fed(argv, env, folder=name.parent) as pipe:
-                sink = PlainSink(pipe, self._program)
-                write_tar(pieces(job.plan), job.layers(), sink, job.advance)
+                job.write_tar(PlainSink(pipe, self._program))
             if self._check:
                 lost = check(job.plan, name, self.path, Squashfs, self._is_excused)
                 if lost:

@@ -14,11 +14,9 @@ from pathlib import Path
 
 from ...errors import quoted
 from ...host.compress import PlainSink
-from ...plan.pieces import pieces
 from .. import atomic
 from ..job import Job
 from ..write_dir import describe_root, write_directory
-from ..write_tar import write_tar
 from . import tools
 from .check import LABELS, RESULTS, check
 from .inode import FileSystem
@@ -126,8 +124,7 @@ def _write(job: Job, tree: Path) -> dict[str, int]:
 def _feed(job: Job, name: Path, argv: Command, env: Mapping[str, str]) -> None:
     """Run a program with the tar, as a seekable file, as its standard input."""
     with open(name, "xb") as tar:
-        sink = PlainSink(tar.fileno(), quoted(str(name)))
-        write_tar(pieces(job.plan), job.layers(), sink, job.advance)
+        job.write_tar(PlainSink(tar.fileno(), quoted(str(name))))
     with open(name, "rb") as tar:
         os.unlink(name)
         tools.run(argv, env, stdin=tar, folder=name.parent)

@@ -34,7 +34,7 @@ def find(*names: str) -> tuple[str, str]:
     Raises:
         FlattenError: None is installed; the message names their packages.
     """
-    import shutil  # noqa: PLC0415 - 5 ms
+    import shutil  # 5 ms
 
     places = os.pathsep.join((os.environ.get("PATH", os.defpath), *_MORE_PLACES))
     for name in names:
@@ -65,8 +65,9 @@ def compressor(
     """
     found = re.fullmatch(r"(\w+)(?::([0-9]{1,2}))?", text or names[0])
     if found is None or found[1] not in names:
-        raise UsageError(f"--compress: {quoted(text or '')} is not one of "
-                         f"{', '.join(names)}")  # fmt: skip
+        raise UsageError(
+            f"--compress: {quoted(text or '')} is not one of {', '.join(names)}"
+        )
     if found[2] is not None and found[1] not in levelled:
         raise UsageError(f"--compress: {found[1]} has no levels here")
     return found[1], None if found[2] is None else int(found[2])
@@ -91,9 +92,12 @@ def run(
         FlattenError: The program failed; its own message is part of the error.
     """
     with _running(
-        argv, env, stdin=stdin or subprocess.DEVNULL, stdout=subprocess.PIPE,
+        argv,
+        env,
+        stdin=stdin or subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-    ) as running:  # fmt: skip
+    ) as running:
         out, said = running.communicate()
     if running.returncode:
         raise failed(argv, running.returncode, said or out, folder)
@@ -123,7 +127,7 @@ def fed(
         FlattenError: The program failed, perhaps before it had read everything; its own
             message is part of the error.
     """
-    import tempfile  # noqa: PLC0415 - 10 ms
+    import tempfile  # 10 ms
 
     with tempfile.TemporaryFile() as said:
         with _running(
@@ -154,10 +158,14 @@ def _running(
     started: list[subprocess.Popen[bytes]] = []
     try:
         with signals_later():
-            started.append(subprocess.Popen(
-                argv, env={**os.environ, "LC_ALL": "C.UTF-8", **env}, process_group=0,
-                **streams,
-            ))  # fmt: skip
+            started.append(
+                subprocess.Popen(
+                    argv,
+                    env={**os.environ, "LC_ALL": "C.UTF-8", **env},
+                    process_group=0,
+                    **streams,
+                )
+            )
         yield started[0]
     except BaseException:
         for program in started:

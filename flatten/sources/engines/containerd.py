@@ -257,9 +257,11 @@ class ContainerdRoot:
         """
         store = self.store
         warnings: list[str] = []
-        image = manifest.load(partial(self._unpacked, manifest, warnings))
-        image.warnings = warnings
-        image.source = store.root.name
+        image = replace(
+            manifest.load(partial(self._unpacked, manifest, warnings)),
+            source=store.root.name,
+            warnings=warnings,
+        )
         diff_ids = [layer.diff_id for layer in image.layers]
         for position, layer in enumerate(image.layers, 1):
             if isinstance(layer, BlobLayer) and None not in diff_ids[:position]:
@@ -365,8 +367,11 @@ class ContainerdRoot:
         image.layers = tuple(
             store.snapshot_layer(
                 f"{where}, layer {position} of {len(below)}",
-                snapshotter, snapshot, None, image.warnings,
+                snapshotter,
+                snapshot,
+                None,
+                image.warnings,
             )
             for position, snapshot in enumerate(below[::-1], 1)
-        )  # fmt: skip
+        )
         return image

@@ -162,10 +162,13 @@ class ContainersStorage:
             parent = "" if top is None else top.parent
             found.containers.append(
                 StoredContainer(
-                    container.id, container.names, driver.name, (container.layer,),
+                    container.id,
+                    container.names,
+                    driver.name,
+                    (container.layer,),
                     parent,
                 )
-            )  # fmt: skip
+            )
         found.add_directories(root, driver)
         for kind, known in (
             ("images", {image.id for image in images}),
@@ -267,6 +270,10 @@ class ContainersStorage:
         name = f"{where}, its own layer"
         layers = [*stack.layers(), upper.own(name, own.id, [], own.maps)]
         return Image(
-            store.root.name, container.id, names, config, tuple(layers),
+            store.root.name,
+            container.id,
+            names,
+            config,
+            tuple(layers),
             warnings=stack.warnings,
-        )  # fmt: skip
+        )

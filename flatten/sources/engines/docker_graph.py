@@ -159,9 +159,14 @@ class GraphRoot:
         tags = tuple(name for name in names if "@" not in name)
         layers = tuple(graph.layers(stack, chain))
         return Image(
-            graph.root.name, id_, tags, _config(graph, chain), layers,
-            warnings=stack.warnings, parent=graph.parent(id_),
-        )  # fmt: skip
+            graph.root.name,
+            id_,
+            tags,
+            _config(graph, chain),
+            layers,
+            warnings=stack.warnings,
+            parent=graph.parent(id_),
+        )
 
     def _load_container(self, id_: str, image_id: str, names: tuple[str, ...]) -> Image:
         """Find the layers: the image's, docker's init layer, the container's own.
@@ -184,9 +189,14 @@ class GraphRoot:
             layers.append(stack.own(f"{where}, init layer", below[0], []))
         layers.append(stack.own(f"{where}, its own layer", id_, below))
         return Image(
-            graph.root.name, id_, names, _config(graph, chain), tuple(layers),
-            init, stack.warnings,
-        )  # fmt: skip
+            graph.root.name,
+            id_,
+            names,
+            _config(graph, chain),
+            tuple(layers),
+            init,
+            stack.warnings,
+        )
 
 
 def _path(id_: str) -> str:

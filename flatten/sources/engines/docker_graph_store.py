@@ -144,11 +144,13 @@ class Graph:
             records = records or here  # docker wrote records from this step on
             stored.append(
                 Stored(
-                    f"{self.root.name}, {what}", id_, record,
+                    f"{self.root.name}, {what}",
+                    id_,
+                    record,
                     size=int(size) if re.fullmatch("[0-9]{1,18}", size) else None,
                     empty=records and not here and size == "0",
                 )
-            )  # fmt: skip
+            )
         stack = Stack(self.root, self.driver, stored)
         self._compare_chains(chain, stack.warnings)
         return stack

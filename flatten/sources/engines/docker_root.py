@@ -191,9 +191,14 @@ class DockerRoot:
         tags = tuple(name for name in names if "@" not in name)
         layers = tuple(stack.layers())
         return Image(
-            store.root.name, id_, tags, config, layers,
-            warnings=stack.warnings, parent=store.parent(id_),
-        )  # fmt: skip
+            store.root.name,
+            id_,
+            tags,
+            config,
+            layers,
+            warnings=stack.warnings,
+            parent=store.parent(id_),
+        )
 
     def _load_container(
         self, container: DockerContainer, names: tuple[str, ...]
@@ -217,6 +222,11 @@ class DockerRoot:
         if container.image_id in store.ids():
             config = store.config(container.image_id)
         return Image(
-            store.root.name, container.id, names, config, tuple(layers),
-            init, stack.warnings,
-        )  # fmt: skip
+            store.root.name,
+            container.id,
+            names,
+            config,
+            tuple(layers),
+            init,
+            stack.warnings,
+        )

@@ -65,15 +65,19 @@ _ALL: Final = (
     Driver("btrfs", "btrfs/subvolumes/{}", full=True),
     Driver("vfs", "vfs/dir/{}", full=True),
     Driver(
-        "zfs", "zfs/graph/{}", full=True,
+        "zfs",
+        "zfs/graph/{}",
+        full=True,
         advice="mount the layer's dataset there: mount -t zfs -o ro POOL/ID DIRECTORY",
     ),
     Driver(
-        "devicemapper", "devicemapper/mnt/{}/rootfs", full=True,
+        "devicemapper",
+        "devicemapper/mnt/{}/rootfs",
+        full=True,
         advice="activate the thin pool and mount the layer's device, read-only, "
         "above that directory",
     ),
-)  # fmt: skip
+)
 DRIVERS: Final = {driver.name: driver for driver in _ALL}
 
 

@@ -174,7 +174,7 @@ def _outside(ranges: Ranges, number: int) -> int:
 
 def granted(path: str, owner: int) -> int | None:
     """Return the first id that a file such as ``/etc/subuid`` grants to a user."""
-    import pwd  # noqa: PLC0415 - only if no layer shows it
+    import pwd  # only if no layer shows it
 
     names = {str(owner)}
     with suppress(KeyError):

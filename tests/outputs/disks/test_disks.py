@@ -13,31 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
-from test_directory import needs_user, run_as_user, theirs  # noqa: F401 - a fixture
-from test_tar import EVERYTHING, on_disk, root_only
 
 import flatten
 from builders import docker_archive, layers, member
 from command import FLATTEN, run
+from disks import TOOLS, mounted, only
+from everything import EVERYTHING, on_disk
 from flatten.outputs.disks import tools
-from flatten.outputs.disks.tools import PACKAGES
-
-PLACES = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-TOOLS = {
-    "squashfs": ("tar2sqfs",),
-    "erofs": (),
-    "ext4": ("mke2fs", "debugfs"),
-    "qcow2": ("mke2fs", "debugfs", "qemu-img"),
-    "cpio": ("cpio",),
-    "cpio.gz": (),
-}
-
-
-def need(*tools):
-    """Skip the test if a program is missing; the reason names it."""
-    for tool in tools:
-        if shutil.which(tool, path=PLACES) is None:
-            pytest.skip(f"needs {tool} ({PACKAGES.get(tool, tool)})")
+from needs import PLACES, need, needs_user, root_only, run_as_user
 
 
 @pytest.fixture
@@ -45,24 +28,6 @@ def image(tmp_path):
     path = tmp_path / "i.tar"
     path.write_bytes(docker_archive(EVERYTHING))
     return path
-
-
-@contextlib.contextmanager
-def mounted(disk, where):
-    """Mount a file system, or skip the test where that is impossible."""
-    where.mkdir()
-    done = subprocess.run(
-        ["mount", "-o", "loop,ro", disk, where],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        pytest.skip(f"needs to mount {disk.suffix} on a loop device: {done.stderr}")
-    try:
-        yield where
-    finally:
-        subprocess.run(["umount", where], check=True)
 
 
 def tree(top, *, least=0):
@@ -188,7 +153,7 @@ def test_the_checkers_of_each_format_find_no_error(made, kind):
 
 @needs_user
 @pytest.mark.parametrize("kind", ["squashfs", "erofs", "ext4"])
-def test_an_ordinary_user_makes_the_same(image, tmp_path, theirs, kind):  # noqa: F811
+def test_an_ordinary_user_makes_the_same(image, tmp_path, theirs, kind):
     need(*TOOLS[kind], *(["fakeroot"] if kind == "ext4" else []))
     flatten.export(image, f"{tmp_path}/dir/")
     shutil.copy(image, theirs / "i.tar")
@@ -199,14 +164,6 @@ def test_an_ordinary_user_makes_the_same(image, tmp_path, theirs, kind):  # noqa
     assert {p.name for p in theirs.iterdir()} == {"i.tar", f"o.{kind}"}
     with mounted(theirs / f"o.{kind}", tmp_path / "mounted") as top:
         assert tree(top) == tree(tmp_path / "dir")
-
-
-def only(tmp_path, *tools):
-    """Return a PATH that has these programs only, and what they need."""
-    (tmp_path / "bin").mkdir()
-    for tool in tools:
-        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
-    return {"PATH": str(tmp_path / "bin")}
 
 
 @root_only
@@ -404,6 +361,7 @@ REFUSED = {
     "a level for a compressor without levels": (["o.squashfs", "--compress", "xz:9"], "has no levels here"),
     "a directory": (["dir.squashfs"], "is not a regular file"),
     "an invalid size": (["o.ext4", "--size", "large"], "is not a valid size"),
+    "a size that no file has": (["o.ext4", "--size", "+9000000T"], "is over 1048576T"),
 }  # fmt: skip
 
 
@@ -418,6 +376,22 @@ def test_refused(image, tmp_path, args, why):
     assert got.returncode == 2, got.stderr
     assert why in got.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"i.tar", "dir.squashfs"}
+
+
+@root_only
+def test_a_size_that_the_file_system_refuses(image, tmp_path):
+    need(*TOOLS["ext4"])
+    limit = ["prlimit", f"--fsize={1 << 30}"]
+
+    got = subprocess.run(
+        [*limit, *FLATTEN, image.name, "-o", "o.ext4", "--size", "2G"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (got.returncode, got.stderr) == (
+        1, "flatten: 'o.ext4': cannot make a disk of 2,048M here: File too large\n",
+    )  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["i.tar"]
 
 
 # --- cpio
@@ -472,7 +446,7 @@ def test_a_file_too_large_for_cpio_is_refused(tmp_path):
 
 
 def test_cpio_holds_holes_as_zeros(tmp_path):
-    from test_headers import sparse_gnu  # noqa: PLC0415
+    from headers import sparse_gnu
 
     words = [sparse_gnu(b"s", [(600_000, 512), (1 << 20, 0)], 1 << 20, b"s" * 512)]
     (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))

@@ -9,20 +9,18 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from test_check import HARD, by_kernel, by_reader, found, plan_for
-from test_directory import needs_user, run_as_user, theirs  # noqa: F401 - a fixture
-from test_disks import PLACES, mounted, need
-from test_headers import sparse_gnu
-from test_random import DEVICES, Image, images, tar_member
-from test_semantics import TREES
-from test_tar import EVERYTHING, root_only
 
 import flatten
 from builders import MTIME, docker_archive, layer, layers, member
 from command import run
+from disks import HARD, by_kernel, by_reader, found, mounted, plan_for
 from erofs_reader import Image as Erofs
+from everything import EVERYTHING
 from flatten.outputs.disks.erofs_chunks import choose_chunks
+from headers import sparse_gnu
 from listing import listing
+from needs import PLACES, need, needs_user, root_only, run_as_user
+from random_images import DEVICES, Image, images, tar_member
 
 INLINE, PLAIN, CHUNKED = 2, 0, 4  # layouts of contents
 ACL = "system.posix_acl_access"
@@ -65,21 +63,6 @@ def test_it_holds_what_the_tar_holds(tmp_path):
     flatten.export(tmp_path / "i.tar", tmp_path / "o.tar")
 
     assert image.listing() == listing(tmp_path / "o.tar")
-
-
-@pytest.mark.parametrize(("each", "want"), TREES.values(), ids=TREES)
-def test_hard_cases(tmp_path, each, want):
-    tree = made(tmp_path, layers(*each)).tree()
-
-    got = {}
-    for path, node in tree.items():
-        name, text = os.fsdecode(path), os.fsdecode(node.content)
-        words = {"dir": "", "symlink": f"->{text}", "file": text}
-        got[f"{name}/" if node.type() == "dir" else name] = words.get(
-            node.type(), node.type()
-        )
-    del got["/"]
-    assert got == {path: text for path, text in want.items() if path != "./"}
 
 
 @settings(max_examples=max(settings().max_examples // 4, 20))
@@ -164,7 +147,7 @@ def test_the_uuid_depends_on_the_tree(tmp_path):
 
 
 @needs_user
-def test_an_ordinary_user_writes_the_same_bytes_without_fakeroot(tmp_path, theirs):  # noqa: F811
+def test_an_ordinary_user_writes_the_same_bytes_without_fakeroot(tmp_path, theirs):
     made(tmp_path, HARD)
     shutil.copy(tmp_path / "i.tar", theirs / "i.tar")
 
