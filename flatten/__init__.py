@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from .options import Options
     from .pipeline import Exported, export, plan_image
     from .plan.plan import Plan
+    from .sources.access import Access
     from .tree.edit import Edits
 
 __version__ = "0.2.0"
 
 __all__ = [
+    "Access",
     "Edits",
     "Exported",
     "FlattenError",
@@ -51,6 +53,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Access": ".sources.access",
     "Edits": ".tree.edit",
     "Exported": ".pipeline",
     "FlattenError": ".errors",

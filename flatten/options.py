@@ -7,7 +7,7 @@ from typing import Final, Literal, TypedDict, get_args
 from .errors import UsageError, quoted
 from .host.limits import Limits
 from .image.history import Point
-from .sources.registry.settings import Access
+from .sources.access import Access
 from .tree.edit import NO_EDITS, Edits
 
 Format = Literal["gnu", "pax"]
@@ -37,7 +37,7 @@ class Selection:
         with_init: For a container, include docker's init layer, as ``docker export``
             does.
         limits: Limits on the resources that the image may take.
-        access: How to reach registries.
+        access: How to reach registries and web servers.
     """
 
     platform: str | None = None

@@ -11,7 +11,7 @@ from typing import Unpack
 from .errors import FormatError, UsageError, quoted
 from .host.spools import short_turns
 from .image.history import cut
-from .image.image import Image
+from .image.image import Image, Transfer
 from .image.read import read_layers
 from .image.verify import DigestCheck, checking
 from .options import OptionFields, Options
@@ -52,6 +52,8 @@ class Exported:
         image: The image's id.
         names: The image's names.
         diff_ids: The layers' diff_ids, oldest first; None if the image records none.
+        manifest: Digest of the image's manifest, or None if it has none.
+        transfer: What was fetched, or None if the image is on this machine.
     """
 
     size: int
@@ -62,6 +64,8 @@ class Exported:
     image: str = field(default="", compare=False)
     names: tuple[str, ...] = field(default=(), compare=False)
     diff_ids: tuple[str | None, ...] = field(default=(), compare=False)
+    manifest: str | None = field(default=None, compare=False)
+    transfer: Transfer | None = field(default=None, compare=False)
 
 
 def export(
@@ -168,6 +172,8 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
         image.id,
         image.names,
         tuple(layer.diff_id for layer in image.layers),
+        image.manifest,
+        None if image.transfer is None else image.transfer(),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..image import rootfs
-from ..sources.open import KINDS
+from ..sources.references import KINDS
 from .described import Described, Option, describe
 
 

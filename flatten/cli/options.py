@@ -15,7 +15,9 @@ from ..image.history import Point
 from ..image.image import Image
 from ..options import Selection, SelectionFields
 from ..sources import open as sources
+from ..sources.access import Access
 from ..sources.open import Opened
+from ..sources.references import parse_reference
 from ..tree.edit import Addition, Edits
 from ..tree.owners import OwnerMap, parse_owner_map
 from .messages import say
@@ -33,7 +35,11 @@ directory); - for an archive on standard input; or the directory where docker,
 podman or containerd keeps its images, such as /var/lib/docker, on any disk and
 without a daemon. NAME chooses one of several images: name:tag, an id or the
 start of one, or @N, its position from 0; container:NAME is a container. Quote
-'PATH#NAME' for the shell, or write PATH --image NAME."""
+'PATH#NAME' for the shell, or write PATH --image NAME.
+
+IMAGE can also be docker://HOST/NAME:TAG, in a registry; the URL of an archive;
+docker-daemon:NAME or podman:NAME, in a running engine; or
+containers-storage:NAME, in your own store of podman."""
 
 
 SOURCE = """\
@@ -79,6 +85,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
         action="store_true",
         help="for a container, include docker's init layer, as docker export does",
     )
+    _add_access_options(group)
     _add_limits(group)
     return group
 
@@ -97,6 +104,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         help="only the images that match this name, like #NAME",
     )
     _add_store_options(group)
+    _add_access_options(group)
     _add_limits(group)
 
 
@@ -111,6 +119,25 @@ def _add_store_options(group: argparse._ActionsContainer) -> None:
             dest="store",
             help=f"use only this {what} [default: search all]",
         )
+
+
+def _add_access_options(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--authfile",
+        metavar="FILE",
+        help="read the credentials for registries from FILE [default: those of podman "
+        "login and docker login]",
+    )
+    group.add_argument(
+        "--cacert",
+        metavar="FILE",
+        help="also trust the certificate authorities in FILE (PEM)",
+    )
+    group.add_argument(
+        "--insecure",
+        action="store_true",
+        help="allow plain HTTP, and TLS certificates that cannot be verified",
+    )
 
 
 def _add_limits(group: argparse._ActionsContainer) -> None:
@@ -167,13 +194,13 @@ def apply_names(args: argparse.Namespace) -> None:
 
 def _named(reference: str, name: str) -> str:
     """Add an image's name to a reference."""
-    kind, path, named = sources.parse_reference(reference)
+    kind, path, named = parse_reference(reference)
     if named is not None:
         raise UsageError(
             f"--image: {shown(reference)} names an image already; leave one of both out"
         )
     both = f"{reference}#{name}"
-    if sources.parse_reference(both) != (kind, path, name):
+    if parse_reference(both) != (kind, path, name):
         raise UsageError(
             f"--image: {shown(both)} is ambiguous: a file of such a name is there too"
         )
@@ -198,7 +225,9 @@ def open_among(args: argparse.Namespace) -> Iterator[list[Image]]:
     with ExitStack() as opened:
         images: list[Image] = []
         for reference in (args.image, *args.among):
-            family = sources.open_family(reference, Selection(limits=limits(args)))
+            family = sources.open_family(
+                reference, Selection(limits=limits(args), access=access(args))
+            )
             found, broken = opened.enter_context(family)
             images += found
             for error in broken:
@@ -580,9 +609,14 @@ def limits(args: argparse.Namespace) -> Limits:
     return Limits(args.memory, args.max_size, args.max_members, args.max_ratio)
 
 
+def access(args: argparse.Namespace) -> Access:
+    """Return how to reach registries and web servers, as the options say."""
+    return Access(args.authfile, args.cacert, args.insecure)
+
+
 def open_source(args: argparse.Namespace) -> AbstractContextManager[Opened]:
     """Open the source that the arguments name."""
-    selection = Selection(limits=limits(args), store=args.store)
+    selection = Selection(limits=limits(args), access=access(args), store=args.store)
     return sources.open_source(args.source, selection)
 
 
@@ -594,6 +628,7 @@ def selection(args: argparse.Namespace, at: Point | None) -> SelectionFields:
         "at": at,
         "with_init": args.with_init,
         "limits": limits(args),
+        "access": access(args),
     }
 
 

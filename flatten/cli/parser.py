@@ -3,10 +3,14 @@
 import argparse
 import os
 import re
+import sys
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .messages import fail
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):
@@ -30,6 +34,10 @@ class Parser(argparse.ArgumentParser):
         if more:
             self.error(f"unexpected argument {more[0]!r}{self._remedy(args, more[0])}")
         return args
+
+    def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
+        """Print the help; argparse would ignore that it cannot be written."""
+        (sys.stdout if file is None else file).write(self.format_help())
 
     def error(self, message: str) -> NoReturn:
         """Print a usage error and exit with code 2."""

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from ..pipeline import Exported
@@ -18,7 +19,12 @@ def summary(done: Exported, output: str | None, seconds: float) -> dict[str, Any
         seconds: The time that the export took.
     """
     return {
-        "image": {"id": done.image, "names": done.names},
+        "image": {
+            "id": done.image,
+            "names": done.names,
+            "manifest": done.manifest,
+        },
+        "transfer": done.transfer and asdict(done.transfer),
         "layers": [{"diff_id": diff_id} for diff_id in done.diff_ids],
         "verified": done.verified,
         "members": done.members,

@@ -45,6 +45,17 @@ class LayerBytes(HeaderBytes, Protocol):
         """Free the scratch space of bytes that are no longer needed."""
         return
 
+    def is_here(self) -> bool:
+        """Return True if a process that is forked now could read all bytes.
+
+        It has no threads that fetch the others.
+        """
+        return True
+
+    def fetches_parts(self) -> bool:
+        """Return True if only the bytes that are read are fetched, from elsewhere."""
+        return False
+
     def arrival_digest(self) -> Callable[[], str] | None:
         """Return the way to the SHA-256 of all bytes, if they are hashed on arrival.
 
@@ -193,6 +204,14 @@ class Window(LayerBytes):
     def sample(self) -> int | None:
         """Return the descriptor of the source's file."""
         return self._source.sample()
+
+    def is_here(self) -> bool:
+        """Return what holds for the source."""
+        return self._source.is_here()
+
+    def fetches_parts(self) -> bool:
+        """Return what holds for the source."""
+        return self._source.fetches_parts()
 
 
 def read_whole(source: LayerBytes, limit: int, where: str) -> bytes:

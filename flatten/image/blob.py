@@ -64,6 +64,11 @@ class BlobLayer:
             return self._opened
         return forward(self.blob(), self.pool.limits, self.name)
 
+    def fetches_parts(self) -> bool:
+        """Return True if reading its headers fetches only those."""
+        blob = self.blob()
+        return blob.fetches_parts() and compression(blob) is None
+
     def mismatch_reason(self) -> str:
         """Return "": a blob cannot tell which of its bytes is wrong."""
         return ""

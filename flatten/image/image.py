@@ -60,6 +60,23 @@ class Layer(Protocol):
         """Return the reason for a digest mismatch, or "" if it is unknown."""
 
 
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """How much of an image was fetched from a registry or a web server.
+
+    Attributes:
+        fetched: Bytes received so far.
+        size: Bytes there are: in a registry, the image's documents and layers as they
+            are stored; otherwise, the file.
+        digest: ``sha256:<hex>`` of the manifest or index that a registry has under the
+            image's name; None for other sources.
+    """
+
+    fetched: int
+    size: int
+    digest: str | None = None
+
+
 @dataclass(slots=True)
 class Image:
     """An image: its layers, oldest first, and its metadata.
@@ -80,6 +97,8 @@ class Image:
         warnings: Losses, one sentence each; reading layers may add more.
         added: Layers on top that are not part of the image.
         parent: Id of the image that it was built on, if docker recorded it.
+        manifest: Digest of its manifest, ``sha256:<hex>``; None if it has none.
+        transfer: Returns how much of it was fetched; None if it is on this machine.
     """
 
     source: str
@@ -91,7 +110,9 @@ class Image:
     warnings: list[str] = field(default_factory=list)
     added: tuple[Layer, ...] = ()
     parent: str | None = None
+    manifest: str | None = None
     path: str = ""
+    transfer: Callable[[], Transfer] | None = field(default=None, repr=False)
     check_unchanged: Callable[[], object] = field(default=lambda: None, repr=False)
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
 

@@ -84,7 +84,7 @@ def read_layers(
     plain = [
         at
         for at, layer in enumerate(layers)
-        if opened[at] is layer.open() is layer.blob()
+        if opened[at] is layer.open() is layer.blob() and layer.blob().is_here()
     ]
     ahead = _read_ahead(
         {start + at: layers[at] for at in plain}, into, limits or Limits()

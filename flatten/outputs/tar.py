@@ -90,7 +90,12 @@ def _write_plain(
     """
     members = len(job.plan)
     small = job.shape.share or job.plan.size < SMALL * members
-    pays = members >= MANY and (small or job.runs_alone())
+    layers = (*job.image.layers, *job.image.added)
+    pays = (
+        members >= MANY
+        and (small or job.runs_alone())
+        and all(layer.open().is_here() for layer in layers)
+    )
     if not pays or not stat.S_ISREG(os.fstat(descriptor).st_mode):
         job.write_tar(sink)
         return

@@ -169,7 +169,8 @@ class Manifest:
                 found.same = known.get(digest)
                 known.setdefault(digest, found)
             layers.append(found)
-        return Image(name, image_id, self.names, config, tuple(layers))
+        digest = self.ids[0] if ":" in self.ids[0] else f"sha256:{self.ids[0]}"
+        return Image(name, image_id, self.names, config, tuple(layers), manifest=digest)
 
     def _not_an_image(self) -> FormatError:
         what = f"{self.ids[0][:12]} is not an image, but {self.artifact}"

@@ -1,6 +1,6 @@
 """Open the image that a reference names; there is one module for each kind of image.
 
-A reference is ``[KIND:]PATH[#NAME]``. Without a kind, the modules of ``KINDS`` are
+``references`` says what a reference is. Without a kind, the modules of ``KINDS`` are
 tried in order. Each has ``detect(files) -> bool`` and ``entries(files)``, which lists
 the images, and is imported only when it is tried.
 """
@@ -11,21 +11,29 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from ..errors import FlattenError, SourceError, quoted
-from ..host.files import File
+from ..host.files import File, LayerBytes
 from ..host.inputs import open_file, plain
 from ..host.spools import Pool
 from ..image.history import cut
-from ..image.image import Image
+from ..image.image import Image, Transfer
 from ..options import Selection
+from .access import Access
 from .archive import Archive
 from .choice import CONTAINER, Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files
 from .folder import Folder
-from .places import stores_below
-from .registry.settings import Access
+from .places import stores_below, usual_place
+from .references import (
+    DAEMONS,
+    KINDS,
+    REGISTRY,
+    is_url,
+    parse_reference,
+    registry_hint,
+)
 from .unknown import describe
 
 if TYPE_CHECKING:
@@ -62,6 +70,7 @@ class Opened:
         by_namespace: Whether the ``store`` of entries is a namespace, not a driver.
         root: Returns what an engine's root holds besides images; None in archives.
         files: The files that it was opened from, and those that images are read from.
+        transfer: Returns how much of it was fetched; None if it is on this machine.
     """
 
     entries: Sequence[Entry]
@@ -69,6 +78,7 @@ class Opened:
     by_namespace: bool
     root: "Callable[[], Survey] | None"
     files: Sequence[File]
+    transfer: Callable[[], Transfer] | None = None
 
     def load(self) -> tuple[list[Image], list[FlattenError]]:
         """Open the images; return them, and the errors of the others."""
@@ -95,25 +105,6 @@ class Opened:
         from .engines.survey import Survey  # for those who look for waste
 
         return Survey() if self.root is None else self.root()
-
-
-REGISTRY: Final = "docker"
-"""The kind of ``docker://`` references, as skopeo spells it."""
-
-KINDS: Final = {
-    "docker-archive": "docker_archive",
-    "dir": "skopeo_dir",
-    "oci-archive": "oci_archive",
-    "oci": "oci_layout",
-    "docker-root": "engines.docker_root",
-    "graph": "engines.docker_graph",
-    "containers-storage": "engines.containers_storage",
-    "containerd": "engines.containerd",
-}
-"""Each kind, spelled as skopeo does where it knows it, and its module.
-
-They are tried in this order: an archive that is both docker's and OCI's is docker's.
-"""
 
 
 def open_image(
@@ -154,6 +145,7 @@ def open_image(
         return replace(
             cut(image, selection.at),
             path=_place(reference, image),
+            transfer=opened.transfer,
             check_unchanged=opened.check_unchanged,
             resources=resources.pop_all(),
         )
@@ -215,10 +207,15 @@ def open_source(reference: str, selection: Selection | None = None) -> Iterator[
 
 
 def _place(reference: str, image: Image) -> str:
-    """Return an image's path on the host; for an engine's root, its directory."""
+    """Return an image's path on the host, or "" if it has none.
+
+    For a data directory, it is the directory that holds the image.
+    """
     if os.path.isdir(image.source):
         return image.source
-    path = parse_reference(reference)[1]
+    kind, path, _ = parse_reference(reference)
+    if kind in (REGISTRY, *DAEMONS) or is_url(path):
+        return ""
     return "/dev/stdin" if path == "-" else path
 
 
@@ -243,24 +240,20 @@ def _open(
     new_pool = new_pool or partial(Pool, selection.limits)
     pool = new_pool()
     resources.callback(pool.close)
-    opened_files: Sequence[File] = ()
-    if kind == REGISTRY:
-        files = _open_repository(path, selection.access, pool, resources)
-    else:
-        files, opened_files = _open_files(path, pool, resources)
+    files, opened_files, transfer = _open_files(
+        kind, path, pool, selection.access, resources
+    )
     empty: Opened | None = None
-    if kind == REGISTRY:
-        modules = ["registry.images"]
-    else:
-        modules = [*KINDS.values()] if kind is None else [KINDS[kind]]
-    for module in modules:
+    for module in _modules(kind):
         source = cast("Source", import_module(f".{module}", __package__))
         if source.detect(files):
             entries = _entries(source, files, name)
             root = cast("RootSource", source).survey if _is_root(source) else None
             survey = root and partial(root, files)
             by_namespace = module == KINDS["containerd"]
-            opened = Opened(entries, files.name, by_namespace, survey, opened_files)
+            opened = Opened(
+                entries, files.name, by_namespace, survey, opened_files, transfer
+            )
             if entries:
                 return opened, name
             empty = empty or opened
@@ -269,6 +262,15 @@ def _open(
     if empty is not None:
         return empty, name
     raise _no_image(files, path, kind)
+
+
+def _modules(kind: str | None) -> list[str]:
+    """Return the modules to try for a kind, in order."""
+    if kind == REGISTRY:
+        return ["registry.images"]
+    if kind in DAEMONS:
+        return [KINDS["docker-archive"]]
+    return [*KINDS.values()] if kind is None else [KINDS[kind]]
 
 
 def _open_below(
@@ -299,6 +301,8 @@ def _open_below(
 def _no_image(files: Files, path: str, kind: str | None) -> SourceError:
     """Return the error that says what is there instead of an image."""
     named = "standard input" if path == "-" else quoted(path)
+    if is_url(path):
+        named = files.name  # without what a signed URL has in its query
     if kind is not None:
         return SourceError(f"{named}: not an image of the kind {kind}")
     found = describe(files)
@@ -324,59 +328,51 @@ def _is_root(source: Source) -> bool:
 
 
 def _open_files(
-    path: str, pool: Pool, resources: ExitStack
-) -> tuple[Files, Sequence[File]]:
-    """Open what a path names: a directory, or an archive that may be compressed.
+    kind: str | None, path: str, pool: Pool, access: Access, resources: ExitStack
+) -> tuple[Files, Sequence[File], Callable[[], Transfer] | None]:
+    """Open a repository, an engine's stream, a URL, a directory or an archive.
 
-    The files that are opened are returned too; a directory adds to them later.
+    Returns:
+        Its files by name; the files of this machine that were opened, to which a
+        directory adds later; and what returns how much was fetched, if anything was.
     """
+    if kind == REGISTRY:
+        from .registry.repository import (  # urllib3, 60 ms
+            Repository,
+        )
+
+        repository = Repository(path, pool, access)
+        resources.callback(repository.close)
+        return repository, (), repository.transfer
+    if kind in DAEMONS:
+        from .daemon import open_daemon  # http.client, 20 ms
+
+        stream = open_daemon(kind, path, pool)
+        return _archive(stream, stream.where, pool), (), None
+    if is_url(path):
+        from .remote import open_url  # urllib3, for URLs only
+
+        remote, where, transfer = open_url(path, pool, access, resources)
+        return _archive(remote, where, pool), (), transfer
+    if kind is not None and not path:
+        path = usual_place(kind) or path
     if os.path.isdir(path):
         folder = Folder(path, pool)
         resources.callback(folder.resources.close)
-        return folder, folder.opened
+        return folder, folder.opened, None
+    if kind is None and not os.path.lexists(path) and (hint := registry_hint(path)):
+        raise SourceError(f"{quoted(path)}: No such file or directory{hint}")
     file = open_file(path, pool)
     opened = []
     if isinstance(file, File):
         resources.callback(file.close)
         opened.append(file)
-    archive = plain(file, pool, file.where)
+    return _archive(file, file.where, pool), opened, None
+
+
+def _archive(file: LayerBytes, name: str, pool: Pool) -> Archive:
+    """Return the archive in a file, which may be compressed."""
+    archive = plain(file, pool, name)
     if archive is not file:
         archive.size()  # errors in the compressed data come first
-    return Archive(archive, file.where, pool), opened
-
-
-def _open_repository(
-    name: str, access: Access, pool: Pool, resources: ExitStack
-) -> Files:
-    from .registry.repository import Repository  # urllib3, 60 ms
-
-    repository = Repository(name, pool, access)
-    resources.callback(repository.close)
-    return repository
-
-
-def parse_reference(reference: str) -> tuple[str | None, str, str | None]:
-    """Split a reference into kind, path and image name.
-
-    If the whole text is an existing path, it is taken as a path, even with a colon or
-    a hash sign in it.
-
-    >>> parse_reference("docker-archive:a/b.tar#alpine:3.20")
-    ('docker-archive', 'a/b.tar', 'alpine:3.20')
-    >>> parse_reference("-#app:1")
-    (None, '-', 'app:1')
-    """
-    if reference.startswith(f"{REGISTRY}://"):
-        return REGISTRY, reference.removeprefix(f"{REGISTRY}://"), None
-    if os.path.lexists(reference):
-        return None, reference, None
-    kind: str | None
-    kind, colon, rest = reference.partition(":")
-    if not colon or kind not in KINDS:
-        kind, rest = None, reference
-    marks = [at for at, character in enumerate(rest) if character == "#"]
-    for stop in (len(rest), *marks):
-        if os.path.lexists(rest[:stop]):
-            return kind, rest[:stop], rest[stop + 1 :] if stop < len(rest) else None
-    path, mark, name = rest.partition("#")
-    return kind, path, name if mark else None
+    return Archive(archive, name, pool)

@@ -1,4 +1,4 @@
-"""Where engines keep their images if nobody says otherwise.
+"""The usual data directories of engines.
 
 Reference: containers-storage.conf(5), "graphroot" and "rootless_storage_path"; docker's
 and containerd's defaults.
@@ -24,17 +24,17 @@ _FIXED: Final = {
 
 
 def usual_place(kind: str) -> str | None:
-    """Return the directory of an engine's images, or None for other kinds.
+    """Return the usual data directory of a kind of engine; None for other kinds.
 
     Raises:
         FormatError: storage.conf is not TOML.
-        SourceError: It is named by $CONTAINERS_STORAGE_CONF, and cannot be read.
+        SourceError: $CONTAINERS_STORAGE_CONF names a file that cannot be read.
     """
     if kind == "containers-storage":
         return _containers_storage()
     if kind == "docker-root" and os.geteuid():
         rootless = Path(_data_home(), "docker")
-        return str(rootless) if rootless.is_dir() else _FIXED[kind]
+        return str(rootless) if os.path.isdir(rootless) else _FIXED[kind]
     return _FIXED.get(kind)
 
 
@@ -44,19 +44,19 @@ def _data_home() -> str:
 
 
 def _containers_storage() -> str:
-    """Return the store of podman for this user."""
+    """Return this user's store of podman."""
     storage = _configuration().get("storage", {})
     storage = storage if isinstance(storage, dict) else {}
     if os.geteuid() == 0:
         return str(storage.get("graphroot") or "/var/lib/containers/storage")
     configured = storage.get("rootless_storage_path") or (
-        storage.get("graphroot") if _own_file().is_file() else None
+        storage.get("graphroot") if os.path.isfile(_own_file()) else None
     )
     return _expanded(str(configured or f"{_data_home()}/containers/storage"))
 
 
 def _expanded(path: str) -> str:
-    """Replace what storage.conf may have for the user: $HOME, $USER, $UID."""
+    """Replace the variables that storage.conf may have: $HOME, $USER, $UID."""
     values = {"UID": str(os.geteuid()), **os.environ}
     return re.sub(r"\$(\w+)", lambda found: values.get(found[1], found[0]), path)
 
@@ -68,7 +68,7 @@ def _own_file() -> Path:
 
 
 def _configuration() -> dict[str, Any]:
-    """Return storage.conf as parsed: the named one, the user's, or the system's."""
+    """Return the parsed storage.conf: a named one, the user's, or the system's."""
     import tomllib  # 3 ms, for stores without a path
 
     named = os.environ.get("CONTAINERS_STORAGE_CONF")

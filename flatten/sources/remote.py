@@ -1,40 +1,45 @@
 """A file on a web server or in a bucket, of which only what is read is fetched.
 
-Blocks are fetched once and kept in a scratch file, of which the kernel copies as of any
-other. Reads that follow one another fetch more at a time, so an export transfers the
-file in few requests, and a view of a plain archive little more than its headers.
+Blocks are fetched once, and kept in a scratch file, from which the kernel copies as
+from any other. The longer the run of blocks that are here, the more are fetched after
+it in one request. So an export fetches the file in few requests, and a view of a plain
+archive fetches little more than the headers.
 
-HTTP ranges are closed, and count only with the right Content-Range. A server without
-ranges sends everything at once. Whatever else fsspec opens (``s3://``, ``gs://``,
-``az://``, ``sftp://``) needs the extra ``[remote]``.
+HTTP ranges are closed, and an answer counts only if its Content-Range is the range that
+was asked for. A server without ranges sends the whole file. Other URLs that fsspec
+opens (``s3://``, ``gs://``, ``az://``, ``sftp://``) need the extra ``[remote]``.
 """
 
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, Protocol
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from ..errors import FlattenError, FormatError, SourceError, shown
-from ..host.decompress import CHUNK
-from ..host.spools import Pool, Spool
+from ..errors import FlattenError, FormatError, SourceError, UsageError, shown
+from ..host.files import LayerBytes, fill
+from ..host.spools import Pool
+from ..image.image import Transfer
+from .access import Access
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
-BLOCK: Final = 1 << 16  # bytes fetched at least
+BLOCK: Final = 1 << 16  # bytes that are fetched at least
 MOST: Final = 1 << 23  # and at most, in one request
-_TIMEOUT: Final = 20.0
-_TRIES: Final = 5
+MAX_SIZE: Final = 1 << 42  # bytes of a file
 
 
 class Fetch(Protocol):
-    """How bytes of a remote file are had.
+    """Fetches ranges of a remote file.
 
     Attributes:
-        size: Of the file.
+        size: The size of the file.
     """
 
     size: int
@@ -43,7 +48,7 @@ class Fetch(Protocol):
         """Return the bytes of a range that is within the file."""
 
 
-class RemoteFile:
+class RemoteFile(LayerBytes):
     """A remote file with random access.
 
     Attributes:
@@ -52,26 +57,28 @@ class RemoteFile:
     """
 
     def __init__(self, fetch: Fetch, where: str) -> None:
-        """Fetch nothing yet."""
+        """Prepare to fetch, without fetching yet.
+
+        Raises:
+            FormatError: The file is too large.
+            FlattenError: There is no scratch space.
+        """
+        if fetch.size > MAX_SIZE:
+            raise FormatError(f"{fetch.size:,} bytes, over {MAX_SIZE:,}", where=where)
         self.where = where
         self.fetched = 0
         self._fetch = fetch
-        self._have = bytearray(-(-fetch.size // BLOCK))  # by block
-        self._next = 0  # the block after those fetched last
-        self._ahead = 1  # blocks to fetch in the next request
+        self._here = bytearray(-(-fetch.size // BLOCK))  # by block, 1 if it is here
         self._lock = threading.Lock()
         try:
             with tempfile.TemporaryFile() as scratch:
                 self.descriptor = os.dup(scratch.fileno())
             os.truncate(self.descriptor, fetch.size)
         except OSError as error:
-            raise FlattenError(
-                f"cannot write scratch space in {tempfile.gettempdir()}: "
-                f"{error.strerror}; set TMPDIR to another directory"
-            ) from error
+            raise _no_space(error) from error
 
     def close(self) -> None:
-        """Forget what was fetched; a second call does nothing."""
+        """Delete what was fetched; a second call does nothing."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -82,9 +89,9 @@ class RemoteFile:
 
     def read(self, offset: int, count: int) -> bytes:
         """Return ``count`` bytes; fewer only at the end."""
-        count = max(min(count, self._fetch.size - offset), 0)
-        self._need(offset, offset + count)
-        return os.pread(self.descriptor, count, offset)
+        out = bytearray(max(min(count, self._fetch.size - offset), 0))
+        self.readinto(offset, memoryview(out))
+        return bytes(out)
 
     def readinto(self, offset: int, view: memoryview) -> None:
         """Fill ``view``."""
@@ -93,46 +100,37 @@ class RemoteFile:
                 "ends too soon", where=self.where, offset=self._fetch.size
             )
         self._need(offset, offset + len(view))
-        while view:
-            done = os.preadv(self.descriptor, [view], offset)
-            view, offset = view[done:], offset + done
+        fill(self.descriptor, view, offset)
 
     def extent(self, offset: int) -> tuple[int, int, int] | None:
         """Return the scratch file, ``offset``, and how many bytes can be copied."""
         if offset >= self._fetch.size:
             return None
-        stop = min(offset + MOST, self._fetch.size)
-        self._need(offset, stop)
+        self._need(offset, offset + 1)
+        end = self._here.find(0, offset // BLOCK)
+        stop = self._fetch.size if end < 0 else end * BLOCK
         return self.descriptor, offset, stop - offset
 
-    def origin(self, offset: int) -> None:  # noqa: ARG002 - of LayerBytes
-        """Return None: the bytes are in no permanent file."""
-        return
+    def is_here(self) -> bool:
+        """Return False: a process that was forked cannot share the connections."""
+        return False
 
-    def sample(self) -> None:
-        """Return None."""
-        return
-
-    def release(self, offset: int, count: int) -> None:
-        """Do nothing: they may be read again."""
+    def fetches_parts(self) -> bool:
+        """Return True."""
+        return True
 
     def _need(self, start: int, stop: int) -> None:
         """Fetch the blocks of a range that are not here yet."""
         with self._lock:
             block, last = start // BLOCK, -(-stop // BLOCK)
-            while block < last:
-                if self._have[block]:
-                    block += 1
-                    continue
-                self._ahead = (
-                    min(self._ahead * 2, MOST // BLOCK) if block == self._next else 1
-                )
-                most = block + max(self._ahead, min(last - block, MOST // BLOCK))
-                end = block
-                while end < min(most, len(self._have)) and not self._have[end]:
-                    end += 1
+            while (block := self._here.find(0, block, last)) >= 0:
+                before = self._here.rfind(0, 0, block)
+                run = block - 1 - before  # blocks before it that are here
+                most = min(max(run, last - block), MOST // BLOCK)
+                end = self._here.find(1, block, block + most)
+                end = min(block + most, len(self._here)) if end < 0 else end
                 self._keep(block, end)
-                block = self._next = end
+                block = end
 
     def _keep(self, first: int, end: int) -> None:
         """Fetch some blocks, and keep them."""
@@ -147,42 +145,55 @@ class RemoteFile:
         try:
             done = 0
             while done < len(data):
-                done += os.pwrite(
-                    self.descriptor, memoryview(data)[done:], start + done
-                )
+                part = memoryview(data)[done:]
+                done += os.pwrite(self.descriptor, part, start + done)
         except OSError as error:
-            raise FlattenError(
-                f"cannot write scratch space: {error.strerror}; set TMPDIR to another "
-                "directory"
-            ) from error
-        self._have[first:end] = b"\1" * (end - first)
+            raise _no_space(error) from error
+        self._here[first:end] = b"\1" * (end - first)
 
 
-def open_url(url: str, pool: Pool, resources: ExitStack) -> RemoteFile | Spool:
+def _no_space(error: OSError) -> FlattenError:
+    return FlattenError(
+        f"cannot write scratch space in {tempfile.gettempdir()}: {error.strerror}; set "
+        "TMPDIR to another directory"
+    )
+
+
+def open_url(
+    url: str, pool: Pool, access: Access, resources: ExitStack
+) -> tuple[LayerBytes, str, Callable[[], Transfer]]:
     """Open a URL; what a server cannot send in parts is read to its end.
 
+    Returns:
+        The file; its name in messages; and what returns how much of it was fetched.
+
     Raises:
-        SourceError: There is no such file, or its server cannot be used.
-        FlattenError: fsspec, or what it needs for this kind of URL, is not installed.
+        UsageError: The URL is not valid, or has a password in it.
+        SourceError: There is no such file.
+        FlattenError: The server cannot be reached; or fsspec, or what it needs for this
+            kind of URL, is not installed.
     """
-    where = without_secrets(url)
+    try:
+        where = without_secrets(url)
+    except ValueError as error:  # which may show a password
+        raise UsageError("the URL of the image is not valid") from error
     if urlsplit(url).scheme not in ("http", "https"):
-        file = RemoteFile(_Fsspec(url, where, resources), where)
+        file = RemoteFile(_Fsspec(url, where), where)
     else:
-        http = _Http(url, where, resources)
+        http = _Http(url, where, access, resources)
         whole = http.begin()
         if whole is not None:
             spool = pool.spool(where)
             pool.fill(spool, whole)
             spool.finish()
-            return spool
+            return spool, where, lambda: Transfer(spool.length(), spool.length())
         file = RemoteFile(http, where)
     resources.callback(file.close)
-    return file
+    return file, where, lambda: Transfer(file.fetched, file.size())
 
 
 def without_secrets(url: str) -> str:
-    """Return a URL as it may be shown: without a password and a query.
+    """Return a URL for messages: without a password and a query.
 
     >>> without_secrets("https://me:secret@example.org/a.tar?token=1")
     'https://example.org/a.tar'
@@ -196,111 +207,143 @@ class _Http:
     """Ranges of a file on a web server.
 
     Attributes:
-        size: Of the file, once ``begin`` has returned None.
+        size: The size of the file, once ``begin`` has returned None.
     """
 
-    def __init__(self, url: str, where: str, resources: ExitStack) -> None:
-        import urllib3  # 60 ms, for URLs only
+    def __init__(
+        self, url: str, where: str, access: Access, resources: ExitStack
+    ) -> None:
+        """Prepare to connect, without connecting yet."""
+        from .transport import Transport, Trust, is_http  # urllib3, 60 ms
 
+        if not is_http(url):
+            raise UsageError(f"{where}: not a valid host or port")
+        if "@" in urlsplit(url).netloc:
+            raise UsageError(
+                f"{where}: a URL with a user name or password, which other users of "
+                "this machine could see, is not supported"
+            )
         self.size = 0
         self._where = where
         self._url = url
-        self._errors = urllib3.exceptions.HTTPError
-        self._version = ""
-        retries = urllib3.Retry(
-            _TRIES, backoff_factor=0.2, status_forcelist=(429, 500, 502, 503, 504),
-            raise_on_status=False,
-        )  # fmt: skip
-        self._pool = urllib3.PoolManager(
-            retries=retries, timeout=urllib3.Timeout(_TIMEOUT)
-        )
-        resources.callback(self._pool.clear)
+        self._version: list[str | None] | None = None
+        self._transport = Transport(where, urlsplit(url).netloc, Trust.by(access))
+        resources.callback(self._transport.close)
 
     def begin(self) -> Iterator[bytes] | None:
-        """Learn the size; where the server knows no ranges, return the whole file."""
-        answer = self._get(0, 1)
-        total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-        if answer.status == 200:
-            return self._chunks(answer)
-        if answer.status == 206 and total.isdecimal():
-            self.size = int(total)
-        elif answer.status != 416:  # an empty file has no first byte
-            raise SourceError(f"{self._where}: HTTP {answer.status}")
-        self._version = _version(answer)
-        answer.drain_conn()
-        answer.release_conn()
-        return None
+        """Learn the size; if the server has no ranges, return the whole file."""
+        whole = self._transport.retrying(self._begin)
+        first = next(whole, None)
+        return None if first is None else chain((first,), whole)
 
-    def _chunks(self, answer: "BaseHTTPResponse") -> Iterator[bytes]:
-        try:
-            yield from answer.stream(CHUNK, decode_content=False)
-        except self._errors as error:
-            raise FlattenError(f"{self._where}: {shown(str(error))}") from error
+    def _begin(self, done: int) -> Iterator[bytes]:
+        """Ask for one byte; if all come, yield them but for the first ``done``."""
+        with self._get(0, 1) as answer:
+            found = answer.headers.get("Content-Range", "")
+            known = re.fullmatch(r"bytes 0-0/([0-9]{1,18})", found)
+            if answer.status == 206 and known:
+                self.size = int(known[1])
+            elif answer.status == 200:
+                yield from _skipping(done, self._transport.chunks(answer))
+            elif answer.status == 206:
+                raise FormatError("the server does not say its size", where=self._where)
+            elif answer.status != 416:  # an empty file has no first byte
+                raise SourceError(f"{self._where}: HTTP {answer.status}")
 
     def __call__(self, start: int, stop: int) -> bytes:
         """Return the bytes of a range."""
-        answer = self._get(start, stop)
-        want = f"bytes {start}-{stop - 1}/{self.size}"
-        found = answer.headers.get("Content-Range") or f"HTTP {answer.status}"
-        if answer.status != 206 or found != want:
-            raise FormatError(
-                f"the server sent {shown(found)}, asked for {want}", where=self._where
-            )
-        if _version(answer) != self._version:
-            raise FlattenError(f"{self._where}: changed while being read")
-        data = b"".join(self._chunks(answer))
-        answer.release_conn()
-        return data
+        attempt = partial(self._range, start, stop)
+        return b"".join(self._transport.retrying(attempt))
 
-    def _get(self, start: int, stop: int) -> "BaseHTTPResponse":
+    def _range(self, start: int, stop: int, done: int) -> Iterator[bytes]:
+        """Yield the bytes of a range but for the first ``done``, in one request."""
+        with self._get(start + done, stop) as answer:
+            want = f"bytes {start + done}-{stop - 1}/{self.size}"
+            found = answer.headers.get("Content-Range") or f"HTTP {answer.status}"
+            if answer.status != 206 or found != want:
+                raise FormatError(
+                    f"the server sent {shown(found)}, asked for {want}",
+                    where=self._where,
+                )
+            left = stop - start - done
+            for data in self._transport.chunks(answer):
+                left -= len(data)
+                if left < 0:
+                    raise FormatError(
+                        f"the server sends more than {want}", where=self._where
+                    )
+                yield data
+            if left:
+                raise ConnectionError(f"ended {left:,} bytes too soon")
+
+    @contextmanager
+    def _get(self, start: int, stop: int) -> Iterator["BaseHTTPResponse"]:
+        """Yield the answer to a request for a range.
+
+        Raises:
+            FlattenError: The file is another one than at the first request.
+        """
         headers = {
-            "Range": f"bytes={start}-{stop - 1}", "User-Agent": "flatten",
             "Accept-Encoding": "identity",
-        }  # fmt: skip
-        try:
-            return self._pool.request(
-                "GET", self._url, headers=headers, preload_content=False
-            )
-        except self._errors as error:
-            reason = getattr(error, "reason", None) or error
-            raise SourceError(f"{self._where}: {shown(str(reason))}") from error
+            "Range": f"bytes={start}-{stop - 1}",
+        }
+        with self._transport.get(self._url, headers) as answer:
+            if answer.status in (200, 206):
+                names = ("ETag", "Last-Modified")
+                version = [answer.headers.get(name) for name in names]
+                if self._version not in (None, version):
+                    raise FlattenError(f"{self._where}: changed while being read")
+                self._version = version
+            yield answer
 
 
-def _version(answer: "BaseHTTPResponse") -> str:
-    return answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+def _skipping(count: int, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of chunks after the first ``count``."""
+    for chunk in chunks:
+        if part := chunk[count:]:
+            yield part
+        count = max(count - len(chunk), 0)
 
 
 class _Fsspec:
-    """Ranges of a file that fsspec opens."""
+    """Ranges of a file that fsspec opens.
 
-    def __init__(self, url: str, where: str, resources: ExitStack) -> None:
+    Attributes:
+        size: The size of the file.
+    """
+
+    def __init__(self, url: str, where: str) -> None:
+        """Learn the size."""
         try:
-            import fsspec  # 60 ms, for other URLs only
+            from fsspec.core import url_to_fs  # 80 ms
         except ImportError as error:
             raise FlattenError(
-                f"{where}: needs fsspec: pip install 'flatten[remote]'"
+                f"{where}: needs fsspec: pip install 'flatten-image[remote]'"
             ) from error
         self._where = where
-        try:
-            file = fsspec.open(url, "rb", cache_type="none").open()
-        except (ImportError, ValueError) as error:
-            raise FlattenError(f"{where}: {shown(str(error))}") from error
-        except OSError as error:
-            raise SourceError(
-                f"{where}: {shown(error.strerror or str(error))}"
-            ) from error
-        resources.callback(file.close)
-        self._file = file
-        self.size: int = file.seek(0, os.SEEK_END)
+        self._files: Any
+        with self._errors():
+            self._files, self._path = url_to_fs(url)
+            size = self._files.size(self._path)
+        if size is None:
+            raise SourceError(f"{where}: its size is not known")
+        self.size = int(size)
 
     def __call__(self, start: int, stop: int) -> bytes:
         """Return the bytes of a range."""
-        read: Callable[[int], bytes] = self._file.read
+        with self._errors():
+            return bytes(self._files.cat_file(self._path, start, stop))
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn exceptions into those of flatten.
+
+        fsspec's packages raise their own: there is no common base but Exception.
+        """
         try:
-            self._file.seek(start)
-            out = bytearray()
-            while len(out) < stop - start and (data := read(stop - start - len(out))):
-                out += data
-        except OSError as error:
-            raise FlattenError(f"{self._where}: {shown(str(error))}") from error
-        return bytes(out)
+            yield
+        except FileNotFoundError as error:
+            raise SourceError(f"{self._where}: No such file or directory") from error
+        except Exception as error:
+            why = shown(getattr(error, "strerror", None) or str(error) or repr(error))
+            raise FlattenError(f"{self._where}: {why}") from error

@@ -29,7 +29,8 @@ class Verify(Enum):
     NONE = "none"
     BLOBS = "blobs"
     """Layers that are stored as one blob. An engine's layer directories would have to
-    be read whole; a view only needs their records."""
+    be read whole; a view only needs their records. Nor those of which it only needs to
+    fetch the headers."""
     ALL = "all"
     """All layers, even those that were hashed before."""
 
@@ -158,8 +159,12 @@ class LayerReader:
         """Return True if a layer is to be checked."""
         if self._verify is Verify.ALL:
             return has_digest(layer)
-        is_blob = isinstance(layer, BlobLayer)
-        return self._verify is Verify.BLOBS and is_blob and has_digest(layer)
+        return (
+            self._verify is Verify.BLOBS
+            and isinstance(layer, BlobLayer)
+            and has_digest(layer)
+            and not fetches_parts(layer)
+        )
 
     def _keep(
         self,
@@ -190,3 +195,8 @@ class LayerReader:
 def has_digest(layer: Layer) -> bool:
     """Return True if the image records a digest of the layer."""
     return layer.diff_id is not None or layer.digest is not None
+
+
+def fetches_parts(layer: Layer) -> bool:
+    """Return True if reading a layer's headers fetches only those, from elsewhere."""
+    return isinstance(layer, BlobLayer) and layer.fetches_parts()

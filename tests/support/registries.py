@@ -3,8 +3,10 @@
 All of them listen on loopback only.
 """
 
+import base64
 import contextlib
 import json
+import os
 import random
 import shutil
 import socket
@@ -15,6 +17,22 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
+import flatten
+from builders import layer, member
+from command import FLATTEN
+
+NOISE = random.Random(1).randbytes(700_000)
+LAYERS = [
+    layer(member("etc/", type=b"5"), member("etc/a", b"1"), member("gone", NOISE)),
+    layer(member("etc/b", NOISE[:300_000]), member(".wh.gone")),
+    layer(member("bin/", type=b"5"), member("bin/c", NOISE[300_000:])),
+]
+ENCODINGS = {
+    "gzip": ("--dest-compress-format", "gzip"),
+    "zstd": ("--dest-compress-format", "zstd", "--format", "oci"),
+    "as OCI": ("--format", "oci"),
+}
 
 need_registry = pytest.mark.skipif(
     not (shutil.which("docker-registry") and shutil.which("skopeo")),
@@ -166,3 +184,68 @@ def cut_at_random(seed, chance=0.5):
         return None
 
     return cut
+
+
+def exported(reference, folder, **options):
+    flatten.export(reference, folder / "got.tar", sync=False, **options)
+    return (folder / "got.tar").read_bytes()
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [*FLATTEN, *arguments], capture_output=True, text=True, check=False,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def digest_of(reference):
+    shown = subprocess.run(
+        ["skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}",
+         f"docker://{reference}"], check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    return shown.stdout.strip()
+
+
+def basic(user, password):
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def authfile(folder, host, user="me", password="secret"):
+    path = folder / "auth.json"
+    entry = {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+    path.write_text(json.dumps({"auths": {host: entry}}))
+    return str(path)
+
+
+class Tokens:
+    """A registry that wants tokens, and a server of its own that gives them."""
+
+    def __init__(self, host):
+        self.proxy = Proxy(host, trouble=self.challenge)
+        self.server = Proxy(host, trouble=self.give)
+        self.storage = Proxy(host)
+
+    def __enter__(self):
+        for server in (self.proxy, self.server, self.storage):
+            server.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        for server in (self.proxy, self.server, self.storage):
+            server.__exit__(*error)
+
+    def challenge(self, handler):
+        if handler.headers.get("Authorization") != "Bearer good":
+            realm = f'realm="http://{self.server.address}/token"'
+            return handler.say(
+                401, WWW_Authenticate=f'Bearer {realm},service="me",scope="a:b:push"'
+            )
+        if "/blobs/" in handler.path:
+            there = f"http://{self.storage.address}{handler.path}"
+            return handler.say(307, Location=there)
+        return False
+
+    def give(self, handler):
+        if handler.headers.get("Authorization") == basic("me", "secret"):
+            return handler.say(200, {"token": "good"})
+        return handler.say(401, {"errors": [{"message": "who are you"}]})

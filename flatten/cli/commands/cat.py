@@ -7,7 +7,7 @@ from ...errors import FlattenError, quoted
 from ...image.verify import checking
 from ...tar.members import FILE
 from ...views.listing import lookup
-from ...views.reading import Verify
+from ...views.reading import Verify, fetches_parts
 from .. import options
 from ..tables import print_bytes
 
@@ -38,12 +38,23 @@ def run(args: argparse.Namespace) -> int:
                 raise FlattenError(f"{quoted(path)} is not a regular file")
         used = {index.members.layers[inode] for inode in inodes}
         layers = contents.image.layers
-        unchecked = [layers[at] for at in sorted(used) if not index.checked[at]]
-        with checking([] if args.verify is False else unchecked) as check:
+        wanted = [
+            at
+            for at in sorted(used)
+            if args.verify is not False
+            and not index.checked[at]
+            and (args.verify or not fetches_parts(layers[at]))
+        ]
+        with checking([layers[at] for at in wanted]) as check:
             check.start_rest()
             for inode in inodes:
                 for data in contents.read(inode):
                     print_bytes(data)
             sys.stdout.flush()
             check.finish()
+        checked = [
+            index.checked[at] or at in wanted or at not in used
+            for at in range(len(layers))
+        ]
+        options.say_unverified(args, contents.image, checked)
     return 0

@@ -305,6 +305,12 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
             f"{done.layers:,} layers ({done.verified:,} verified), "
             f"{done.members:,} members, {done.size:,} bytes"
         )
+        if done.transfer is not None:
+            what = f"; digest {done.transfer.digest}" if done.transfer.digest else ""
+            say(
+                f"fetched {done.transfer.fetched:,} of {done.transfer.size:,} "
+                f"bytes{what}"
+            )
     if args.json:
         from ..summary import print_summary, summary  # json, hashlib
 

@@ -58,11 +58,12 @@ def find_credentials(
     """
     for path, required in _files(authfile):
         try:
-            text = path.read_bytes()[: _MAX_FILE + 1]
+            with open(path, "rb") as file:
+                text = file.read(_MAX_FILE + 1)
         except OSError as error:
-            if required:
-                raise SourceError(f"{shown(str(path))}: {error.strerror}") from error
-            continue
+            if not required and isinstance(error, FileNotFoundError):
+                continue
+            raise SourceError(f"{shown(str(path))}: {error.strerror}") from error
         found = _look_up(_parse(text, path), _keys(host, repository), path)
         if found is not None:
             return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...errors import UsageError, quoted
+from ..transport import is_http
 
 DOCKER_HUB: Final = "docker.io"
 _NAME: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
@@ -82,6 +83,7 @@ def parse(text: str) -> Reference:
         path = f"library/{path}"
     valid = (
         _HOST.fullmatch(host)
+        and is_http(f"https://{host}")
         and all(map(_NAME.fullmatch, path.split("/")))
         and len(path) <= _MAX_NAME
         and (not colon or _TAG.fullmatch(tag))

@@ -12,14 +12,17 @@ import json
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from ...errors import FlattenError, FormatError, IntegrityError, SourceError, shown
 from ...host.spools import Pool, Spool
+from ...image.image import Transfer
+from ..access import Access
 from ..documents import MAX_DOCUMENT, Documents, blob_digest
 from .client import Client, Refused
 from .credentials import find_credentials
-from .settings import Access, Endpoint, Registries
+from .settings import Endpoint, Registries
 
 CONNECTIONS: Final = 4
 _MAX_TAGS: Final = 1000  # looked at for the nearest one
@@ -70,10 +73,10 @@ class Repository:
             registries.endpoints(self.reference, access), access
         )
 
-    @property
-    def fetched(self) -> int:
-        """Bytes received so far."""
-        return self._client.fetched
+    def transfer(self) -> Transfer:
+        """Return how much was fetched of the image, and what its name refers to."""
+        size = sum(map(len, self._manifests.values())) + sum(self._sizes.values())
+        return Transfer(self._client.fetched, size, self.root)
 
     def close(self) -> None:
         """Stop the downloads."""
@@ -170,9 +173,13 @@ class Repository:
         """Return the first endpoint that has the image, and what it refers to there."""
         failure: FlattenError | None = None
         for endpoint in endpoints:
-            client = Client(endpoint, self.name, lambda: find_credentials(
-                self.reference.host, self.reference.repository, access.authfile
-            ))  # fmt: skip
+            credentials = partial(
+                find_credentials,
+                endpoint.registry,
+                endpoint.repository,
+                access.authfile,
+            )
+            client = Client(endpoint, self.name, credentials)
             try:
                 return client, *self._root(client)
             except FlattenError as error:
@@ -187,12 +194,11 @@ class Repository:
         """Fetch the manifest or index; return its digest and media type."""
         version = self.reference.version
         try:
-            data, headers = client.document(
+            data, kind = client.document(
                 f"manifests/{version}", _ACCEPTED, MAX_DOCUMENT
             )
         except Refused as refused:
             raise self._no_image(client, refused) from refused
-        kind = headers.get("Content-Type", "").partition(";")[0].strip()
         if kind.startswith(_SCHEMA_1):
             raise FormatError(
                 "a manifest of schema 1, of Docker before 1.10; push it again with a "
@@ -293,6 +299,10 @@ class _Download(Spool):
     def size(self) -> int:
         """Return the size that the manifest says, which is the one downloaded."""
         return self._size
+
+    def is_here(self) -> bool:
+        """Return True if the download is complete."""
+        return self._done
 
     def digest(self) -> str:
         """Wait for the end, and return the SHA-256, which was checked."""

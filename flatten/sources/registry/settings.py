@@ -8,29 +8,15 @@ import os
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
 from ...errors import FormatError, SourceError, quoted, shown
+from ..access import Access
+from ..transport import Trust
 from .reference import DOCKER_HUB, Reference, is_short, parse
 
 _HUB_HOST: Final = "registry-1.docker.io"
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What the user says about reaching registries.
-
-    Attributes:
-        authfile: A file of credentials, instead of those of podman and docker.
-        cacert: A file of certificates of authorities to trust as well.
-        insecure: Allow plain HTTP, and certificates that nobody vouches for.
-    """
-
-    authfile: str | None = None
-    cacert: str | None = None
-    insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,46 +24,16 @@ class Endpoint:
     """A registry, or a mirror of one, that may have an image.
 
     Attributes:
-        host: Where it is asked, with its port.
+        registry: Its name, under which credentials are kept.
+        host: Where it is asked, with its port: its name, except for Docker Hub.
         repository: The image's name there.
-        insecure: Plain HTTP and any certificate will do.
-        authorities: Files of certificates to trust.
-        client: Files of a certificate and a key to show, if any.
+        trust: Which certificates to trust and to show, and whether plain HTTP will do.
     """
 
+    registry: str
     host: str
     repository: str
-    insecure: bool = False
-    authorities: tuple[str, ...] = ()
-    client: tuple[str, str] | None = None
-
-    def is_plain(self) -> bool:
-        """Return True if plain HTTP is allowed: on this machine, or by the user."""
-        return self.insecure or is_loopback(self.host)
-
-
-def is_loopback(host: str) -> bool:
-    """Return True if a host is this machine.
-
-    >>> is_loopback("localhost:5000"), is_loopback("[::1]"), is_loopback("10.0.0.1")
-    (True, True, False)
-    """
-    name = host_name(host)
-    try:
-        return name == "localhost" or ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
-def host_name(host: str) -> str:
-    """Return a host without its port.
-
-    >>> host_name("a.example:5000"), host_name("[::1]:5000")
-    ('a.example', '::1')
-    """
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    trust: Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +70,16 @@ class Registries:
         except ValueError as error:
             raise FormatError(f"not TOML: {error}", where=where) from error
         tables, aliases = document.get("registry", []), document.get("aliases", {})
-        if not isinstance(tables, list) or not isinstance(aliases, dict):
+        if (
+            "registries" in document  # of version 1
+            or not isinstance(aliases, dict)
+            or not _are_tables(tables)
+            or not all(_are_tables(table.get("mirror", [])) for table in tables)
+        ):
             raise FormatError("not version 2 of registries.conf", where=where)
         for table in tables:
             prefix = table.get("prefix") or table.get("location")
-            if not isinstance(prefix, str):
+            if prefix is None:
                 what = "a [[registry]] without a prefix or location"
                 raise FormatError(what, where=where)
             self.tables[prefix] = table
@@ -139,24 +100,38 @@ class Registries:
             SourceError: The registry is blocked.
         """
         name = f"{reference.host}/{reference.repository}"
-        table = self._table(name)
+        length, table = self._table(name)
         if table.get("blocked"):
             raise SourceError(f"{quoted(name)} is blocked in registries.conf")
-        prefix = table.get("prefix") or table.get("location") or ""
-        places = [
+        by_digest = table.get("mirror-by-digest-only")
+        mirrors = [
             mirror
             for mirror in table.get("mirror", [])
             if _serves(mirror.get("pull-from-mirror", "all"), reference)
+            and (reference.digest or not by_digest)
         ]
         return [
-            _endpoint(_moved(name, prefix, place.get("location")), place, access)
-            for place in (*places, table)
+            _endpoint(_moved(name, length, place.get("location")), place, access)
+            for place in (*mirrors, table)
         ]
 
-    def _table(self, name: str) -> dict[str, Any]:
-        """Return the table with the longest prefix that fits."""
-        fits = [prefix for prefix in self.tables if _fits(prefix, name)]
-        return self.tables[max(fits, key=len)] if fits else {}
+    def _table(self, name: str) -> tuple[int, dict[str, Any]]:
+        """Return how much of a name the longest prefix matches, and its table."""
+        found = max(self.tables, key=lambda prefix: _matched(prefix, name), default="")
+        length = _matched(found, name)
+        return (length, self.tables[found]) if length else (0, {})
+
+
+def _are_tables(value: object) -> bool:
+    """Return True for a list of tables whose names are texts."""
+    return isinstance(value, list) and all(
+        isinstance(table, dict)
+        and all(
+            isinstance(table.get(key, ""), str)
+            for key in ("prefix", "location", "pull-from-mirror")
+        )
+        for table in value
+    )
 
 
 def _configuration_files() -> Iterator[Path]:
@@ -181,19 +156,23 @@ def _split(text: str) -> tuple[str, str, str]:
     return text.partition(mark)
 
 
-def _fits(prefix: str, name: str) -> bool:
-    """Return True if a prefix, or a ``*.domain``, matches a name at a separator."""
+def _matched(prefix: str, name: str) -> int:
+    """Return how many characters of a name a prefix, or ``*.domain``, matches; or 0.
+
+    >>> _matched("quay.io/b", "quay.io/b/c"), _matched("quay.io/b", "quay.io/bb")
+    (9, 0)
+    >>> _matched("*.example", "a.example/b"), _matched("*.example", "example/b")
+    (9, 0)
+    """
+    start = 0
     if prefix.startswith("*."):
-        host, slash, path = name.partition("/")
-        domain, _, below = prefix[1:].partition("/")
-        return host_name(host).endswith(domain) and _fits_path(
-            below, path if slash else ""
-        )
-    return _fits_path(prefix, name)
-
-
-def _fits_path(prefix: str, name: str) -> bool:
-    return not prefix or name == prefix or name.startswith((f"{prefix}/", f"{prefix}:"))
+        prefix = prefix[1:]
+        start = name.find(prefix)
+        if start <= 0 or "/" in name[:start]:
+            return 0
+    stop = start + len(prefix)
+    matches = prefix and name.startswith(prefix, start)
+    return stop if matches and name[stop : stop + 1] in ("", "/", ":") else 0
 
 
 def _serves(pull: str, reference: Reference) -> bool:
@@ -201,24 +180,26 @@ def _serves(pull: str, reference: Reference) -> bool:
     return pull in ("all", "digest-only" if reference.digest else "tag-only")
 
 
-def _moved(name: str, prefix: str, location: str | None) -> str:
-    """Return a name with its prefix replaced by a location."""
-    if not location or prefix.startswith("*."):
-        return name if not location else location + "/" + name.partition("/")[2]
-    return location + name[len(prefix) :]
+def _moved(name: str, length: int, location: str | None) -> str:
+    """Return a name whose first ``length`` characters are replaced by a location."""
+    return location + name[length:] if location else name
 
 
 def _endpoint(name: str, table: dict[str, Any], access: Access) -> Endpoint:
-    host, _, repository = name.partition("/")
-    insecure = bool(table.get("insecure")) or access.insecure
-    found = _with_certificates(Endpoint(host, repository, insecure))
-    if access.cacert is not None:
-        found = replace(found, authorities=(*found.authorities, access.cacert))
-    return replace(found, host=_HUB_HOST) if host == DOCKER_HUB else found
+    registry, _, repository = name.partition("/")
+    named = Trust.by(access)
+    host = _HUB_HOST if registry == DOCKER_HUB else registry
+    found = _certificates(registry)
+    trust = replace(
+        found,
+        authorities=(*found.authorities, *named.authorities),
+        insecure=named.insecure or bool(table.get("insecure")),
+    )
+    return Endpoint(registry, host, repository, trust)
 
 
-def _with_certificates(endpoint: Endpoint) -> Endpoint:
-    """Add the certificates of the directories of that host."""
+def _certificates(host: str) -> Trust:
+    """Return the certificates in the first directory that there is for a host."""
     home = Path(os.environ.get("HOME", "/"))
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
     for folder in (
@@ -226,17 +207,13 @@ def _with_certificates(endpoint: Endpoint) -> Endpoint:
         Path("/etc/containers/certs.d"),
         Path("/etc/docker/certs.d"),
     ):
-        place = folder / endpoint.host
-        if not place.is_dir():
+        place = folder / host
+        if not os.path.isdir(place):
             continue
+        pairs = [
+            (str(path), str(path.with_suffix(".key")))
+            for path in sorted(place.glob("*.cert"))
+        ]
         authorities = tuple(map(str, sorted(place.glob("*.crt"))))
-        client = next(
-            (
-                (str(path), str(path.with_suffix(".key")))
-                for path in sorted(place.glob("*.cert"))
-                if path.with_suffix(".key").exists()
-            ),
-            None,
-        )
-        return replace(endpoint, authorities=authorities, client=client)
-    return endpoint
+        return Trust(authorities, pairs[0] if pairs else None)
+    return Trust()

@@ -1,11 +1,8 @@
 """Images from a real registry, and through a proxy that misbehaves."""
 
-import base64
 import gzip
 import hashlib
-import json
 import os
-import random
 import shutil
 import subprocess
 import time
@@ -13,66 +10,22 @@ import time
 import pytest
 
 import flatten
-from builders import docker_archive, layer, member
 from command import FLATTEN
-from registries import Proxy, cut_at_random, need_registry, push, registry
+from registries import (
+    LAYERS,
+    authfile,
+    basic,
+    cut_at_random,
+    digest_of,
+    exported,
+    need_registry,
+    push,
+    registry,
+)
 
 pytestmark = need_registry
 
 ROUNDS = int(os.environ.get("FLATTEN_ROUNDS", "8"))
-NOISE = random.Random(1).randbytes(700_000)
-LAYERS = [
-    layer(member("etc/", type=b"5"), member("etc/a", b"1"), member("gone", NOISE)),
-    layer(member("etc/b", NOISE[:300_000]), member(".wh.gone")),
-    layer(member("bin/", type=b"5"), member("bin/c", NOISE[300_000:])),
-]
-ENCODINGS = {
-    "gzip": ("--dest-compress-format", "gzip"),
-    "zstd": ("--dest-compress-format", "zstd", "--format", "oci"),
-    "as OCI": ("--format", "oci"),
-}
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    path = tmp_path_factory.mktemp("archive") / "image.tar"
-    path.write_bytes(docker_archive(LAYERS))
-    return path
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory, archive):
-    with registry(tmp_path_factory.mktemp("registry")) as address:
-        for name, options in ENCODINGS.items():
-            push(f"docker-archive:{archive}", f"{address}/a/{name.split()[-1].lower()}:1",
-                 *options)  # fmt: skip
-        yield address
-
-
-@pytest.fixture
-def proxy(host):
-    with Proxy(host) as found:
-        yield found
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch, tmp_path):
-    """Use nobody's credentials, and wait for less time than users would."""
-    monkeypatch.setattr("flatten.sources.registry.client.TIMEOUT", 1.0)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("XDG_RUNTIME_DIR", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def want(archive, tmp_path):
-    flatten.export(archive, tmp_path / "want.tar", sync=False)
-    return (tmp_path / "want.tar").read_bytes()
-
-
-def exported(reference, folder, **options):
-    flatten.export(reference, folder / "got.tar", sync=False, **options)
-    return (folder / "got.tar").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["gzip", "zstd", "oci"])
@@ -81,11 +34,7 @@ def test_the_bytes_are_those_of_the_archive(host, want, tmp_path, name):
 
 
 def test_by_digest(host, want, tmp_path):
-    shown = subprocess.run(
-        ["skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}",
-         f"docker://{host}/a/gzip:1"], check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    digest = shown.stdout.strip()
+    digest = digest_of(f"{host}/a/gzip:1")
 
     assert exported(f"docker://{host}/a/gzip@{digest}", tmp_path) == want
     assert exported(f"docker://{host}/a/gzip:other@{digest}", tmp_path) == want
@@ -262,62 +211,13 @@ def test_what_is_not_there(host, tmp_path):
         exported(f"docker://{host}/a/none:1", tmp_path)
     with pytest.raises(flatten.UsageError, match="not the name of an image"):
         exported(f"docker://{host}/a/UPPER:1", tmp_path)
+    with pytest.raises(flatten.UsageError, match="not the name of an image"):
+        exported("docker://localhost:99999/a", tmp_path)
     with pytest.raises(flatten.FlattenError, match="Connection refused"):
         exported("docker://localhost:1/a", tmp_path)
 
 
 # --- who may read
-
-
-def basic(user, password):
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def authfile(folder, host, user="me", password="secret"):
-    path = folder / "auth.json"
-    entry = {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
-    path.write_text(json.dumps({"auths": {host: entry}}))
-    return str(path)
-
-
-class Tokens:
-    """A registry that wants tokens, and a server of its own that gives them."""
-
-    def __init__(self, host):
-        self.proxy = Proxy(host, trouble=self.challenge)
-        self.server = Proxy(host, trouble=self.give)
-        self.storage = Proxy(host)
-
-    def __enter__(self):
-        for server in (self.proxy, self.server, self.storage):
-            server.__enter__()
-        return self
-
-    def __exit__(self, *error):
-        for server in (self.proxy, self.server, self.storage):
-            server.__exit__(*error)
-
-    def challenge(self, handler):
-        if handler.headers.get("Authorization") != "Bearer good":
-            realm = f'realm="http://{self.server.address}/token"'
-            return handler.say(
-                401, WWW_Authenticate=f'Bearer {realm},service="me",scope="a:b:push"'
-            )
-        if "/blobs/" in handler.path:
-            there = f"http://{self.storage.address}{handler.path}"
-            return handler.say(307, Location=there)
-        return False
-
-    def give(self, handler):
-        if handler.headers.get("Authorization") == basic("me", "secret"):
-            return handler.say(200, {"token": "good"})
-        return handler.say(401, {"errors": [{"message": "who are you"}]})
-
-
-@pytest.fixture
-def tokens(host):
-    with Tokens(host) as found:
-        yield found
 
 
 def test_no_authorization_reaches_another_host(tokens, want, tmp_path, monkeypatch):
@@ -351,7 +251,7 @@ def test_who_may_not_read(tokens, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("realm", [
     "http://169.254.169.254/latest", "https://10.0.0.1/token", "https://localhost.internal/t",
-    "http://example.org/token", "ftp://example.org/", "",
+    "http://example.org/token", "ftp://example.org/", "", "http://[::1", "https://a.org:99999",
 ])  # fmt: skip
 def test_realms_that_get_no_credentials(proxy, tmp_path, realm):
     proxy.trouble = lambda handler: handler.say(
