@@ -42,7 +42,7 @@ def directory_size(names: Sequence[bytes]) -> int:
 def encode_block(entries: Sequence[Entry]) -> bytes:
     """Return the used bytes of one block.
 
-    >>> encode_block([(b"a", 7, 1), (b"bc", 8, 2)]).hex(" ", 12)
+    >>> encode_block([(b"a", 7, 1), (b"bc", 8, 2)]).hex(" ", -12)
     '070000000000000018000100 080000000000000019000200 616263'
     """
     offset = DIRENT.size * len(entries)

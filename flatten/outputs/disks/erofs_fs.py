@@ -113,10 +113,29 @@ def first_block(  # noqa: PLR0913 - the fields of a structure, by keyword
 
     def padded(checksum: int) -> bytes:
         return _SUPERBLOCK.pack(
-            _MAGIC, checksum, _COMPAT, BLOCK_BITS, 0, root, inodes, time, 0, blocks, 0,
-            xattrs, uuid, label, _INCOMPAT_CHUNKED_FILE if chunked else 0,
-            0, 0, 0, 0, 0, 0, 0,
-        ).ljust(BLOCK - _SUPERBLOCK_AT, b"\0")  # fmt: skip
+            _MAGIC,
+            checksum,
+            _COMPAT,
+            BLOCK_BITS,
+            0,  # sb_extslots
+            root,
+            inodes,
+            time,
+            0,  # build_time_nsec
+            blocks,
+            0,  # meta_blkaddr
+            xattrs,
+            uuid,
+            label,
+            _INCOMPAT_CHUNKED_FILE if chunked else 0,
+            0,  # u1: compressors
+            0,  # extra_devices
+            0,  # devt_slotoff
+            0,  # dirblkbits: a directory's blocks are as large as others
+            0,  # xattr_prefix_count
+            0,  # xattr_prefix_start
+            0,  # packed_nid
+        ).ljust(BLOCK - _SUPERBLOCK_AT, b"\0")
 
     return bytes(_SUPERBLOCK_AT) + padded(crc32c(padded(0)))
 

@@ -178,8 +178,10 @@ class Layout:
         """Return the names in a directory, and the positions that they refer to."""
         paths = self.plan.paths
         start = 0 if position == ROOT else len(paths[position])
-        found = [(paths[child][start:].rstrip(b"/"), child)
-                 for child in self._children[position]]  # fmt: skip
+        found = [
+            (paths[child][start:].rstrip(b"/"), child)
+            for child in self._children[position]
+        ]
         insort(found, (b".", position))
         insort(found, (b"..", self._parents[position]))
         return found

@@ -95,9 +95,19 @@ class _Encoder:
         if form.xattrs:
             count = 1 + (form.xattrs - XATTR_HEADER.size) // XATTR_UNIT
         return INODE.pack(
-            EXTENDED | form.layout, count, FILE_TYPES[kind] | mode, 0, form.size, where,
-            position + 1, uid, gid, members.mtimes[inode], extra.nanoseconds, links,
-        )  # fmt: skip
+            EXTENDED | form.layout,
+            count,
+            FILE_TYPES[kind] | mode,
+            0,  # i_reserved
+            form.size,
+            where,
+            position + 1,
+            uid,
+            gid,
+            members.mtimes[inode],
+            extra.nanoseconds,
+            links,
+        )
 
     def _blocks(self, position: int) -> Iterator[Piece]:
         """Yield the blocks of a content that are outside of its inode."""
@@ -108,9 +118,11 @@ class _Encoder:
             length = BLOCK << chunks.bits
             yield from self._sparse(
                 inode,
-                [(first * length, min(last * length, form.size))
-                 for first, last in chunks.runs],
-            )  # fmt: skip
+                [
+                    (first * length, min(last * length, form.size))
+                    for first, last in chunks.runs
+                ],
+            )
             yield bytes(-min(chunks.runs[-1][1] * length, form.size) % BLOCK)
         else:
             stop = min(form.blocks * BLOCK, form.size)

@@ -39,8 +39,9 @@ def write_erofs(job: Job, file: Path, output: str, limits: Limits) -> None:
     layout = Layout(job.plan)
     size = layout.blocks * BLOCK
     if layout.blocks > MAX_BLOCKS:
-        raise FlattenError(f"{output}: {size:,} bytes; EROFS holds at most "
-                           f"{MAX_BLOCKS * BLOCK:,}")  # fmt: skip
+        raise FlattenError(
+            f"{output}: {size:,} bytes; EROFS holds at most {MAX_BLOCKS * BLOCK:,}"
+        )
     if size > limits.size:
         raise FormatError(
             f"makes an EROFS image of {size:,} bytes, over {limits.size:,}; if that "
