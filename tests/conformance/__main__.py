@@ -6,6 +6,7 @@ import os
 import re
 import resource
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="run the cases whose 'RULE NAME' this regular expression matches",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print results as JSON")
+    parser.add_argument(
+        "--label", metavar="TEXT", help="call the tool TEXT in the JSON"
+    )
     parser.add_argument("--list", action="store_true", help="list the cases and end")
     parser.add_argument(
         "--save", metavar="DIR", type=Path, help="write the images to DIR and end"
@@ -84,7 +88,10 @@ def main() -> int:
         results = run(tool, cases, args.jobs)
     except (FileNotFoundError, PermissionError) as error:
         parser.error(f"the command cannot be run: {error}")
-    print(json.dumps(document(tool, results), indent=2) if args.json else text(results))
+    if args.json:
+        print(json.dumps(as_json(tool, args.label, results), indent=2))
+    else:
+        print(text(results))
     return int(any(result.status in FAILURES for result in results))
 
 
@@ -131,9 +138,11 @@ def text(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def document(tool: Tool, results: Sequence[Result]) -> dict[str, Any]:
+def as_json(tool: Tool, label: str | None, results: Sequence[Result]) -> dict[str, Any]:
     """Return the results as JSON data."""
     return {
+        "tool": label or tool.command,
+        "date": time.strftime("%Y-%m-%d"),
         "command": tool.command,
         "in": tool.form,
         "out": tool.output,

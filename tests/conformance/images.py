@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .layers import END, layer_tar, member
+from .layers import END, directory, layer_tar, member
 
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar"
 Words = Sequence[str | bytes] | bytes
@@ -117,19 +117,25 @@ def config(layers: Sequence[Layer]) -> bytes:
 
 
 def write_docker_archive(path: Path, layers: Sequence[Layer]) -> None:
-    """Write what docker save writes, one file a layer."""
+    """Write what docker save writes up to docker 24, with the files for older dockers."""
     document = config(layers)
-    names = [f"{number:064x}/layer.tar" for number, _ in enumerate(layers, 1)]
+    ids = [f"{number:064x}" for number, _ in enumerate(layers, 1)]
     manifest = [{
         "Config": f"{sha256(document)}.json",
         "RepoTags": ["app:latest"],
-        "Layers": names,
+        "Layers": [f"{each}/layer.tar" for each in ids],
     }]  # fmt: skip
     with path.open("wb") as out:
-        for name, layer in zip(names, layers, strict=True):
-            out.write(member(name, layer.stored))
+        for parent, each, layer in zip([None, *ids], ids, layers, strict=False):
+            legacy = {"id": each} | ({"parent": parent} if parent else {})
+            out.write(directory(f"{each}/"))
+            out.write(member(f"{each}/VERSION", b"1.0"))
+            out.write(member(f"{each}/json", as_json(legacy)))
+            out.write(member(f"{each}/layer.tar", layer.stored))
         out.write(member(f"{sha256(document)}.json", document))
-        out.write(member("manifest.json", as_json(manifest)) + END)
+        out.write(member("manifest.json", as_json(manifest)))
+        top = {"app": {"latest": ids[-1]}} if ids else {}
+        out.write(member("repositories", as_json(top)) + END)
 
 
 def write_oci_layout(path: Path, layers: Sequence[Layer]) -> None:

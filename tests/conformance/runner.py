@@ -169,9 +169,10 @@ def judge(tool: Tool, case: Case, ended: Ended, out: Path) -> tuple[str, str]:
         for expected in case.outcomes
         if not isinstance(expected, Refused)
     ]
-    if not all(found):  # one outcome has no differences
-        return good if found else "wrong", "" if found else "no error"
-    return "wrong", "; ".join(min(found, key=len)[:3])
+    if not found:
+        return "wrong", "no error"
+    nearest = min(found, key=len)
+    return ("wrong", "; ".join(nearest[:3])) if nearest else (good, "")
 
 
 def count(results: Sequence[Result]) -> dict[str, int]:

@@ -90,6 +90,10 @@ WRONG_TOOLS = {
         "import sys, tarfile; tarfile.open(sys.argv[2], 'w').close()",
         "wrong: 1 a whiteout hides a file: 'b' is missing",
     ),
+    "a tree for an invalid image": (
+        "import sys, tarfile; tarfile.open(sys.argv[2], 'w').close()",
+        "wrong: 5 a whiteout without a name is invalid: no error",
+    ),
     "an error": (
         "raise SystemExit('cannot do that')",
         "refused: 1 a whiteout hides a file: cannot do that",
@@ -108,7 +112,8 @@ WRONG_TOOLS = {
 
 @pytest.mark.parametrize(("code", "line"), WRONG_TOOLS.values(), ids=WRONG_TOOLS)
 def test_a_tool_that_is_wrong_is_named(kit, code, line):
-    done = kit(["-c", code], "--only", "^1 a whiteout hides a file$", "--timeout", "2")
+    name = line.split(": ")[1]
+    done = kit(["-c", code], "--only", f"^{name}$", "--timeout", "2")
 
     assert done.returncode == 1
     assert done.stdout.startswith(line)
