@@ -37,6 +37,7 @@ FORMATS = {
     stat.S_IFIFO: "fifo", stat.S_IFCHR: "chr", stat.S_IFBLK: "blk",
     stat.S_IFSOCK: "socket",
 }  # fmt: skip
+MAX_SYMLINKS = 40  # on the way to one path, as the kernel has it
 COMPARED_XATTRS = (b"user.", b"security.capability", b"trusted.")
 
 
@@ -80,7 +81,7 @@ def read_tar(path: Path) -> Tree:
             path, "r:", encoding="utf-8", errors="surrogateescape"
         ) as opened:  # fmt: skip
             for info in opened:
-                add(tree, member_path(info.name), inode(opened, info, tree))
+                add(tree, place(tree, info.name), inode(opened, info, tree))
     except (OSError, tarfile.TarError, ValueError) as error:
         raise Unreadable(f"the output is not a readable tar: {error}") from error
     return tree
@@ -102,18 +103,31 @@ def implied_directory() -> Inode:
     return Inode("directory", mode=0o755, uid=0, gid=0)
 
 
-def member_path(name: str) -> bytes:
-    """Return the path that a member's name means; the root's is empty."""
-    parts = [p for p in os.fsencode(name).split(b"/") if p not in (b"", b".")]
-    if b".." in parts:
+def place(tree: Tree, name: str) -> bytes:
+    """Return the path that a member's name leads to, through symlinks in front of it."""
+    todo = os.fsencode(name).split(b"/")[::-1]
+    if b".." in todo:
         raise Unreadable(f"the output has the name {name!r}")
-    return b"/".join(parts)
+    done: list[bytes] = []
+    followed = 0
+    while todo:
+        part = todo.pop()
+        if part == b"..":
+            done = done[:-1]
+        elif part not in {b"", b"."}:
+            done.append(part)
+        node = tree.get(b"/".join(done))
+        if any(todo) and node and node.kind == "symlink" and followed < MAX_SYMLINKS:
+            followed += 1
+            done = [] if node.target.startswith(b"/") else done[:-1]
+            todo += node.target.split(b"/")[::-1]
+    return b"/".join(done)
 
 
 def inode(opened: tarfile.TarFile, info: tarfile.TarInfo, tree: Tree) -> Inode:
     """Return the inode of a member; a hard link has that of its target."""
     if info.islnk():
-        target = tree.get(member_path(info.linkname))
+        target = tree.get(place(tree, info.linkname))
         if target is None:
             raise Unreadable(
                 f"{info.name!r} is a hard link to {info.linkname!r}, which the output "
@@ -121,13 +135,14 @@ def inode(opened: tarfile.TarFile, info: tarfile.TarInfo, tree: Tree) -> Inode:
             )
         return target
     prefix = "SCHILY.xattr."
-    stream = opened.extractfile(info) if info.isreg() else None
+    kind = KINDS.get(info.type, "file")  # so POSIX on typeflags that are unknown
+    stream = opened.extractfile(info) if kind == "file" else None
     return Inode(
-        KINDS.get(info.type, f"typeflag {info.type!r}"),
+        kind,
         content=stream.read() if stream else b"",
         target=os.fsencode(info.linkname),
         device=(info.devmajor, info.devminor) if info.isdev() else (0, 0),
-        mode=info.mode,
+        mode=info.mode & 0o7777,
         uid=info.uid,
         gid=info.gid,
         mtime=int(info.mtime // 1),

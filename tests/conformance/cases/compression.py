@@ -90,7 +90,7 @@ CASES = (
          REFUSED, {"a": "1", "b": "1"}),
     case(38, "a layer with the diff_id of another", DIFF_IDS,
          [["a"], Layer(layer_tar("b"), diff_id=f"sha256:{sha256(layer_tar('a'))}")],
-         REFUSED, {"a": "1", "b": "1"}),
+         REFUSED, {"a": "1", "b": "1"}, {"a": "1"}),
     case(38, "a layer with files that are named as those of an archive", DIFF_IDS,
          [[member("manifest.json", "[]"), member("layer.tar", "1")]],
          {"manifest.json": "[]", "layer.tar": "1"}),
