@@ -49,6 +49,12 @@ def test_ids_are_unique():
     assert len(set(ids)) == len(ids)
 
 
+def test_the_page_has_the_number_of_cases():
+    page = HERE.parents[1] / "docs" / "conformance.md"
+
+    assert f"holds {len(CASES)} small images" in page.read_text()
+
+
 def test_the_kit_needs_the_standard_library_only():
     allowed = sys.stdlib_module_names
     for path in HERE.rglob("*.py"):
