@@ -43,15 +43,14 @@ def failures(document: Document) -> int:
 
 def table(documents: Sequence[Document]) -> str:
     """Return a row of counts a tool."""
-    names = ["tool", "from", "to", *COLUMNS, "seconds", "date"]
-    rows = [names, ["---"] * 3 + ["---:"] * (len(COLUMNS) + 1) + ["---"]]
+    names = ["tool", "from", "to", *COLUMNS, "date"]
+    rows = [names, ["---"] * 3 + ["---:"] * len(COLUMNS) + ["---"]]
     rows += [
         [
             each["tool"],
             INPUTS[each["in"]],
             OUTPUTS[each["out"]],
             *(str(each["counts"][status]) for status in COLUMNS),
-            f"{each['seconds']:.0f}",
             each["date"],
         ]
         for each in documents
