@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 import zstandard
-from test_tar import EVERYTHING
 
 import flatten
 from builders import (
@@ -19,6 +18,7 @@ from builders import (
     member,
     oci_files,
 )
+from everything import EVERYTHING
 from registries import NOISE, Proxy, exported, need_registry, push, run
 
 pytestmark = need_registry
