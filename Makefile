@@ -5,6 +5,7 @@
 # make check-engines  what needs docker, podman, qemu, a browser, FUSE, or some minutes
 # make fuzz    thousands of random images and headers, against the naive model and against
 #              real extraction; 200 moments for each signal; an hour
+# make conformance  run the conformance kit over flatten and other tools, in a Debian root
 # make dist    build, check and try the sdist and the wheel
 # make image   the same, and a container image of flatten, made by flatten (mmdebstrap)
 
@@ -14,7 +15,7 @@ PYTHON ?= python3
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo check check-bare check-engines lint types imports test fuzz bench bench-full fix clean
+.PHONY: demo check check-bare check-engines conformance lint types imports test fuzz bench bench-full fix clean
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 2))' || \
@@ -54,6 +55,9 @@ test: $(VENV)/.installed
 
 check-engines: $(VENV)/.installed
 	$(BIN)/python -m pytest -m engines
+
+conformance:
+	tests/conformance/measure
 
 fuzz: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=fuzz FLATTEN_ROUNDS=20000 FLATTEN_MOMENTS=200 \

@@ -18,7 +18,7 @@ from .options import OptionFields, Options
 from .outputs.atomic import nothing
 from .outputs.choose import choose
 from .outputs.job import Job, Shape
-from .outputs.progress import Progress, ProgressBar, check_choice, reporting
+from .outputs.progress import Progress, ProgressBar, Reporter
 from .plan.make import Placement, make_plan
 from .plan.plan import Plan
 from .plan.strict import check_strict
@@ -123,11 +123,13 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
     Raises:
         FlattenError: As for ``export``.
     """
-    check_choice(progress)
     output = choose(out, options)
     with (
         short_turns(),
-        open_image(os.fspath(source), options, verify=options.verify) as opened,
+        Reporter(progress) as reporter,
+        open_image(
+            os.fspath(source), options, verify=options.verify, advance=reporter.read
+        ) as opened,
         _checking(opened, options.verify) as check,
     ):
         image = with_additions(opened, options)
@@ -143,7 +145,7 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
             check_strict(plan, map(os.fsencode, options.allow_setuid), image.source)
         if check is not None:
             check.start_rest()
-        with reporting(plan.size, progress) as advance:
+        with reporter.writing(plan.size) as advance:
             rereads = check is not None and check.rereads
             job = Job(
                 image,

@@ -15,8 +15,8 @@ from contextlib import suppress
 from typing import Final, Self
 
 from ..errors import quoted
+from ..tar.members import MAX_LINKS
 
-MAX_LINKS: Final = 40  # symlinks followed per path, as in Linux (MAXSYMLINKS)
 MAX_OPEN: Final = 256  # directories kept open; a process may have 1,024 open files
 
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -297,15 +297,24 @@ class Pool:
         scratch: Stores the spools' bytes.
     """
 
-    def __init__(self, limits: Limits, *, hashing: bool = True) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        hashing: bool = True,
+        advance: Callable[[int], object] | None = None,
+    ) -> None:
         """Prepare the pool, without starting threads yet.
 
         Args:
             limits: The limits to enforce.
             hashing: Whether bytes whose digest is known are hashed as they arrive.
+            advance: Called with the number of bytes for each chunk that arrives, by the
+                thread that fills the spool.
         """
         self.limits = limits
         self._hashing = hashing
+        self._advance = advance
         self.scratch = Scratch(limits)
         self._total = 0
         self._lock = threading.Lock()
@@ -353,6 +362,8 @@ class Pool:
                 return
             self._count(len(chunk), spool.where)
             spool.append(chunk)
+            if self._advance is not None:
+                self._advance(len(chunk))
             length = spool.length()
             if (
                 length > RATIO_COUNTS_FROM

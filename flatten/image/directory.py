@@ -20,7 +20,7 @@ from typing import Final
 from ..errors import FlattenError, FormatError, quoted
 from ..host.beneath import Beneath
 from ..host.spools import Pool
-from ..tar import whiteout, write_header
+from ..tar import whiteout, write_header, xattrs
 from ..tar.members import (
     DIRECTORY,
     FILE,
@@ -41,7 +41,6 @@ _CHUNK: Final = 1 << 20  # bytes per read when contents are compared
 _CAPABILITY: Final = b"security.capability"
 _KEPT: Final = (b"user.", b"trusted.", _CAPABILITY)
 _ACL: Final = b"system.posix_acl_"
-_XATTR: Final = b"SCHILY.xattr."
 
 _Key = tuple[int, int, int]
 """Key of an inode: its layer, device and number."""
@@ -420,7 +419,7 @@ class _LayerWriter:
                 self._lose("xattrs with an equals sign in their names are left out")
             else:
                 kept = _capability(value) if name == _CAPABILITY else value
-                records.append((_XATTR + name, kept))
+                records.append((xattrs.PREFIX + name, kept))
         device = node.status.st_rdev
         return Extra(
             tuple(records),

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ..errors import FormatError, quoted
-from ..tar.members import BLOCK, CHAR, FILE, NO_EXTRA, SYMLINK, Members
-from ..tree.tree import FOLLOWED, MAX_FOLLOWED, MAX_LINKS
+from ..tar import xattrs
+from ..tar.members import BLOCK, CHAR, FILE, MAX_LINKS, NO_EXTRA, SYMLINK, Members
+from ..tree.tree import FOLLOWED, MAX_FOLLOWED
 from .plan import Plan
 
 SETUID: Final = frozenset(
@@ -30,7 +31,7 @@ SETUID: Final = frozenset(
 )  # fmt: skip
 """Programs of util-linux, shadow, sudo, iputils and others, in all distributions."""
 
-_CAPABILITY: Final = b"SCHILY.xattr.security.capability"
+_CAPABILITY: Final = xattrs.PREFIX + b"security.capability"
 _CONTROL: Final = frozenset((*range(0x20), 0x7F))
 
 

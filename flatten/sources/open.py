@@ -108,7 +108,11 @@ class Opened:
 
 
 def open_image(
-    reference: str, selection: Selection | None = None, *, verify: bool = True
+    reference: str,
+    selection: Selection | None = None,
+    *,
+    verify: bool = True,
+    advance: Callable[[int], object] | None = None,
 ) -> Image:
     """Open the image that ``reference`` names, whatever kind of source it is in.
 
@@ -119,6 +123,8 @@ def open_image(
         selection: Which image of the source; by default, ``Selection()``.
         verify: Hash layers as they are inflated, so that checking their digests need
             not read them again.
+        advance: Called with the number of bytes for each chunk that is inflated or
+            comes from a pipe, in several threads.
 
     Raises:
         SourceError: The path does not exist or holds no image of a known kind, or no
@@ -130,7 +136,8 @@ def open_image(
     text = selection.platform
     platform = None if text is None else parse_platform(text)
     with ExitStack() as resources:
-        opened, name = _open(reference, selection, resources, hashing=verify)
+        new_pool = partial(Pool, selection.limits, hashing=verify, advance=advance)
+        opened, name = _open(reference, selection, resources, new_pool)
         wanted = Wanted(name, platform, selection.store)
         image = choose(opened.entries, wanted, opened.where).load()
         if not selection.with_init:
@@ -216,16 +223,22 @@ def _open(
     reference: str,
     selection: Selection,
     resources: ExitStack,
-    *,
-    hashing: bool = True,
+    new_pool: Callable[[], Pool] | None = None,
 ) -> tuple[Opened, str | None]:
     """Open a source; return it and the name in the reference.
 
     A directory may be of several kinds, as docker keeps its old directories when it
     moves its images. The first kind that has images counts.
+
+    Args:
+        reference: As for ``open_image``.
+        selection: As for ``open_image``.
+        resources: Closes what is opened.
+        new_pool: Returns a pool for compressed bytes; None enforces only the limits.
     """
     kind, path, name = parse_reference(reference)
-    pool = Pool(selection.limits, hashing=hashing)
+    new_pool = new_pool or partial(Pool, selection.limits)
+    pool = new_pool()
     resources.callback(pool.close)
     files, opened_files, transfer = _open_files(
         kind, path, pool, selection.access, resources
@@ -245,7 +258,7 @@ def _open(
                 return opened, name
             empty = empty or opened
     if kind is None and empty is None and isinstance(files, Folder):
-        empty = _open_below(path, name, selection, resources, hashing=hashing)
+        empty = _open_below(path, name, selection, resources, new_pool)
     if empty is not None:
         return empty, name
     raise _no_image(files, path, kind)
@@ -265,15 +278,14 @@ def _open_below(
     name: str | None,
     selection: Selection,
     resources: ExitStack,
-    *,
-    hashing: bool,
+    new_pool: Callable[[], Pool],
 ) -> Opened | None:
     """Open the engine's directory in a root file system that has the image."""
     found: Opened | None = None
     for place in stores_below(path):
         reference = place if name is None else f"{place}#{name}"
         try:
-            opened, _ = _open(reference, selection, resources, hashing=hashing)
+            opened, _ = _open(reference, selection, resources, new_pool)
         except SourceError:  # the engine was installed, but has no data
             continue
         if name is None or name.startswith(CONTAINER):

@@ -36,11 +36,11 @@ LIMITS: Final = {
 
 _SOLARIS: Final = ord("X")
 _MEMBERS_TO_GO: Final = frozenset((_SOLARIS, GLOBAL, LABEL))
-_KEPT_PREFIXES: Final = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
+_KEPT_PREFIXES: Final = (xattrs.PREFIX, b"SCHILY.acl.", b"RHT.security.selinux")
 _DROPPED_PREFIXES: Final = (
-    b"SCHILY.xattr.trusted.overlay.",
-    b"SCHILY.xattr.user.overlay.",
-    b"SCHILY.xattr.user.fuseoverlayfs.",
+    xattrs.PREFIX + b"trusted.overlay.",
+    xattrs.PREFIX + b"user.overlay.",
+    xattrs.PREFIX + b"user.fuseoverlayfs.",
 )
 _LIBARCHIVE_XATTR: Final = b"LIBARCHIVE.xattr."
 _READ: Final = frozenset(
@@ -155,4 +155,4 @@ def _libarchive_xattr(key: bytes, value: bytes) -> tuple[bytes, bytes]:
     name = head + b"".join(bytes.fromhex(part[:2].decode()) + part[2:] for part in rest)
     if b"=" in name or b"\0" in name:
         raise ValueError(f"an xattr name that PAX cannot represent: {quoted(name)}")
-    return b"SCHILY.xattr." + name, b64decode(value + b"=" * (-len(value) % 4))
+    return xattrs.PREFIX + name, b64decode(value + b"=" * (-len(value) % 4))

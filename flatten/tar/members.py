@@ -46,6 +46,7 @@ NO_SOURCE: Final = -1
 """The data offset of a member that is in no layer: an implied directory."""
 
 MAX_NAME: Final = 1 << 16  # bytes of a name, a link target or a path
+MAX_LINKS: Final = 40  # symlinks followed per path, as in Linux (MAXSYMLINKS)
 
 Column = MutableSequence[int]
 """An ``array``, or a bytearray."""

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-_SCHILY: Final = b"SCHILY.xattr."
+PREFIX: Final = b"SCHILY.xattr."  # of the records that star introduced
 ACL: Final = b"system.posix_acl_"
 ACL_ACCESS: Final = ACL + b"access"
 ACL_DEFAULT: Final = ACL + b"default"
@@ -55,8 +55,8 @@ def from_records(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """
     found: dict[bytes, bytes] = {}
     for key, value in records:
-        if key.startswith(_SCHILY):
-            found[key.removeprefix(_SCHILY)] = value
+        if key.startswith(PREFIX):
+            found[key.removeprefix(PREFIX)] = value
         elif key in _RENAMED:
             found.setdefault(_RENAMED[key], value)
         elif key in _ACLS:
@@ -66,13 +66,13 @@ def from_records(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 def to_records(xattrs: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
     """Return the PAX records that carry xattrs byte for byte, sorted by keyword."""
-    return tuple(sorted((_SCHILY + name, value) for name, value in xattrs.items()))
+    return tuple(sorted((PREFIX + name, value) for name, value in xattrs.items()))
 
 
 def name_of(key: bytes) -> bytes | None:
     """Return the name of the xattr that a PAX record carries, or None."""
-    if key.startswith(_SCHILY):
-        return key.removeprefix(_SCHILY)
+    if key.startswith(PREFIX):
+        return key.removeprefix(PREFIX)
     return _RENAMED.get(key) or _ACLS.get(key)
 
 
@@ -132,7 +132,7 @@ def acls_as_xattrs(records: dict[bytes, bytes]) -> None:
     without entries is removed: the kernel takes it for none.
     """
     for key, name in _ACLS.items():
-        text, value = records.get(key), records.get(_SCHILY + name)
+        text, value = records.get(key), records.get(PREFIX + name)
         with suppress(ValueError):
             if value is not None:
                 value = parse_acl(format_acl(value))
@@ -140,16 +140,16 @@ def acls_as_xattrs(records: dict[bytes, bytes]) -> None:
                 value = parse_acl(text)
         if value is not None:
             records.pop(key, None)
-            records[_SCHILY + name] = value
+            records[PREFIX + name] = value
         if value == _VERSION:
-            del records[_SCHILY + name]
+            del records[PREFIX + name]
 
 
 def with_acl_texts(records: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Return records with the texts of valid ACLs along with their xattrs."""
     found = dict(records)
     for key, name in _ACLS.items():
-        value = found.get(_SCHILY + name)
+        value = found.get(PREFIX + name)
         if value is not None:
             with suppress(ValueError):
                 found[key] = format_acl(value)

@@ -19,10 +19,9 @@ from typing import Final, NoReturn
 from ..errors import FormatError, quoted
 from ..tar import whiteout
 from ..tar.layer import LayerIndex
-from ..tar.members import DIRECTORY, LINK, NO_EXTRA, SYMLINK, Members
+from ..tar.members import DIRECTORY, LINK, MAX_LINKS, NO_EXTRA, SYMLINK, Members
 from ..tar.wire import BLOCK_SIZE
 
-MAX_LINKS: Final = 40  # symlinks followed per path, as in Linux (MAXSYMLINKS)
 MAX_FOLLOWED: Final = 1 << 24  # bytes of symlink texts followed in total: two seconds
 FOLLOWED: Final = 1 << 8  # bytes allowed on top per member; real members need 20
 

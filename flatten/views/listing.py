@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from ..errors import FlattenError, quoted
 from ..image.read import Index
+from ..tar.members import MAX_LINKS
 from ..tree.patterns import Patterns
-from ..tree.tree import MAX_LINKS
 from ..tree.walk import later_names, walk
 from .paths import find
 

@@ -9,8 +9,8 @@ import os
 from typing import NamedTuple
 
 from ..image.read import Index
-from ..tar.members import SYMLINK
-from ..tree.tree import MAX_LINKS, Names
+from ..tar.members import MAX_LINKS, SYMLINK
+from ..tree.tree import Names
 
 
 class PathEntry(NamedTuple):

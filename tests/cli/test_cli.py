@@ -73,7 +73,7 @@ def test_a_new_file_has_the_mode_of_the_umask(image, tmp_path):
     assert out.stat().st_mode & 0o777 == 0o640
 
 
-def test_an_output_behind_a_symlink_is_written_there(image, tmp_path):
+def test_an_output_that_is_a_symlink_is_written_to_its_target(image, tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link.tar").symlink_to("real/out.tar")
 

@@ -280,13 +280,17 @@ def running(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "programs"),
-    [("new.squashfs", ["tar2sqfs", "sqfstar"]), ("new.erofs", ["mkfs.erofs"])],
+    ("args", "programs"),
+    [
+        (["new.squashfs"], ["tar2sqfs", "sqfstar"]),
+        (["new.erofs", "--compress", "lz4"], ["mkfs.erofs"]),
+    ],
 )
-def test_a_signal_while_a_tool_starts_ends_the_tool_too(image, folder, name, programs):
+def test_a_signal_while_a_tool_starts_ends_the_tool_too(image, folder, args, programs):
     need(programs)
+    name, *options = args
     for _ in range(max(MOMENTS // 4, 2)):
-        with started(image, "-o", folder / name) as process:
+        with started(image, "-o", folder / name, *options) as process:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
             while not children.read_text().strip() and process.poll() is None:
                 pass

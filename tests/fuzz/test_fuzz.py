@@ -19,7 +19,7 @@ from builders import block, layer, member
 ROUNDS = 60  # mutations of each seed
 
 FOUND = {
-    "an outer archive that breaks behind a name": (
+    "an outer archive that breaks after a name": (
         "image", member("manifest.json", b"[]") + block(b"x", size=-512),
     ),
     "an mtime of nineteen digits": ("layer", layer(member("x", mtime=-(1 << 62) + 1))),
@@ -57,7 +57,7 @@ def mutated(data, chance):
 
 
 @pytest.mark.parametrize(("target", "data"), FOUND.values(), ids=FOUND)
-def test_what_was_found_stays_mended(target, data):
+def test_what_was_found_stays_fixed(target, data):
     TARGETS[target](data)
 
 

@@ -269,12 +269,12 @@ BROKEN = {
     "no JSON": (b"{", "entry 0 of its tar-split record: Expecting"),
     "no object": (b"[]", "unknown entry type"),
     "another type": (b'{"type":3}', "unknown entry type"),
-    "a payload that is no text": (
+    "a payload that is not text": (
         b'{"type":2,"payload":[]}',
         "a value is not a string",
     ),
     "a payload that is no base64": (b'{"type":2,"payload":"A"}', "entry 0"),
-    "a size that is none": (b'{"type":1,"name":"a","size":"x"}', "a size of 'x'"),
+    "a size that is not valid": (b'{"type":1,"name":"a","size":"x"}', "a size of 'x'"),
     "a negative size": (b'{"type":1,"name":"a","size":-1}', "a size of -1"),
     "a huge size": (b'{"type":1,"name":"a","size":9223372036854775807}', "bytes"),
     "a name that leaves the tree": (

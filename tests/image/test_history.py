@@ -152,12 +152,12 @@ def test_steps_and_layers_that_do_not_agree(tmp_path, more, text):
 
 
 BROKEN = {
-    "a history that is no list": (
+    "a history that is not a list": (
         "all of it",
         '"history" is not a list, or has more than 65,536 entries',
     ),
-    "a step that is no object": (["RUN"], "a step is not an object"),
-    "a command that is no text": (
+    "a step that is not an object": (["RUN"], "a step is not an object"),
+    "a command that is not text": (
         [{"created_by": 1}],
         "created_by of a step is not a string",
     ),

@@ -604,7 +604,7 @@ def test_the_root_has_metadata_even_if_no_layer_lists_it(tmp_path):
 
 
 @needs_user
-def test_an_ordinary_user_is_told_what_could_not_be_set(image, theirs):
+def test_an_ordinary_user_learns_what_could_not_be_set(image, theirs):
     shutil.copy(image, theirs / "i.tar")
 
     got = run_as_user("i.tar", "-o", "o/", cwd=theirs)

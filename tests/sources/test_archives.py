@@ -41,7 +41,7 @@ def flat(tmp_path):
 ARCHIVES = {
     "docker 1.10 to 24": docker_archive(TARS),
     "docker 25 and later, its index.json being wrong": hybrid_archive(TARS),
-    "podman, behind symlinks, config with a colon": podman_archive(TARS),
+    "podman, through symlinks, config with a colon": podman_archive(TARS),
     "docker before 1.10": legacy_archive(TARS, tags={"app": {"1": f"{3:064x}"}}),
     "docker before 1.10, saved by id": legacy_archive(TARS),
     "without end-of-archive blocks": docker_archive(TARS, end=b""),
@@ -65,7 +65,7 @@ def test_every_age_gives_the_same_bytes(tmp_path):
 
 
 LINKS = {
-    "a symlink beside it": member(
+    "a symlink next to it": member(
         "two/layer.tar", type=b"2", target="../one/layer.tar"
     ),
     "an absolute symlink": member("two/layer.tar", type=b"2", target="/one/layer.tar"),
@@ -76,7 +76,7 @@ LINKS = {
 
 
 @pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
-def test_a_layer_behind_a_link_is_applied_in_its_place(flat, link):
+def test_a_layer_that_is_a_link_is_applied_in_its_place(flat, link):
     tars = layers(["a"], ["-a", "b"])
     document = json.dumps(config([tars[0], tars[1], tars[0]])).encode()
     manifest = [{"Config": "c.json", "RepoTags": None,
@@ -205,7 +205,7 @@ PRETENDED = {
     "a repository that is called so": (PINNED, f"{PINNED}:latest"),
     "a tag of the repository sha256": (f"sha256:{PINNED}", f"sha256:{PINNED}"),
     "a repository that is called as a short id": (PINNED[:12], f"{PINNED[:12]}:latest"),
-    "no digest behind the sign": ("app@", "app:1"),
+    "no digest after the sign": ("app@", "app:1"),
 }
 
 
@@ -284,12 +284,12 @@ MALFORMED = {
     "manifest is an object": (with_manifest({}), "manifest: a descriptor that is not"),
     "manifest is empty": (with_manifest([]), "holds no image"),
     "manifest is too large": (with_manifest(b" " * (2**23 + 1)), "over 8,388,608"),
-    "image is no object": (with_manifest(["x"]), "image 0: not an object"),
+    "image is not an object": (with_manifest(["x"]), "image 0: not an object"),
     "Config is missing": (with_manifest([{"Layers": []}]), "Config is not a name"),
-    "Config is no text": (with_manifest([{"Config": 1}]), "Config is not a name"),
-    "Layers is no list": (with_manifest([ONE | {"Layers": "l.tar"}]), "Layers is not a"),
+    "Config is not text": (with_manifest([{"Config": 1}]), "Config is not a name"),
+    "Layers is not a list": (with_manifest([ONE | {"Layers": "l.tar"}]), "Layers is not a"),
     "Layers has a number": (with_manifest([ONE | {"Layers": [1]}]), "Layers is not a list"),
-    "RepoTags is no list": (with_manifest([ONE | {"RepoTags": "a"}]), "RepoTags is not"),
+    "RepoTags is not a list": (with_manifest([ONE | {"RepoTags": "a"}]), "RepoTags is not"),
     "config is missing": (with_manifest([ONE], LAYER), "'c.json', is not in the archive"),
     "layer is missing": (with_manifest([ONE], CONFIG), "layer 1 of 1, 'l.tar', is not in"),
     "layer leaves the archive": (
@@ -299,15 +299,15 @@ MALFORMED = {
     "layer has a NUL in its name": (
         with_manifest([ONE | {"Layers": ["l\0.tar"]}], CONFIG), "a NUL in it",
     ),
-    "layer is behind links in a circle": (
+    "layer is a circle of links": (
         with_manifest([ONE], CONFIG, member("l.tar", type=b"2", target="m"),
                       member("m", type=b"2", target="l.tar")), "a circle of links",
     ),
-    "layer is behind a link to nothing": (
+    "layer is a link to nothing": (
         with_manifest([ONE], CONFIG, member("l.tar", type=b"2", target="m")),
         "is not in the archive",
     ),
-    "layer is behind a link that leaves the archive": (
+    "layer is a link that leaves the archive": (
         with_manifest([ONE], CONFIG, member("l.tar", type=b"2", target="../../l")),
         "leaves the root",
     ),
@@ -423,7 +423,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(("data", "why"), UNKNOWN.values(), ids=UNKNOWN)
-def test_what_is_no_image_says_what_it_is(flat, data, why):
+def test_a_file_that_is_not_an_image_is_described(flat, data, why):
     with pytest.raises(flatten.SourceError) as caught:
         flat(data)
 
@@ -443,7 +443,7 @@ DIRECTORIES = {
 
 
 @pytest.mark.parametrize(("names", "why"), DIRECTORIES.values(), ids=DIRECTORIES)
-def test_a_directory_that_is_no_image_says_what_it_is(tmp_path, names, why):
+def test_a_directory_that_is_not_an_image_is_described(tmp_path, names, why):
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
@@ -495,7 +495,7 @@ def test_verification_can_be_turned_off(flat):
     assert flat(data, verify=False) == {"a": "0"}
 
 
-def test_junk_behind_a_layers_end_is_part_of_its_digest(flat):
+def test_junk_after_a_layers_end_is_part_of_its_digest(flat):
     data = docker_archive([layer("a") + b"junk" * 128])
 
     with pytest.raises(flatten.IntegrityError):

@@ -115,7 +115,7 @@ ARTIFACTS["an artifact manifest of OCI 1.1's drafts"] = manifest_file(
 
 
 @pytest.mark.parametrize("files", ARTIFACTS.values(), ids=ARTIFACTS)
-def test_an_artifact_beside_an_image_is_no_image(flat, files):
+def test_an_artifact_next_to_an_image_is_not_an_image(flat, files):
     assert flat(beside(files)) == {"a": "0"}
 
 
@@ -199,7 +199,7 @@ NOT_TARS = {
 
 
 @pytest.mark.parametrize(("files", "why"), NOT_TARS.values(), ids=NOT_TARS)
-def test_a_layer_that_is_no_tar(flat, files, why):
+def test_a_layer_that_is_not_a_tar(flat, files, why):
     with pytest.raises(flatten.FormatError, match=why):
         flat(files)
 

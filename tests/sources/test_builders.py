@@ -312,7 +312,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("data", "prefix", "why"), BROKEN.values(), ids=BROKEN)
-def test_a_good_image_beside_a_broken_one_can_be_chosen(flat, data, prefix, why):
+def test_a_good_image_next_to_a_broken_one_can_be_chosen(flat, data, prefix, why):
     assert flat(data, f"{prefix}good") == {"a": "0"}
     with pytest.raises(flatten.FlattenError, match=why):
         flat(data, f"{prefix}bad")
@@ -335,7 +335,7 @@ def test_a_broken_image_is_a_choice_all_the_same(flat):
         flat(BROKEN["docker, no config"][0])
 
 
-def test_a_manifest_that_was_not_fetched_is_no_choice(flat):
+def test_a_manifest_that_was_not_fetched_cannot_be_chosen(flat):
     assert flat(BROKEN["OCI, no manifest"][0]) == {"a": "0"}
 
 
@@ -439,7 +439,7 @@ def test_docker_25_0_0_whose_oci_manifest_has_no_layers(flat, kind, broken):
 
 
 @pytest.mark.parametrize("index", [b"[]", b"{}", b'{"manifests": {}}', b"{"])
-def test_an_index_json_that_is_none_is_refused(flat, index):
+def test_an_invalid_index_json_is_refused(flat, index):
     """OCI tools fail on it, or find what flatten does not."""
     data = archive([*docker_files([("app:1", [A])]).items(), ("index.json", index)])
 
@@ -473,7 +473,7 @@ def test_an_image_of_index_json_that_tools_read_otherwise_is_refused(flat):
         flat(archive(files.items()), "app:1")
 
 
-def test_artifacts_beside_the_images_of_manifest_json(flat):
+def test_artifacts_next_to_the_images_of_manifest_json(flat):
     kind = "application/spdx+json"
     body = {"artifactType": kind, "config": descriptor(b"{}", kind), "layers": []}
     data = json.dumps(body).encode()

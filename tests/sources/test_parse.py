@@ -136,7 +136,7 @@ MANIFEST_TEXT = '[{"Config": "c.json", "Layers": ["one.tar"]}]'
 
 TAKEN = {
     "UTF-8": CONFIG_TEXT.encode(),
-    "newlines behind it": CONFIG_TEXT.encode() + b"\n\n",
+    "newlines after it": CONFIG_TEXT.encode() + b"\n\n",
     # json.Unmarshal reads each byte that is not UTF-8 as U+FFFD
     "Latin-1": CONFIG_TEXT.encode("latin-1"),
 }
@@ -152,7 +152,7 @@ REFUSED = {
     "NaN": CONFIG_TEXT.encode()[:-1] + b', "x": NaN}',
     "Infinity": CONFIG_TEXT.encode()[:-1] + b', "x": -Infinity}',
     # "invalid character 'x' after top-level value"
-    "something behind it": CONFIG_TEXT.encode() + b"x",
+    "something after it": CONFIG_TEXT.encode() + b"x",
 }
 
 

@@ -77,7 +77,7 @@ def test_platforms(flat):
     assert flat(files, platform="linux/arm64") == {"arm": "0"}
 
 
-def test_a_platform_that_was_not_copied_is_no_choice(flat):
+def test_a_platform_that_was_not_copied_cannot_be_chosen(flat):
     files = list_files(("riscv64", TARS), ("arm64", layers(["arm"])))
     gone = json.loads(files["manifest.json"])["manifests"][1]["digest"]
     del files[f"{gone.removeprefix('sha256:')}.manifest.json"]

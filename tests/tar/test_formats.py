@@ -49,7 +49,7 @@ READ = {
     ),
     "records that are comments": (pax(COMMENTS) + block(b"x"), {"x": {"uid": 0}}, {}),
     "a PAX header of no records": (pax(b"") + block(b"x"), {"x": {"type": "file"}}, {}),
-    "records with NULs behind them": (
+    "records with NULs after them": (
         pax(record(b"path", b"n") + bytes(20)) + block(b"x"), {"n": {}}, {},
     ),
     "a length of a record with a zero before it": (
@@ -62,7 +62,7 @@ READ = {
         pax({b"SUN.holesdata": b" 0 512 1024"}) + block(b"x", size=1024)
         + b"d" * 512 + bytes(512), {"x": {"size": 1024}}, {},
     ),
-    "an AppleDouble file beside its file": (
+    "an AppleDouble file next to its file": (
         member("._x", APPLE_DOUBLE) + member("x", b"data"),
         {"._x": {"size": 82}, "x": {"size": 4}}, {},
     ),
@@ -70,7 +70,7 @@ READ = {
         block(b"label", b"V", size=5) + padded(b"label") + block(b"x"),
         {"x": {}}, {},
     ),
-    "a label, and x behind it": (
+    "a label, and x after it": (
         block(b"label", b"V") + pax({b"path": b"n"}) + block(b"x"), {"n": {}}, {},
     ),
     "a sparse file whose records give its size, too": (
@@ -88,7 +88,7 @@ READ = {
         block(b"x", uid=b"       \0", size=b"          5 ", magic=b"ustar\0\0\0")
         + padded(b"12345"), {"x": {"uid": 0, "size": 5}}, {},
     ),
-    "a device's numbers that are none, of a file": (
+    "a device's numbers that are not valid, of a file": (
         summed(block(b"x")[:329] + b"junk" + block(b"x")[333:]), {"x": {"type": "file"}},
         {},
     ),
@@ -104,7 +104,7 @@ READ = {
         block(b"././@LongLink", b"L", size=4, magic=GNU) + padded(b"name")
         + block(b"x", magic=GNU), {"name": {}}, {},
     ),
-    "a slash behind a PAX path, in a header of old tars": (
+    "a slash after a PAX path, in a header of old tars": (
         pax({b"path": b"d" * 101 + b"/"}) + block(b"d" * 100, b"\0"),
         {"d" * 101: {"type": "dir"}}, {"python"},
     ),
@@ -165,7 +165,7 @@ REFUSED = {
     "a label of a negative size": (
         block(b"x", b"V", size=number(-512, 12)), "-512 bytes of records",
     ),
-    "times of GNU that are none": (
+    "times of GNU that are not valid": (
         block(b"x", magic=GNU, tail=b"142145 2131 12345670000 "),
         "a prefix in a header format without prefixes",
     ),
@@ -184,21 +184,21 @@ REFUSED = {
     "a long name of no bytes": (
         block(b"././@LongLink", b"L", magic=GNU) + block(b"x"), "a long name that is empty",
     ),
-    "a long name that goes on behind its size": (
+    "a long name that goes on after its size": (
         block(b"././@LongLink", b"L", size=4, magic=GNU) + padded(b"name.txt\0")
         + block(b"x"), "or longer than its size",
     ),
-    "a checksum with something behind it": (
+    "a checksum with something after it": (
         block(b"x")[:155] + b"(" + block(b"x")[156:], "header checksum is",
     ),
-    "a size behind many NULs": (
+    "a size after many NULs": (
         block(b"x", size=bytes(7) + b"0016\0") + padded(b"data"), "is not a number",
     ),
-    "a size behind spaces and a NUL": (
+    "a size after spaces and a NUL": (
         block(b"x", size=b"  \x000000016\0") + padded(b"data"), "is not a number",
     ),
-    "an owner behind spaces that is none": (block(b"x", uid=b"  x"), "is not a number"),
-    "a time behind a NUL, as AIX writes it": (
+    "an owner after spaces that is not valid": (block(b"x", uid=b"  x"), "is not a number"),
+    "a time after a NUL, as AIX writes it": (
         block(b"x", mtime=b"\x001722000726 "), "is not a number",
     ),
     "a header of records of 2**88 bytes": (
@@ -225,7 +225,7 @@ REFUSED = {
     ),
     "a record of a negative length": (pax(b"-6 k=v\n") + block(b"x"), "starts with b'-6"),
     "a record of a length with a sign": (pax(b"+6 k=v\n") + block(b"x"), "starts with"),
-    "a record behind a space": (pax(b" 6 k=v\n") + block(b"x"), "starts with b' 6"),
+    "a record after a space": (pax(b" 6 k=v\n") + block(b"x"), "starts with b' 6"),
     "a record whose length ends in a tab": (pax(b"6\tk=v\n") + block(b"x"), "starts wi"),
     "a hard link with data, as cpio's": (
         member("x", b"1") + block(b"y", b"1", size=5, target=b"x") + padded(b"12345"),

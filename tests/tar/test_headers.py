@@ -77,7 +77,7 @@ REFUSED = {
     "a prefix in a GNU header": (
         block(b"x", magic=GNU, tail=b"p/q"), "a prefix in a header format without prefixes",
     ),
-    "a size with digits behind a NUL": (
+    "a size with digits after a NUL": (
         block(b"x", size=b"\x00" + b"0000000005\0"), "is not a number",
     ),
     "a PAX size of a hard link": (
@@ -93,11 +93,11 @@ REFUSED = {
     "a device with data": (
         block(b"x", b"3", size=5), "a size of 5 bytes on a member that cannot have data",
     ),
-    "a sparse file's name, of one that is none": (
+    "a sparse file's name, of a member that is not sparse": (
         pax({b"GNU.sparse.name": b"n"}) + block(b"x"),
         "'GNU.sparse.name': a sparse record on a non-sparse member",
     ),
-    "a sparse file's size, of one that is none": (
+    "a sparse file's size, of a member that is not sparse": (
         pax({b"GNU.sparse.realsize": b"5"}) + block(b"x"),
         "'GNU.sparse.realsize': a sparse record on a non-sparse member",
     ),
@@ -105,7 +105,7 @@ REFUSED = {
         pax({b"GNU.sparse.size": b"5", b"GNU.sparse.numblocks": b"1"}) + block(b"x"),
         "a sparse map with more or fewer regions than it states",
     ),
-    "a star prefix with times right behind it": (
+    "a star prefix with times right after it": (
         block(b"b", tail=(b"p" * 131 + b"12345670000 12345670000 ").ljust(163, b"\0")
               + b"tar\0"), "a star header whose prefix fills the whole field",
     ),
@@ -124,11 +124,11 @@ REFUSED = {
         "'path': a record that some readers ignore here",
     ),
     "a bad checksum": (block(b"x", checksum=b"012345\0 "), "header checksum"),
-    "a checksum that is no number": (block(b"x", checksum=b"zzzzzz\0 "), "checksum"),
+    "a checksum that is not a number": (block(b"x", checksum=b"zzzzzz\0 "), "checksum"),
     "no tar at all": (b"not a tar " * 100, "not a tar, but text"),
-    "a size that is no number": (block(b"x", size=b"12a"), "not a number"),
+    "a size that is not a number": (block(b"x", size=b"12a"), "not a number"),
     "a size with a decimal digit": (block(b"x", size=b"00000000008\0"), "not octal"),
-    "a mode that is no number": (block(b"x", mode=b"rwx"), "not a number"),
+    "a mode that is not a number": (block(b"x", mode=b"rwx"), "not a number"),
     "a negative size": (block(b"x", size=-512), "a size of -512 bytes"),
     "a size beyond all sense": (block(b"x", size=2**80), "a size of"),
     "a negative uid": (block(b"x", uid=-1), "owner out of range: -1:0"),
@@ -183,9 +183,9 @@ REFUSED = {
         long_name(b"n") + pax({b"path": b"m"}) + block(b"x"), "two names for one member",
     ),
     "a broken record": (pax(b"99 path=x\n") + block(b"x"), "a PAX record"),
-    "a PAX size that is no number": (pax({b"size": b"-1"}) + block(b"x"), "not a number"),
-    "a PAX uid that is no number": (pax({b"uid": b"root"}) + block(b"x"), "not a number"),
-    "a PAX time that is no time": (pax({b"mtime": b"now"}) + block(b"x"), "not a time"),
+    "a PAX size that is not a number": (pax({b"size": b"-1"}) + block(b"x"), "not a number"),
+    "a PAX uid that is not a number": (pax({b"uid": b"root"}) + block(b"x"), "not a number"),
+    "a PAX time that is not a time": (pax({b"mtime": b"now"}) + block(b"x"), "not a time"),
     "a libarchive xattr that is not base64": (
         pax({b"LIBARCHIVE.xattr.user.x": b"A"}) + block(b"x"), "base64",
     ),

@@ -50,7 +50,7 @@ STREAMS = {
 
 @pytest.mark.parametrize(("stream", "why"), STREAMS.values(), ids=STREAMS)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_a_layer_that_is_no_tar_is_refused(tmp_path, stream, why, pack):
+def test_a_layer_that_is_not_a_tar_is_refused(tmp_path, stream, why, pack):
     (tmp_path / "i.tar").write_bytes(
         docker_archive([pack(stream)], config_document={"os": "linux"})
     )

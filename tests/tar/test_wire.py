@@ -132,7 +132,7 @@ RECORDS = {
         record(b"k", b"v" * 94),
         [(b"k", b"v" * 94)],
     ),
-    "NULs behind the records": (record(b"a", b"b") + bytes(9), [(b"a", b"b")]),
+    "NULs after the records": (record(b"a", b"b") + bytes(9), [(b"a", b"b")]),
 }
 
 

@@ -8,7 +8,7 @@ from everything import ACL
 from flatten.tar.xattrs import from_records, parse_acl
 
 ACLS = {
-    "a number behind a name": ACL,
+    "a number after a name": ACL,
     "a number for a name": (ACL[0].replace(b"lisa:r--:1000", b"1000:r--"), ACL[1]),
     "a line an entry": (ACL[0].replace(b",", b"\n") + b"\n", ACL[1]),
     "comments, as getfacl writes them": (

@@ -99,7 +99,7 @@ def test_a_delta_is_posix_and_keeps_fractions_of_seconds(tmp_path):
     assert [row["path"] for row in listing(done.stdout)] == ["b"]
 
 
-def test_a_deep_directory_is_no_stack_of_calls():
+def test_a_deep_directory_takes_no_deep_stack():
     deep = "/".join("d" * 1500) + "/"
     whole, got, _ = rebuilt(layers([deep], [deep + "x"]), 1)
 
@@ -117,7 +117,7 @@ def test_without_a_beginning_all_is_new(tmp_path):
     assert [row["path"] for row in listing(done.stdout)] == ["b"]
 
 
-def test_a_beginning_behind_the_end_is_refused(tmp_path):
+def test_a_start_after_the_end_is_refused(tmp_path):
     (tmp_path / "image.tar").write_bytes(docker_archive(layers(["a"], ["b"], ["c"])))
 
     with pytest.raises(flatten.UsageError, match="no layer 3; it has 2"):

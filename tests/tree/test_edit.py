@@ -243,7 +243,7 @@ REFUSED = {
     "a FIFO": (["--add", "fifo:f"], "not a file, directory or symlink"),
     "what is not there": (["--add", "nothing:f"], "No such file"),
     "an entry below a file": (["--add", "init:etc/conf/x"], "is not a directory"),
-    "a pattern that is none": (
+    "a pattern that is not valid": (
         ["--exclude", "[z-a]"],
         "'[z-a]' is not a valid pattern: ",
     ),
@@ -256,13 +256,16 @@ REFUSED = {
         ": not a valid path in a tree",
     ),
     "a map that is not there": (["--owner-map", "nothing"], "No such file"),
-    "a map that is none": (["--owner-map", "init"], "line 1: '/bin/sh' is not"),
-    "an id that is none": (["--owner-map", "large"], "an id is over 4,294,967,294"),
-    "an ownership that is none": (
+    "a map that is not valid": (["--owner-map", "init"], "line 1: '/bin/sh' is not"),
+    "an id that is not valid": (
+        ["--owner-map", "large"],
+        "an id is over 4,294,967,294",
+    ),
+    "an ownership that is not valid": (
         ["--ownership", "mine"],
         "'mine' is not a valid ownership; choose from keep, current",
     ),
-    "an mtime that is none": (["--mtime", "soon"], "is not a valid time"),
+    "an mtime that is not valid": (["--mtime", "soon"], "is not a valid time"),
     "a list in no directory": (["--list-out", "no/such"], "cannot create"),
     "a config in no directory": (["--config-out", "no/such"], "cannot create"),
 }

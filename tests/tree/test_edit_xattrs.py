@@ -54,7 +54,7 @@ def test_xattrs_are_chosen_by_name(image, tmp_path, args, want, format):
         assert [info.name for info in opened] == ["a", "b"]
 
 
-def test_a_choice_and_none_at_once_are_refused(image):
+def test_a_choice_together_with_none_is_refused(image):
     got = run(image, "--xattrs", "user.*", "--no-xattrs")
 
     assert got.returncode == 2

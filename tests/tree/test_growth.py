@@ -38,7 +38,7 @@ SHAPES = {
     "hard links that wait for the way to their target": lambda n: [
         [*(f"l{i}=l{i + 1}" for i in range(n)), f"l{n}=s/x", "s=t", "t->d", "d/x"]
     ],
-    "whiteouts and entries behind chains of symlinks": lambda n: [
+    "whiteouts and entries through chains of symlinks": lambda n: [
         ["d/", *(f"s{i}->s{i + 1}" for i in range(39)), "s39->d"],
         [f"-s0/{i}/x" for i in range(n)], [f"s0/{i}/x" for i in range(n)],
     ],

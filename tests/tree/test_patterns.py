@@ -23,7 +23,7 @@ RULES = {
     "a directory only, from the root": ["/doc/"],
     "stars for directories, before": ["**/a"],
     "stars for directories, between": ["b/**/a"],
-    "stars for directories, behind": ["usr/**"],
+    "stars for directories, after": ["usr/**"],
     "a set": ["[12]"],
     "a set it is not in": ["[!1]"],
     "a bracket in a set": ["x[]]y"],

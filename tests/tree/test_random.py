@@ -97,7 +97,7 @@ FOUND: dict[str, Image] = {
 
 
 @pytest.mark.parametrize("image", FOUND.values(), ids=FOUND)
-def test_what_was_found_stays_mended(image: Image) -> None:
+def test_what_was_found_stays_fixed(image: Image) -> None:
     assert outcome(image) == expected(image)
 
 

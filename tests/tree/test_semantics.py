@@ -119,12 +119,12 @@ TREES = {
         ([["e/", "l->/e"], ["l/x"]], {"e/": "", "e/x": "1", "l": "->/e"}),
     "13 a symlink with too many .. stops at the root":
         ([["e/", "l->../../../e"], ["l/x"]], {"e/": "", "e/x": "1", "l": "->../../../e"}),
-    "13 symlinks behind symlinks":
+    "13 symlinks through symlinks":
         ([["e/", "a->b", "b->c/..", "c->e"], ["a/e/x"]],
          {"a": "->b", "b": "->c/..", "c": "->e", "e/": "", "e/x": "1"}),
     "13 a dangling symlink's target is made":
         ([["l->n/m"], ["l/x"]], {"l": "->n/m", "n/": "", "n/m/": "", "n/m/x": "1"}),
-    "13 a whiteout below a symlink is resolved likewise":
+    "13 a whiteout below a symlink is resolved the same way":
         ([["usr/", "usr/lib/", "usr/lib/a", "lib->usr/lib"], ["-lib/a"]],
          {"lib": "->usr/lib", "usr/": "", "usr/lib/": ""}),
     "13 a whiteout in a directory that takes a symlink's place spares its target":
@@ -137,11 +137,11 @@ TREES = {
         ([["s->d", "d/x", "d/y"], ["-s", "-s/x"]], {"d/": "", "d/y": "0"}),
     "13 the same, in the other order":
         ([["s->d", "d/x", "d/y"], ["-s/x", "-s"]], {"d/": "", "d/y": "0"}),
-    "13 the same, with the replaced symlink behind another":
+    "13 the same, with the replaced symlink through another":
         ([["lib->usr/lib", "usr/lib/d->/srv", "srv/x"], ["lib/d/", "lib/d/*"]],
          {"lib": "->usr/lib", "srv/": "", "srv/x": "0", "usr/": "", "usr/lib/": "",
           "usr/lib/d/": ""}),
-    "13 a whiteout behind symlinks in a circle":
+    "13 a whiteout through symlinks in a circle":
         ([["a->b", "b->a"], ["-a/x"]], {"a": "->b", "b": "->a"}),
     "14 .. inside a name is cleaned":
         ([["d/", "d/../a", "d/e/../../b"]], {"a": "0", "b": "0", "d/": ""}),
@@ -186,9 +186,9 @@ TREES = {
         ([layer("a", end=bytes(512))], {"a": "0"}),
     "34 a layer whose last block is short of its padding":
         ([layer("a", end=b"")[:-500]], {"a": "0"}),
-    "34 junk behind the end of a layer":
+    "34 junk after the end of a layer":
         ([layer("a", end=END + b"junk" * 999), ["b"]], {"a": "0", "b": "1"}),
-    "34 junk behind a lone end block":
+    "34 junk after a lone end block":
         ([layer("a", end=bytes(512) + b"junk" * 999)], {"a": "0"}),
     "35 an empty layer, of no bytes, of zeros":
         ([b"", ["a"], END, bytes(10240)], {"a": "1"}),

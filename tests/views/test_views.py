@@ -261,7 +261,7 @@ DIFFS = {
         ["a"], [member("a", b"0", mtime=0)],
         ["~ a: mtime 2023-11-14T22:13:20Z -> 1970-01-01T00:00:00Z"],
     ),
-    "a fraction of a second is no change": (
+    "a fraction of a second is not a change": (
         ["a"], [member("a", b"0", records={b"mtime": b"1700000000.5"})], [],
     ),
     "an xattr": (

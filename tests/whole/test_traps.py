@@ -169,7 +169,7 @@ SHAPES = {
              entry(b"l%d" % n)]
         ), 300,
     ),
-    "entries behind 40 symlinks": (
+    "entries through 40 symlinks": (
         100_000,
         lambda n: image_of(
             [*(entry(b"s%d" % i, b"", b"2", b"s%d" % (i + 1)) for i in range(39)),

@@ -1,4 +1,4 @@
-"""An EROFS image, made by mkfs.erofs from a directory."""
+"""An EROFS image: written from the plan, or compressed by mkfs.erofs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from ...tar.xattrs import ACL
 from .. import atomic
 from ..job import Job, Shape
 from . import tools
+from .check import check
 from .read_erofs import Erofs
 from .stage import (
     as_root,
@@ -22,8 +23,9 @@ from .stage import (
     warn_of_missed,
 )
 from .stamps import stamp, uuid
+from .write_erofs import write_erofs
 
-COMPRESSORS: Final = ("lz4hc", "lz4", "none")
+COMPRESSORS: Final = ("none", "lz4hc", "lz4")
 XATTRS: Final = (b"user.", b"trusted.", b"security.", ACL)
 MAX_NAME: Final = 255  # bytes
 
@@ -39,18 +41,25 @@ class Output:
         """Write to a path.
 
         Raises:
-            FlattenError: The program is missing.
+            FlattenError: It is to be compressed, and a program for that is missing.
         """
         self.path = out
         self._check = options.check
+        self._limits = options.limits
         name, level = tools.compressor(options.compress, COMPRESSORS, ("lz4hc",))
-        spec = name if level is None else f"{name},{level}"
-        self._compression = [] if name == "none" else [f"-z{spec}"]
-        _, self._program = tools.find("mkfs.erofs")
-        require_fakeroot()
+        self._compressor = name if level is None else f"{name},{level}"
+        self._program: str | None = None
+        if name != "none":
+            _, self._program = tools.find("mkfs.erofs")
+            require_fakeroot()
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
-        """Ask for a root, and for the times and xattrs that EROFS can hold."""
+        """Ask for a root, and for the xattrs that EROFS can hold.
+
+        mkfs.erofs 1.5 treats mtimes before 1970 as very late ones, so it gets none.
+        """
+        if self._program is None:
+            return Shape(rooted=True, xattrs=XATTRS)
         return Shape(
             posix=not as_root(),
             rooted=True,
@@ -60,25 +69,32 @@ class Output:
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
-        """Stage the tree and run the program on it.
+        """Write the image, and read it back."""
+        with atomic.create_by_name(
+            self.path, sync=job.sync, before_commit=job.before_commit
+        ) as name:
+            if self._program is None:
+                write_erofs(job, name, quoted(str(self.path)), self._limits)
+                if self._check:
+                    check(job.plan, name, self.path, Erofs, lambda *_: False)
+            else:
+                self._compress(self._program, job, name)
+            yield
+
+    def _compress(self, program: str, job: Job, name: Path) -> None:
+        """Stage the tree and run mkfs.erofs on it.
 
         The program reduces mtimes to SOURCE_DATE_EPOCH, which is later than all.
         """
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
-        how = (self._program, "--quiet", *self._compression, f"-U{uuid(job, 'erofs')}")
-        with atomic.create_by_name(
-            self.path, sync=job.sync, before_commit=job.before_commit
-        ) as name:
-            try:
-                missed = run_on_tree(
-                    job, self.path, lambda tree: (*how, name, tree), env
-                )
-            except FlattenError as error:
-                raise FlattenError(f"{error}{_hint(job.plan)}") from error
-            warn_of_missed(job, self.path, missed)
-            if self._check:
-                check_staged(job, name, self.path, Erofs, missed)
-            yield
+        how = (program, "--quiet", f"-z{self._compressor}", f"-U{uuid(job, 'erofs')}")
+        try:
+            missed = run_on_tree(job, self.path, lambda tree: (*how, name, tree), env)
+        except FlattenError as error:
+            raise FlattenError(f"{error}{_hint(job.plan)}") from error
+        warn_of_missed(job, self.path, missed)
+        if self._check:
+            check_staged(job, name, self.path, Erofs, missed)
 
 
 def _hint(plan: Plan) -> str:

@@ -6,7 +6,7 @@ Reference: Linux, fs/erofs/erofs_fs.h; https://erofs.docs.kernel.org, "On-disk f
 import stat
 import struct
 from collections.abc import Iterator
-from mmap import mmap
+from mmap import MADV_DONTNEED, mmap
 from typing import Final
 
 from ...tar.xattrs import ACL_ACCESS, ACL_DEFAULT
@@ -17,6 +17,7 @@ _MAGIC: Final = 0xE0F5E1E2
 _SLOT: Final = 32  # bytes; an inode's number counts slots
 _COMPACT: Final = struct.Struct("<HHHHIIIIHHI")
 _EXTENDED: Final = struct.Struct("<HHHHQIIIIqII16x")
+_READ: Final = 1 << 13  # inodes, after which the pages read so far are given back
 _PLAIN, _INLINE = 0, 2  # layouts of uncompressed data: in blocks; its tail in the inode
 _PREFIXES: Final = {
     1: b"user.",
@@ -52,6 +53,7 @@ class Erofs:
         self._built = seconds, nanoseconds
         self._inodes = meta << bits
         self._shared = xattrs << bits
+        self._count = 0
 
     def inode(self, number: int) -> Inode:
         """Return an inode.
@@ -59,6 +61,9 @@ class Erofs:
         Raises:
             ValueError: The bytes do not follow the format.
         """
+        self._count += 1
+        if not self._count % _READ:
+            self._data.madvise(MADV_DONTNEED)
         at = self._inodes + number * _SLOT
         if self._data[at] & 1:
             _, _, mode, _, size, where, _, uid, gid, mtime, fraction, links = (

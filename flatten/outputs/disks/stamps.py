@@ -14,8 +14,8 @@ def stamp(job: Job) -> int:
     extras, mtimes = members.extras, members.mtimes
     latest = max((mtimes[i] for i in job.plan.inodes), default=0)
     fraction = any(
-        mtimes[i] == latest and extras[i].nanoseconds
-        for i in extras.keys() & {*job.plan.inodes}
+        mtimes[i] == latest and i in extras and extras[i].nanoseconds
+        for i in job.plan.inodes
     )
     return max(0, latest + fraction)
 
@@ -26,10 +26,17 @@ def uuid(job: Job, kind: str) -> str:
     It is the same whenever an image is written, and differs between images, so that
     two of them can be mounted at the same time.
     """
-    digest = bytearray(
-        hashlib.sha256(f"flatten {kind} {job.image.id}".encode()).digest()
-    )
-    digest[6] = digest[6] & 0x0F | 0x80
-    digest[8] = digest[8] & 0x3F | 0x80
-    text = digest[:16].hex()
+    digest = hashlib.sha256(f"flatten {kind} {job.image.id}".encode()).digest()
+    text = version_8(digest).hex()
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def version_8(digest: bytes) -> bytes:
+    """Return the UUID of version 8 that starts with the bytes of a digest.
+
+    Reference: RFC 9562, section 5.8.
+    """
+    found = bytearray(digest[:16])
+    found[6] = found[6] & 0x0F | 0x80
+    found[8] = found[8] & 0x3F | 0x80
+    return bytes(found)

@@ -4,15 +4,12 @@ The readers are compared with the kernel. Every difference that the check looks 
 made by comparing a file system with the plan of another image.
 """
 
-import errno
 import os
 import random
 import shutil
-import stat
 import subprocess
 import sys
 import time
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import pytest
@@ -20,60 +17,26 @@ import pytest
 import flatten
 from builders import docker_archive, layers, member
 from command import run
-from disks import TOOLS, mounted, only
+from disks import (
+    HARD,
+    READERS,
+    TOOLS,
+    by_kernel,
+    by_reader,
+    found,
+    mounted,
+    only,
+    plan_for,
+)
 from everything import EVERYTHING
-from flatten.outputs.choose import choose
-from flatten.outputs.disks import check, inode
-from flatten.outputs.disks.read_erofs import Erofs
-from flatten.outputs.disks.read_ext4 import Ext4
-from flatten.outputs.disks.read_squashfs import Squashfs
-from flatten.sources.open import open_image
+from flatten.outputs.disks import check
 from needs import PLACES, need, needs_user, root_only, run_as_user
 
-READERS = {"squashfs": Squashfs, "erofs": Erofs, "ext4": Ext4}
-ACL = b"user::rw-,user:5:r--,group::r--,mask::rw-,other::---"
-LONG = "n" * 200
-
-HARD = layers([
-    member("./", type=b"5", mode=0o1751, mtime=11, uid=5, gid=6,
-           records={b"SCHILY.xattr.user.root": b"r"}),
-    member(f"x/{LONG}/{LONG}", b"x", records={b"SCHILY.xattr.user.k": b"v"}),
-    member(f"x/link{LONG}", type=b"2", target="t/" * 90,
-           records={b"SCHILY.xattr.trusted.k": b"v"}),
-    member("x/acl", b"x", mode=0o660, records={b"SCHILY.acl.access": ACL}),
-    member("x/default", type=b"5", records={b"SCHILY.acl.default": ACL}),
-    member("x/plain acl", b"x", mode=0o640, records={
-        b"SCHILY.acl.access": b"user::rw-,group::r--,other::---"}),
-    member("x/other acl", b"x", mode=0o4777, records={b"SCHILY.acl.access": ACL}),
-    member("x/label", b"x", records={b"RHT.security.selinux": b"a:b:c\0"}),
-    member("x/large", b"x", records={b"SCHILY.xattr.user.large": b"v" * 600}),
-    *(member(f"x/same{n}", b"x", records={b"SCHILY.xattr.user.s": b"same" * 40})
-      for n in range(5)),
-    member("t/1969", b"x", mtime=-86_400),
-    member("t/-1", b"x", mtime=-1),
-    member("t/-1ns", b"x", records={b"mtime": b"-0.000000001"}),
-    member("t/2038", b"x", mtime=(1 << 31) + 5),
-    member("t/2106", b"x", mtime=(1 << 32) + 5),
-    member("t/2400", b"x", mtime=13_569_465_600),
-    member("t/half", b"x", records={b"mtime": b"1700000000.5"}),
-    member("t/late", b"x", records={b"mtime": b"13569465600.25"}),
-    member("h/file", b"hh"),
-    member("h/file 2", type=b"1", target="h/file"),
-    member("h/short", type=b"2", target="f"),
-    member('h/short "2"', type=b"1", target="h/short"),
-    member("h/short\\3\t#", type=b"1", target="h/short"),
-    member(b"h/caf\xe9", type=b"1", target="h/short"),
-    member("h/long", type=b"2", target="f" * 80),
-    member("h/long 2", type=b"1", target="h/long"),
-    member("h/fifo", type=b"6", mode=0o600),
-    member("h/fifo 2", type=b"1", target="h/fifo"),
-    member("h/chr", type=b"3", device=(1, 3), mode=0o600),
-    member("h/chr 2", type=b"1", target="h/chr"),
-    member("h/blk", type=b"4", device=(259, 70_000), mode=0o600),
-    member("h/blk 2", type=b"1", target="h/blk"),
-    member("set", b"s", mode=0o6755, uid=3_000_000, gid=2_999_999),
-    *(member(f"many/{n:04}-{'m' * 90}", b"x", mtime=n) for n in range(700)),
-])  # fmt: skip
+STAGED = {
+    "erofs": (["mkfs.erofs"], ["--compress", "lz4"]),
+    "ext4": (TOOLS["ext4"], []),
+}
+"""Outputs that a program makes from a directory, and the options with which it does."""
 
 IMAGES = {"hard": HARD, "everything": EVERYTHING, "empty": []}
 
@@ -81,70 +44,6 @@ IMAGES = {"hard": HARD, "everything": EVERYTHING, "empty": []}
 def write(path, tars):
     path.write_bytes(docker_archive(tars))
     return path
-
-
-def plan_for(image, out):
-    """Return the plan that an output of this name is written from."""
-    with open_image(str(image)) as opened:
-        shape = choose(out, flatten.Options()).shape(opened)
-        return flatten.plan_image(opened, shape=shape)
-
-
-def found(disk):
-    """Return what the reader finds, by path."""
-    reader = READERS[disk.suffix[1:]]
-    with open(disk, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        return {
-            path.rstrip(b"/"): node
-            for path, node in inode.walk(reader(data))
-            if path != b"lost+found/"
-        }
-
-
-def xattrs(path):
-    """Return a file's xattrs; Linux reads none where no file of a SquashFS has any."""
-    try:
-        names = os.listxattr(path, follow_symlinks=False)
-    except OSError as error:
-        assert error.errno == errno.EOPNOTSUPP  # noqa: PT017 - others are failures
-        return {}
-    return {
-        os.fsencode(key): os.getxattr(path, key, follow_symlinks=False) for key in names
-    }
-
-
-def by_kernel(top):
-    """Return what the kernel says of each path, and the first path of its inode."""
-    rows, firsts = {}, {}
-    for path in sorted([top, *top.rglob("*")], key=os.fsencode):
-        name = os.fsencode(path.relative_to(top))
-        status = path.lstat()
-        rows[name] = [
-            status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns,
-            0 if stat.S_ISDIR(status.st_mode) else status.st_nlink,
-            status.st_size if stat.S_ISREG(status.st_mode) else 0,
-            (os.major(status.st_rdev), os.minor(status.st_rdev)),
-            os.readlink(os.fsencode(path)) if path.is_symlink() else b"",
-            xattrs(path),
-            firsts.setdefault(status.st_ino, name),
-        ]  # fmt: skip
-    rows.pop(b"lost+found", None)
-    return rows
-
-
-def by_reader(disk):
-    """Return what the reader says, as ``by_kernel`` does."""
-    firsts = {}
-    nodes = sorted(found(disk).items())
-    return {
-        name: [
-            node.mode, node.uid, node.gid, node.mtime * 10**9 + node.nanoseconds,
-            0 if stat.S_ISDIR(node.mode) else node.links,
-            node.size if stat.S_ISREG(node.mode) else 0, node.device, node.target,
-            node.xattrs, firsts.setdefault(node.number, name),
-        ]
-        for name, node in nodes
-    }  # fmt: skip
 
 
 @root_only
@@ -191,7 +90,7 @@ def test_file_systems_hold_what_the_plan_says(tmp_path, kind, tars):
 @needs_user
 @pytest.mark.parametrize("kind", READERS)
 def test_an_ordinary_user_makes_the_same_hard_tree(tmp_path, theirs, kind):
-    need(*TOOLS[kind], "fakeroot")
+    need(*TOOLS[kind], *(["fakeroot"] if kind == "ext4" else []))
     image, disk = write(tmp_path / "i.tar", HARD), tmp_path / f"o.{kind}"
     flatten.export(image, disk)
     shutil.copy(image, theirs / "i.tar")
@@ -203,18 +102,19 @@ def test_an_ordinary_user_makes_the_same_hard_tree(tmp_path, theirs, kind):
 
 
 @needs_user
-@pytest.mark.parametrize("kind", ["erofs", "ext4"])
+@pytest.mark.parametrize("kind", STAGED)
 def test_a_missing_fakeroot_is_named_before_the_image_is_read(theirs, kind):
-    need(*TOOLS[kind])
+    tools, options = STAGED[kind]
+    need(*tools)
     (theirs / "bin").mkdir()
-    for tool in TOOLS[kind]:
+    for tool in tools:
         (theirs / "bin" / tool).symlink_to(shutil.which(tool, path=PLACES))
 
     paths = [str(Path(flatten.__file__).parents[1]), *filter(None, sys.path)]
     env = {"PYTHONPATH": ":".join(paths), "PATH": str(theirs / "bin")}
     command = ["/usr/bin/python3", "-m", "flatten", "missing.tar", "-o", f"o.{kind}"]
     done = subprocess.run(
-        command, cwd=theirs, user=65_534, group=65_534, extra_groups=[], env=env,
+        [*command, *options], cwd=theirs, user=65_534, group=65_534, extra_groups=[], env=env,
         check=False, capture_output=True, text=True,
     )  # fmt: skip
 
@@ -223,13 +123,14 @@ def test_a_missing_fakeroot_is_named_before_the_image_is_read(theirs, kind):
 
 
 @needs_user
-@pytest.mark.parametrize("kind", ["erofs", "ext4"])
+@pytest.mark.parametrize("kind", STAGED)
 def test_an_xattr_that_fakeroot_cannot_set_is_a_warning(theirs, kind):
-    need(*TOOLS[kind], "fakeroot")
+    tools, options = STAGED[kind]
+    need(*tools, "fakeroot")
     record = {b"SCHILY.xattr.user.large": b"v" * 3000}
     write(theirs / "i.tar", layers([member("a", b"a", records=record)]))
 
-    done = run_as_user("i.tar", "-o", f"o.{kind}", cwd=theirs)
+    done = run_as_user("i.tar", "-o", f"o.{kind}", *options, cwd=theirs)
 
     held = found(theirs / f"o.{kind}")[b"a"].xattrs  # fakeroot 1.31 cannot, 1.37 can
     why = "could not set 1 xattrs in the directory that it was made from"
@@ -368,33 +269,36 @@ def test_every_difference_is_found(tmp_path, kind, what, swapped):
 
 
 WRONG = {
-    "squashfs": ("tar2sqfs", 'exec {} --no-xattr "$@"', "xattrs (1)"),
-    "erofs": ("mkfs.erofs", 'exec {} -x-1 "$@"', "xattrs (1)"),
-    "ext4": ("debugfs", "cat >/dev/null; echo debugfs 1 >&2", "times (2), modes (1)"),
-}
+    "squashfs": (TOOLS["squashfs"], [], "tar2sqfs", 'exec {} --no-xattr "$@"',
+                 "xattrs (1)"),
+    "erofs": (*STAGED["erofs"], "mkfs.erofs", 'exec {} -x-1 "$@"', "xattrs (1)"),
+    "ext4": (*STAGED["ext4"], "debugfs", "cat >/dev/null; echo debugfs 1 >&2",
+             "times (2), modes (1)"),
+}  # fmt: skip
 
 
 @root_only
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_program_that_makes_another_tree_is_an_error(tmp_path, kind):
-    need(*TOOLS[kind])
-    name, script, why = WRONG[kind]
+    programs, options, name, script, why = WRONG[kind]
+    need(*programs)
     record = {b"SCHILY.xattr.user.k": b"v"}
     words = [member("./", type=b"5", mode=0o700), member("a", b"a", records=record),
              member("b", mtime=1 << 31)]  # fmt: skip
     write(tmp_path / "i.tar", layers(words))
     env = only(tmp_path, "cat")
-    for tool in TOOLS[kind]:
+    for tool in programs:
         (tmp_path / "bin" / tool).unlink(missing_ok=True)
         real = shutil.which(tool, path=f"{os.environ['PATH']}:/usr/sbin")
         text = script.format(real) if tool == name else f'exec {real} "$@"'
         (tmp_path / "bin" / tool).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / "bin" / tool).chmod(0o755)
 
-    got = run(tmp_path / "i.tar", "-o", tmp_path / f"o.{kind}", env=env)
+    got = run(tmp_path / "i.tar", "-o", tmp_path / f"o.{kind}", *options, env=env)
     unchecked = run(
-        tmp_path / "i.tar", "-o", tmp_path / f"p.{kind}", "--no-check", env=env
-    )
+        tmp_path / "i.tar", "-o", tmp_path / f"p.{kind}", "--no-check", *options,
+        env=env,
+    )  # fmt: skip
 
     assert got.returncode == 1
     assert got.stderr.count("\n") == 1

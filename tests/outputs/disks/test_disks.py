@@ -1,4 +1,4 @@
-"""File systems and disks made by other programs, and cpio archives.
+"""File systems, disks and cpio archives.
 
 They are mounted and compared with a directory output of the same image.
 """
@@ -108,7 +108,7 @@ def made(tmp_path_factory):
         kind
         for kind, tools in TOOLS.items()
         if all(shutil.which(tool, **places) for tool in tools)
-        and (os.geteuid() == 0 or shutil.which("fakeroot"))
+        and (kind == "erofs" or os.geteuid() == 0 or shutil.which("fakeroot"))
     ]
     for name in "ab":
         started = int(time.time())
@@ -121,7 +121,9 @@ def made(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", TOOLS)
 def test_outputs_do_not_depend_on_the_time(made, kind):
-    need(*TOOLS[kind], *(() if os.geteuid() == 0 else ("fakeroot",)))
+    need(*TOOLS[kind])
+    if not (made / f"a.{kind}").exists():
+        pytest.skip("needs fakeroot (fakeroot)")
 
     assert (made / f"a.{kind}").read_bytes() == (made / f"b.{kind}").read_bytes()
 
@@ -152,7 +154,7 @@ def test_the_checkers_of_each_format_find_no_error(made, kind):
 @needs_user
 @pytest.mark.parametrize("kind", ["squashfs", "erofs", "ext4"])
 def test_an_ordinary_user_makes_the_same(image, tmp_path, theirs, kind):
-    need(*TOOLS[kind], "fakeroot")
+    need(*TOOLS[kind], *(["fakeroot"] if kind == "ext4" else []))
     flatten.export(image, f"{tmp_path}/dir/")
     shutil.copy(image, theirs / "i.tar")
 
@@ -189,11 +191,15 @@ MISSING = {
     "erofs": "needs mkfs.erofs (erofs-utils); on Debian: apt-get install erofs-utils",
     "qcow2": "needs qemu-img (qemu-utils); on Debian: apt-get install qemu-utils",
 }
+PACKED = {"erofs": ["--compress", "lz4hc"]}
+"""The options with which a program is needed."""
 
 
 @pytest.mark.parametrize(("kind", "why"), MISSING.items(), ids=MISSING)
 def test_a_missing_program_is_named_with_its_package(image, tmp_path, kind, why):
-    got = run(image, "-o", tmp_path / f"o.{kind}", env=only(tmp_path))
+    got = run(
+        image, "-o", tmp_path / f"o.{kind}", *PACKED.get(kind, []), env=only(tmp_path)
+    )
 
     assert (got.returncode, got.stderr) == (1, f"flatten: {why}\n")
 
@@ -258,7 +264,10 @@ LIMITS = {
                          "has a name of 256 bytes; Linux reads at most 255"),
     "SquashFS, a target": ("squashfs", [member("a", type=b"2", target="t" * 4096)],
                            "has a target of 4,096 bytes; Linux reads at most 4,095"),
-    "EROFS, a name": ("erofs", [member("n" * 256)], "File name too long"),
+    "EROFS, a name": ("erofs", [member("n" * 256)],
+                      "has a name of 256 bytes; EROFS holds at most 255"),
+    "EROFS, a target": ("erofs", [member("a", type=b"2", target="t" * 4096)],
+                        "has a target of 4,096 bytes; Linux reads at most 4,095"),
     "ext4, a name": ("ext4", [member("n" * 256)], "File name too long"),
     "ext4, links": (
         "ext4",
@@ -290,9 +299,6 @@ def test_the_longest_names_and_targets_are_held(tmp_path, kind):
 
     got = run("i.tar", "-o", f"o.{kind}", cwd=tmp_path)
 
-    if kind == "erofs" and got.returncode:
-        assert "mkfs.erofs 1.5 takes no name of 255 bytes" in got.stderr
-        return
     assert (got.returncode, got.stderr) == (0, "")
     with mounted(tmp_path / f"o.{kind}", tmp_path / "mounted") as top:
         assert (top / ("n" * 255)).exists()

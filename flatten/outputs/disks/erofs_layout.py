@@ -1,0 +1,256 @@
+"""Compute where everything is in an EROFS image, before its first byte is written.
+
+::
+
+    block 0    the superblock
+    block 1    the inodes in the order of the plan, the root first; each with its
+               xattrs and the last bytes of its content, within one block
+    ...        the shared xattrs
+    ...        the other blocks of directories
+    ...        the other blocks of files and symlinks, in the same order
+
+All metadata is together, so that reading it needs few large reads. Small files are
+completely in it.
+"""
+
+from array import array
+from bisect import insort
+from collections import Counter
+from typing import Final, NamedTuple
+
+from ...errors import FlattenError, quoted
+from ...plan.plan import Plan
+from ...tar.members import BLOCK as BLOCK_DEVICE
+from ...tar.members import CHAR, DIRECTORY, FILE, NO_EXTRA, SYMLINK, Column
+from .erofs_chunks import Chunks, choose_chunks
+from .erofs_directory import Entry, directory_size
+from .erofs_fs import (
+    ADDRESS,
+    BLOCK,
+    CHUNK_BASED,
+    FILE_TYPES,
+    FLAT_INLINE,
+    FLAT_PLAIN,
+    INODE,
+    MAX_MAJOR,
+    MAX_MINOR,
+    MAX_NAME,
+    MAX_TARGET,
+    MAX_XATTRS,
+    SLOT,
+)
+from .erofs_xattrs import Xattrs
+
+ROOT: Final = 0  # its position in a plan
+
+
+class Form(NamedTuple):
+    """How an inode and its content are stored.
+
+    Attributes:
+        layout: ``FLAT_PLAIN``, ``FLAT_INLINE`` or ``CHUNK_BASED``.
+        size: Bytes of content.
+        xattrs: Bytes of xattrs after the inode.
+        inline: Bytes after the xattrs: the end of the content, or a chunk table.
+        blocks: Blocks of content that are not after the inode.
+    """
+
+    layout: int
+    size: int
+    xattrs: int
+    inline: int
+    blocks: int
+
+    def length(self) -> int:
+        """Return the bytes of the inode and of all that follows it."""
+        return INODE.size + self.xattrs + self.inline
+
+
+class Layout:
+    """Where everything is.
+
+    Attributes:
+        plan: The plan of the tree; the root is its first member.
+        xattrs: The encoded xattrs.
+        chunks: The chunks of sparse files, by inode.
+        names: How many names an inode has, by inode; only those with several.
+        nids: The nid of each position in the plan.
+        inodes: The number of inodes.
+        area: The block at which the shared xattrs start.
+        directories: The block at which those of directories start.
+        contents: The block at which those of files and symlinks start.
+        blocks: The number of blocks.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        """Place everything.
+
+        Raises:
+            FlattenError: A name, a target, a device number or an xattr is too large.
+        """
+        _check_limits(plan)
+        self.plan = plan
+        self.xattrs = Xattrs(plan)
+        self.chunks = _chunks(plan)
+        later = Counter(plan.inodes[position] for position in plan.links)
+        self.names = {inode: count + 1 for inode, count in later.items()}
+        self.inodes = len(plan) - len(plan.links)
+        self._children, self._parents = _family(plan)
+        self._directory_sizes: dict[int, int] = {}
+        for position in self._children:
+            names = [name for name, _ in self._named(position)]
+            self._directory_sizes[position] = directory_size(names)
+        self.nids: Column = array("Q")
+        self._place()
+
+    def _place(self) -> None:
+        plan, nids, kinds = self.plan, self.nids, self.plan.members.kinds
+        firsts: dict[int, int] = {}
+        at, directories, contents = BLOCK, 0, 0
+        for position, inode in enumerate(plan.inodes):
+            if position in plan.links:
+                nids.append(firsts[inode])
+                continue
+            form = self.form(position)
+            if form.xattrs > MAX_XATTRS:
+                raise FlattenError(
+                    f"{quoted(plan.paths[position])}: its xattrs take {form.xattrs:,} "
+                    f"bytes; EROFS holds at most {MAX_XATTRS:,}"
+                )
+            length = form.length()
+            left = -at % BLOCK
+            if left < length:
+                at += left
+            nid = at // SLOT
+            nids.append(nid)
+            if inode in self.names:
+                firsts[inode] = nid
+            at += length + -length % SLOT
+            if kinds[inode] == DIRECTORY:
+                directories += form.blocks
+            else:
+                contents += form.blocks
+        self.area = _blocks(at)
+        self.directories = self.area + _blocks(len(self.xattrs.area))
+        self.contents = self.directories + directories
+        self.blocks = self.contents + contents
+
+    def form(self, position: int) -> Form:
+        """Return how the inode of a first name is stored."""
+        members, inode = self.plan.members, self.plan.inodes[position]
+        kind = members.kinds[inode]
+        xattrs = 0
+        if inode in members.extras:
+            xattrs = len(self.xattrs.after(inode))
+            if inode in self.chunks:
+                chunks = self.chunks[inode]
+                table = ADDRESS.size * chunks.count
+                size = members.sizes[inode]
+                return Form(CHUNK_BASED, size, xattrs, table, chunks.blocks)
+        if kind == FILE:
+            size = members.sizes[inode]
+        elif kind == DIRECTORY:
+            size = self._directory_sizes[position]
+        elif kind == SYMLINK:
+            size = len(members.targets[inode])
+        else:
+            size = 0
+        tail = size % BLOCK
+        if tail and INODE.size + xattrs + tail <= BLOCK:
+            return Form(FLAT_INLINE, size, xattrs, tail, size // BLOCK)
+        return Form(FLAT_PLAIN, size, xattrs, 0, _blocks(size))
+
+    def subdirectories(self, position: int) -> int:
+        """Return the number of directories in a directory."""
+        kinds, inodes = self.plan.members.kinds, self.plan.inodes
+        children = self._children[position]
+        return sum(kinds[inodes[child]] == DIRECTORY for child in children)
+
+    def entries(self, position: int) -> list[Entry]:
+        """Return the entries of a directory in the order of their names."""
+        kinds, inodes, nids = self.plan.members.kinds, self.plan.inodes, self.nids
+        return [
+            (name, nids[other], FILE_TYPES[kinds[inodes[other]]])
+            for name, other in self._named(position)
+        ]
+
+    def _named(self, position: int) -> list[tuple[bytes, int]]:
+        """Return the names in a directory, and the positions that they refer to."""
+        paths = self.plan.paths
+        start = 0 if position == ROOT else len(paths[position])
+        found = [
+            (paths[child][start:].rstrip(b"/"), child)
+            for child in self._children[position]
+        ]
+        insort(found, (b".", position))
+        insort(found, (b"..", self._parents[position]))
+        return found
+
+
+def _blocks(size: int) -> int:
+    """Return the number of blocks that ``size`` bytes take."""
+    return -(-size // BLOCK)
+
+
+def _chunks(plan: Plan) -> dict[int, Chunks]:
+    """Return the chunks of the sparse files that take less space in chunks."""
+    found: dict[int, Chunks] = {}
+    sizes, extras = plan.members.sizes, plan.members.extras
+    for inode in plan.inodes:
+        extra = extras.get(inode, NO_EXTRA)
+        if extra.sparse is not None and inode not in found:
+            chunks = choose_chunks(sizes[inode], extra.sparse)
+            if chunks is not None:
+                found[inode] = chunks
+    return found
+
+
+def _family(plan: Plan) -> tuple[dict[int, Column], dict[int, int]]:
+    """Return the children and the parent of each directory, all as positions."""
+    kinds, inodes = plan.members.kinds, plan.inodes
+    children: dict[int, Column] = {ROOT: array("I")}
+    parents: dict[int, int] = {ROOT: ROOT}
+    above: list[tuple[bytes, int]] = []
+    path, parent = b"", ROOT
+    for position in range(1, len(plan)):
+        name = plan.paths[position]
+        while not name.startswith(path):
+            path, parent = above.pop()
+        children[parent].append(position)
+        if kinds[inodes[position]] == DIRECTORY:
+            children[position], parents[position] = array("I"), parent
+            above.append((path, parent))
+            path, parent = name, position
+    return children, parents
+
+
+def _check_limits(plan: Plan) -> None:
+    """Refuse what EROFS cannot hold, or what Linux could not read.
+
+    Raises:
+        FlattenError: A name, a symlink's target or a device number is too large.
+    """
+    members = plan.members
+    for path, inode in plan:
+        kind = members.kinds[inode]
+        if len(path) > MAX_NAME:
+            longest = max(map(len, path.split(b"/")))
+            if longest > MAX_NAME:
+                raise FlattenError(
+                    f"{quoted(path)} has a name of {longest:,} bytes; EROFS holds at "
+                    f"most {MAX_NAME}"
+                )
+        if kind == SYMLINK:
+            length = len(members.targets[inode])
+            if length > MAX_TARGET:
+                raise FlattenError(
+                    f"the symlink {quoted(path)} has a target of {length:,} bytes; "
+                    f"Linux reads at most {MAX_TARGET:,}"
+                )
+        elif kind in (CHAR, BLOCK_DEVICE):
+            major, minor = members.extras.get(inode, NO_EXTRA).device
+            if major > MAX_MAJOR or minor > MAX_MINOR:
+                raise FlattenError(
+                    f"the device {quoted(path)} has the number {major:,}:{minor:,}; "
+                    f"Linux has at most {MAX_MAJOR:,}:{MAX_MINOR:,}"
+                )

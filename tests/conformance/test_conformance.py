@@ -1,0 +1,133 @@
+"""flatten over all cases of the conformance kit, and the kit itself."""
+
+import ast
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flatten
+
+from .cases import CASES
+from .images import as_layers
+from .runner import NAMES, WRITERS, Ended, Tool, judge
+
+HERE = Path(__file__).parent
+IMAGES = [
+    pytest.param(case, form, id=f"{case.id} ({form})")
+    for case in CASES
+    for form in case.forms
+]
+
+
+def export(form: str, output: str, case, folder: Path) -> tuple[str, str]:
+    """Run flatten in this process over a case and judge the output."""
+    image, out = folder / NAMES[form], folder / NAMES[output]
+    WRITERS[form](image, as_layers(case.layers))
+    try:
+        flatten.export(image, out)
+        ended = Ended(0, "", 0)
+    except flatten.FlattenError as error:
+        ended = Ended(error.exit_code, str(error), 0)
+    return judge(Tool("", form, output), case, ended, out)
+
+
+@pytest.mark.parametrize(("case", "form"), IMAGES)
+def test_flatten_holds_every_case(case, form, tmp_path):
+    status, detail = export(form, "tar", case, tmp_path)
+
+    assert status == ("right" if len(case.outcomes) == 1 else "open"), detail
+
+
+def test_ids_are_unique():
+    ids = [case.id for case in CASES]
+
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_page_has_the_number_of_cases():
+    page = HERE.parents[1] / "docs" / "conformance.md"
+
+    assert f"holds {len(CASES)} small images" in page.read_text()
+
+
+def test_the_kit_needs_the_standard_library_only():
+    allowed = sys.stdlib_module_names
+    for path in HERE.rglob("*.py"):
+        if path.name == Path(__file__).name:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert {a.name.split(".")[0] for a in node.names} <= allowed, path
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                assert node.module.split(".")[0] in allowed, path
+
+
+@pytest.fixture
+def kit(tmp_path):
+    """Return what runs a copy of the kit on a tool written in Python."""
+    shutil.copytree(HERE, tmp_path / "conformance")
+
+    def run(tool, *arguments):
+        command = shlex.join([sys.executable, *tool, "{in}", "{out}"])
+        return subprocess.run(
+            [sys.executable, "-m", "conformance", command, *arguments],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def test_a_copy_of_the_kit_runs_flatten(kit):
+    code = "import sys, flatten; flatten.export(*sys.argv[1:])"
+    done = kit(["-c", code], "--only", "^(5|26) ", "--json")
+
+    found = json.loads(done.stdout)["counts"]
+    assert done.returncode == 0, done.stderr
+    assert (found["right"], found["open"]) == (7, 3)
+
+
+WRONG_TOOLS = {
+    "an empty tar": (
+        "import sys, tarfile; tarfile.open(sys.argv[2], 'w').close()",
+        "wrong: 1 a whiteout hides a file: 'b' is missing",
+    ),
+    "a tree for an invalid image": (
+        "import sys, tarfile; tarfile.open(sys.argv[2], 'w').close()",
+        "wrong: 5 a whiteout without a name is invalid: no error",
+    ),
+    "an error": (
+        "raise SystemExit('cannot do that')",
+        "refused: 1 a whiteout hides a file: cannot do that",
+    ),
+    "no output": ("", "wrong: 1 a whiteout hides a file: the output is not a readable"),
+    "too much time": (
+        "import time; time.sleep(99)",
+        "stopped: 1 a whiteout hides a file: killed after 2 seconds",
+    ),
+    "a file next to the output": (
+        "import sys; open(sys.argv[2], 'w'); open(sys.argv[2] + '.more', 'w')",
+        "wrong: 1 a whiteout hides a file: wrote outside of its output: out/out.tar.more",
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "line"), WRONG_TOOLS.values(), ids=WRONG_TOOLS)
+def test_a_tool_that_is_wrong_is_named(kit, code, line):
+    name = line.split(": ")[1]
+    done = kit(["-c", code], "--only", f"^{name}$", "--timeout", "2")
+
+    assert done.returncode == 1
+    assert done.stdout.startswith(line)
+    assert done.stdout.splitlines()[-1].startswith("1 cases: 1 ")
+
+
+def test_a_pattern_that_matches_no_case_is_an_error(kit):
+    done = kit(["-c", ""], "--only", "no such case")
+
+    assert done.returncode == 2
+    assert "no case matches 'no such case'" in done.stderr
