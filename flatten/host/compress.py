@@ -6,6 +6,7 @@ name    levels [default]        with
 gzip    0 to 3 [2], 4 to 9      ISA-L in threads; zlib in one thread
 zstd    1 to 22 [3]             libzstd's own threads
 xz      0 to 9 [6]              liblzma, in one thread
+bzip2   1 to 9 [9]              libbz2, in one thread
 ======  ======================  =====================================================
 
 The output is split into blocks of a fixed size before it is compressed, and no header
@@ -23,7 +24,12 @@ from ..errors import FlattenError, UsageError, quoted
 from .limits import processors
 
 BLOCK: Final = 1 << 20
-LEVELS: Final = {"gzip": (0, 2, 9), "zstd": (1, 3, 22), "xz": (0, 6, 9)}
+LEVELS: Final = {
+    "gzip": (0, 2, 9),
+    "zstd": (1, 3, 22),
+    "xz": (0, 6, 9),
+    "bzip2": (1, 9, 9),
+}
 SUFFIXES: Final = {
     ".gz": "gzip",
     ".tgz": "gzip",
@@ -31,6 +37,8 @@ SUFFIXES: Final = {
     ".tzst": "zstd",
     ".xz": "xz",
     ".txz": "xz",
+    ".bz2": "bzip2",
+    ".tbz2": "bzip2",
 }
 _ISAL_LEVELS: Final = 3
 
@@ -143,7 +151,7 @@ def parse_spec(text: str | None, path: str) -> tuple[str, int] | None:
     """Return format and level, by ``--compress`` or else by the output's suffix.
 
     Args:
-        text: ``zstd[:level]``, ``gzip[:level]``, ``xz[:level]``, ``none``, or None.
+        text: A name of ``LEVELS``, maybe with ``:level``; ``none``; or None.
         path: The output's name.
 
     Raises:
@@ -212,6 +220,10 @@ def _compressor(raw: Any, name: str, level: int) -> Any:
         import lzma  # only when asked for
 
         return lzma.LZMAFile(raw, "wb", preset=level)
+    if name == "bzip2":
+        import bz2  # only when asked for
+
+        return bz2.BZ2File(raw, "wb", compresslevel=level)
     if level > _ISAL_LEVELS:
         import gzip  # only when asked for
 

@@ -4,10 +4,11 @@ from contextlib import ExitStack
 from typing import Final
 
 from ..errors import SourceError
-from ..host.files import File
+from ..host.files import File, LayerBytes
 from ..host.inputs import open_file, plain
 from ..host.limits import Limits
 from ..host.spools import Pool
+from ..tar import magic
 from ..tar.wire import BLOCK_SIZE, ZEROS, checksum_error
 from .blob import BlobLayer
 from .image import Image
@@ -27,10 +28,24 @@ def open_rootfs(path: str, limits: Limits | None = None) -> Image:
         file = open_file(path, pool)
         if isinstance(file, File):
             resources.callback(file.close)
-        start = plain(file, pool, file.where).read(0, BLOCK_SIZE)
-        if start not in (b"", ZEROS) and (
-            len(start) < BLOCK_SIZE or checksum_error(start)
-        ):
-            raise SourceError(f"{file.where}: neither an image nor a rootfs tar")
+        source = plain(file, pool, file.where)
+        _check_is_tar(source, file.where)
         layer = BlobLayer(file.where, None, None, lambda: file, pool)
         return Image(file.where, "", (), {}, (layer,), resources=resources.pop_all())
+
+
+def _check_is_tar(source: LayerBytes, where: str) -> None:
+    """Check that bytes begin as a tar does, which may be empty.
+
+    Raises:
+        SourceError: They do not.
+    """
+    start = source.read(0, BLOCK_SIZE)
+    if len(start) == BLOCK_SIZE and not checksum_error(start):
+        return
+    what = magic.recognise(source.read(0, magic.START))
+    if start == b"" or (start == ZEROS and what is None):
+        return
+    found = f", but {what}" if what else ""
+    hint = "; mount it and name the directory" if "file system" in found else ""
+    raise SourceError(f"{where}: neither an image nor a rootfs tar{found}{hint}")

@@ -28,7 +28,7 @@ KINDS: Final = {
 """Suffixes of outputs, and the module for each; any other name is a tar."""
 
 _OTHERS: Final = (
-    ".7z", ".btrfs", ".bz2", ".cramfs", ".dmg", ".ext2", ".ext3", ".f2fs", ".img",
+    ".7z", ".btrfs", ".cramfs", ".dmg", ".ext2", ".ext3", ".f2fs", ".img",
     ".iso", ".lz4", ".raw", ".romfs", ".sfs", ".sqf", ".vdi", ".vhd", ".vhdx", ".vmdk",
     ".xfs", ".zip",
 )  # fmt: skip
@@ -72,7 +72,7 @@ def kind(name: str) -> str:
         suffixes = ", ".join(KINDS).replace("/", "DIRECTORY/")
         raise UsageError(
             f"{quoted(name)}: cannot write this format; use .tar, .tar.gz, .tar.zst, "
-            f".tar.xz, {suffixes}"
+            f".tar.xz, .tar.bz2, {suffixes}"
         )
     return "tar"
 

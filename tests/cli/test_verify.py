@@ -180,3 +180,13 @@ def test_a_hole_is_hashed_as_zeros(tmp_path, run):
 
     assert (tmp_path / "o/f").stat().st_size == 3_000_000
     assert run("verify", "o", "l", "--ignore", "uid,gid").returncode == 0
+
+
+def test_a_disk_is_not_a_tar(run, tmp_path):
+    (tmp_path / "disk").write_bytes(bytes(1080) + b"\x53\xef" + bytes(1000))
+    (tmp_path / "i.tar").write_bytes(docker_archive(EVERYTHING))
+
+    got = run("verify", "disk", "i.tar")
+
+    assert got.returncode == 3
+    assert "ext4 file system; mount it and name the directory" in got.stderr

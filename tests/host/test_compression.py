@@ -428,6 +428,7 @@ OUTPUTS = {
     "out.tgz": (None, gzip.decompress, b"\x1f\x8b"),
     "out.tar.zst": (None, None, b"\x28\xb5\x2f\xfd"),
     "out.tar.xz": (None, lzma.decompress, b"\xfd7zXZ"),
+    "out.tar.bz2": (None, bz2.decompress, b"BZh9"),
     "a": ("gzip:0", gzip.decompress, b"\x1f\x8b"),
     "b": ("gzip:9", gzip.decompress, b"\x1f\x8b"),
     "c": ("zstd:19", None, b"\x28\xb5\x2f\xfd"),

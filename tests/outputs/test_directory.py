@@ -669,7 +669,7 @@ CHANGES = {
 @pytest.mark.parametrize(("change", "what"), CHANGES.values(), ids=CHANGES)
 def test_a_directory_is_compared_with_the_plan(tmp_path, change, what):
     words = [
-        member("./", type=b"5"), "d/", member("d/f", b"x", mode=0o644), "d/l", "g=d/f",
+        member("./", type=b"5", mode=0o755), "d/", member("d/f", b"x", mode=0o644), "d/l", "g=d/f",
         "s->d/f",
     ]  # fmt: skip
     (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))

@@ -92,8 +92,8 @@ def add_output_options(parser: argparse.ArgumentParser, format: str) -> None:
     group.add_argument(
         "--compress",
         metavar="HOW",
-        help="zstd, gzip, xz or none, or zstd:LEVEL and so on [default: by the suffix "
-        "of OUT]",
+        help="zstd, gzip, xz, bzip2 or none, or zstd:LEVEL and so on [default: by the "
+        "suffix of OUT]",
     )
     parser.set_defaults(default_format=format)
     group.add_argument(
