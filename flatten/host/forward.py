@@ -8,7 +8,7 @@ from ..tar.read_header import HeaderBytes
 from .decompress import decompress
 from .files import LayerBytes
 from .inputs import compression
-from .limits import Limits
+from .limits import Limits, check_ratio
 
 _BEHIND: Final = 1 << 16  # bytes at the end that are kept once the length is known
 
@@ -20,9 +20,12 @@ class Forward:
     asked for, must be close to the last read.
     """
 
-    def __init__(self, chunks: Iterable[bytes], where: str, limits: Limits) -> None:
-        """Prepare to read ``chunks``, without reading any yet."""
+    def __init__(
+        self, chunks: Iterable[bytes], where: str, limits: Limits, stored: int = 0
+    ) -> None:
+        """Prepare to read ``chunks``, inflated from ``stored`` bytes; read none yet."""
         self._chunks = iter(chunks)
+        self._stored = stored
         self._where = where
         self._limits = limits
         self._kept = bytearray()
@@ -57,6 +60,7 @@ class Forward:
                 "more with --max-size",
                 where=self._where,
             )
+        check_ratio(self._limits, self._end, self._stored, self._where)
         return chunk
 
 
@@ -65,4 +69,4 @@ def forward(source: LayerBytes, limits: Limits, where: str) -> HeaderBytes:
     kind = compression(source)
     if kind is None:
         return source
-    return Forward(decompress(source, kind, where), where, limits)
+    return Forward(decompress(source, kind, where), where, limits, source.size())

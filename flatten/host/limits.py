@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ..errors import FormatError
+
 _MIN_BUDGET: Final = 1 << 26
 
 
@@ -37,6 +39,29 @@ def processors() -> int:
         return len(os.sched_getaffinity(0))
     except OSError:  # refused by a seccomp filter
         return os.cpu_count() or 1
+
+
+RATIO_COUNTS_FROM: Final = 1 << 30  # inflated bytes
+
+
+def check_ratio(limits: Limits, length: int, stored: int, where: str) -> None:
+    """Check that inflated bytes are not too many for those that are stored.
+
+    Args:
+        limits: The limits.
+        length: Inflated bytes so far.
+        stored: Bytes as stored, or 0 if that is unknown.
+        where: The stream, in messages.
+
+    Raises:
+        FormatError: They are too many.
+    """
+    if length > RATIO_COUNTS_FROM and stored and length > limits.ratio * stored:
+        raise FormatError(
+            f"inflates to more than {limits.ratio:,} times its size; if that is right, "
+            "allow more with --max-ratio",
+            where=where,
+        )
 
 
 def free_memory() -> int:

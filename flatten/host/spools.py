@@ -31,11 +31,10 @@ from typing import Final
 from ..errors import FlattenError, FormatError
 from .decompress import CHUNK, decompress
 from .files import LayerBytes, fill
-from .limits import Limits, processors
+from .limits import Limits, check_ratio, processors
 from .scratch import Scratch
 
 _ZERO_CHUNK: Final = bytes(CHUNK)
-RATIO_COUNTS_FROM: Final = 1 << 30
 SWITCH: Final = 0.0005  # seconds; Python's default is ten times as long
 
 
@@ -365,16 +364,7 @@ class Pool:
             if self._advance is not None:
                 self._advance(len(chunk))
             length = spool.length()
-            if (
-                length > RATIO_COUNTS_FROM
-                and source_size
-                and length > limits.ratio * source_size
-            ):
-                raise FormatError(
-                    f"inflates to more than {limits.ratio:,} times its size; "
-                    "if that is right, allow more with --max-ratio",
-                    where=spool.where,
-                )
+            check_ratio(limits, length, source_size, spool.where)
 
     def close(self) -> None:
         """Stop the threads, and free the spools' memory and scratch files."""

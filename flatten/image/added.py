@@ -77,6 +77,10 @@ def _add(assembly: Assembly, host: str, path: bytes, resources: ExitStack) -> No
         for name, status in _walk(tree, start):
             parts = (path, name.removeprefix(start).lstrip(b"/"))
             below = b"/".join(filter(None, parts))
+            if not below and not directory:
+                raise UsageError(
+                    f"--add {quoted(host)}: a file needs a path in the image"
+                )
             if below:  # the root keeps its own metadata
                 _add_member(assembly, tree, number, name, below, status)
     except OSError as error:

@@ -4,8 +4,9 @@ from typing import Final, NoReturn
 
 from ..errors import FormatError, quoted
 from ..host.files import LayerBytes, Window, read_whole
+from ..host.limits import RATIO_COUNTS_FROM
 from ..host.sparse import Sparse
-from ..host.spools import RATIO_COUNTS_FROM, Pool
+from ..host.spools import Pool
 from ..tar.magic import START
 from ..tar.members import FILE, LINK, NO_EXTRA, SYMLINK, Members
 from ..tar.reader import TarReader

@@ -23,6 +23,17 @@ _NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
+def folded(key: str) -> str:
+    """Return a key as Go compares it: simple case folding, a character for each.
+
+    Reference: Go 1.24 encoding/json fold.go.
+
+    >>> folded("CONFIG") == folded("config"), folded("Con\N{LATIN SMALL LIGATURE FI}g")
+    (True, 'con\N{LATIN SMALL LIGATURE FI}g')
+    """
+    return "".join(c if len(c.casefold()) > 1 else c.casefold() for c in key)
+
+
 class Fields:
     """The fields of a JSON object, or of each object in a list, by their keys.
 
@@ -33,8 +44,8 @@ class Fields:
     def __init__(self, *keys: str, **nested: "Fields") -> None:
         """Name the fields: those with any value, and those that are objects again."""
         self.fields: dict[str, tuple[str, Fields | None]] = {
-            **{key.casefold(): (key, None) for key in keys},
-            **{key.casefold(): (key, shape) for key, shape in nested.items()},
+            **{folded(key): (key, None) for key in keys},
+            **{folded(key): (key, shape) for key, shape in nested.items()},
         }
 
 
@@ -151,8 +162,8 @@ def _spelled(value: Any, shape: Fields) -> Any:
     repeated = value.repeated if isinstance(value, _Repeating) else ()
     spelled: dict[str, Any] = {}
     for key, item in value.items():
-        name, nested = shape.fields.get(key.casefold(), (key, None))
-        if name in spelled or (key in repeated and key.casefold() in shape.fields):
+        name, nested = shape.fields.get(folded(key), (key, None))
+        if name in spelled or (key in repeated and folded(key) in shape.fields):
             raise ValueError(
                 f"it has {quoted(name)} twice; tools differ in which to take"
             )

@@ -74,3 +74,12 @@ def test_a_layer_that_inflates_beyond_the_limit_is_refused():
         FormatError, match=r"layer: inflates beyond 1,000,000 bytes.*--max-size"
     ):
         source.size()
+
+
+def test_the_ratio_is_limited():
+    stored, limits = 1000, Limits(ratio=2000)
+    zeros = bytes(1 << 20)
+    source = Forward((zeros for _ in range(1 << 12)), "layer", limits, stored)
+
+    with pytest.raises(FormatError, match=r"2,000 times its size.*--max-ratio"):
+        source.size()

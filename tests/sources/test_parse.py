@@ -7,10 +7,11 @@ import pytest
 import flatten
 from builders import archive, config, digest, docker_archive, layer, layers, oci_files
 from flatten.sources.open import open_source
-from flatten.sources.parse import CONFIG, INDEX_OR_MANIFEST, parse_json
+from flatten.sources.parse import CONFIG, INDEX_OR_MANIFEST, Fields, parse_json
 from listing import contents
 
 ONE, OTHER = layers(["one"], ["other"])
+DIGEST = Fields("digest")
 
 
 def flat(tmp_path, data, name=None):
@@ -228,3 +229,10 @@ def test_a_config_of_another_size_than_the_manifest_says(tmp_path):
 def test_all_of_an_unchanged_image_is_accepted(tmp_path):
     assert flat(tmp_path, oci(str)) == {"one": "0"}
     assert flat(tmp_path, docker_archive([ONE])) == {"one": "0"}
+
+
+def test_keys_are_folded_as_go_folds_them():
+    """One character for one: a ligature is not the letters that it shows."""
+    assert parse_json('{"CON\u017fIG": 1}'.encode(), CONFIG) != {"config": 1}
+    assert parse_json('{"con\ufb01g": {}}'.encode(), CONFIG) == {"con\ufb01g": {}}
+    assert parse_json(b'{"CONFIG": {}}', CONFIG) == {"config": {}}

@@ -240,6 +240,7 @@ REFUSED = {
     "a way out": (["--add", "init:../x"], ": not a valid path in a tree"),
     "a whiteout": (["--add", "init:a/.wh.b"], ": not a valid path in a tree"),
     "a whiteout in a directory": (["--add", "marked:d"], "the name is a whiteout"),
+    "a file as the root": (["--add", "init:"], "a file needs a path in the image"),
     "a FIFO": (["--add", "fifo:f"], "not a file, directory or symlink"),
     "what is not there": (["--add", "nothing:f"], "No such file"),
     "an entry below a file": (["--add", "init:etc/conf/x"], "is not a directory"),
