@@ -255,7 +255,11 @@ def limit_xattrs(
             lost["invalid ACLs"] += 1
             valid = [row for row in records if not row[0].startswith(b"SCHILY.acl.")]
             found = xattrs.from_records(valid)
-        kept = {name: found[name] for name in found if name.startswith(prefixes)}
+        kept = {
+            name: found[name]
+            for name in found
+            if name.startswith(prefixes) and name not in prefixes
+        }
         for name in sorted(found.keys() - kept):
             if name.startswith(xattrs.ACL):
                 lost["POSIX ACLs"] += 1

@@ -26,6 +26,7 @@ from .stamps import stamp
 COMPRESSORS: Final = ("zstd", "gzip", "xz", "lz4")
 LEVEL: Final = 6  # of zstd; tar2sqfs's own default, 15, takes many times as long
 XATTRS: Final = (b"user.", b"trusted.", b"security.")
+XATTR_ROOM: Final = 56 << 10  # bytes; tar2sqfs 1.2 takes PAX headers up to 64 KiB
 MAX_NAME: Final = 255  # bytes that Linux takes; the format has room for 256
 MAX_TARGET: Final = 4095  # bytes; Linux cannot read a longer symlink
 ROOT_LOST: Final = ("modes", "owners", "times", "xattrs")
@@ -57,9 +58,13 @@ class Output:
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
         """Ask for POSIX headers, a root, and what SquashFS can hold."""
-        times = (0, (1 << 32) - 1)
         return Shape(
-            posix=True, rooted=True, times=times, fractions=False, xattrs=XATTRS
+            posix=True,
+            rooted=True,
+            times=(0, (1 << 32) - 1),
+            fractions=False,
+            xattrs=XATTRS,
+            xattr_room=XATTR_ROOM if self._tool == "tar2sqfs" else None,
         )
 
     @contextmanager

@@ -457,3 +457,17 @@ def test_cpio_holds_holes_as_zeros(tmp_path):
     assert data[at - 600_000 : at] == bytes(600_000)
     assert len(data) % 512 == 0
     assert Path(tmp_path / "o.cpio").stat().st_size > 1 << 20
+
+
+def test_xattrs_that_tar2sqfs_does_not_take_are_left_out(tmp_path):
+    need("tar2sqfs")
+    records = {b"SCHILY.xattr.user.%d" % n: bytes([n]) * 30_000 for n in range(4)}
+    records[b"SCHILY.xattr.user."] = b"a name that Linux refuses"
+    words = [member("p" * 90 + "/f", b"x", records=records)]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+
+    got = run("i.tar", "-o", "o.squashfs", cwd=tmp_path)
+
+    assert got.returncode == 0, got.stderr
+    assert "1 xattrs (such as 'user.') are left out" in got.stderr
+    assert "3 xattrs that are too large are left out" in got.stderr
