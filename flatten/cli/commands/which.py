@@ -42,6 +42,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for problem in found["problems"]:
         options.warn(args, problem)
+    if not found["verified"] and found["layers"]:
+        options.note(
+            args, "note: the layers were not verified; --verify checks their digests"
+        )
     heads = ("EVENT", "TYPE", ">SIZE", "DIFF ID", ">LAYER", "IMAGES", "WHERE")
     print_table(heads, [line for row in found["layers"] for line in _lines(row)])
     return 0
