@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     )
     from .host.limits import Limits
     from .image.history import Point
-    from .options import Options
+    from .options import Access, Options
     from .pipeline import Exported, export, plan_image
     from .plan.plan import Plan
-    from .sources.access import Access
     from .tree.edit import Edits
 
 __version__ = "0.2.0"
@@ -53,7 +52,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Access": ".sources.access",
+    "Access": ".options",
     "Edits": ".tree.edit",
     "Exported": ".pipeline",
     "FlattenError": ".errors",

@@ -7,7 +7,6 @@ from typing import Final, Literal, TypedDict, get_args
 from .errors import UsageError, quoted
 from .host.limits import Limits
 from .image.history import Point
-from .sources.access import Access
 from .tree.edit import NO_EDITS, Edits
 
 Format = Literal["gnu", "pax"]
@@ -22,6 +21,22 @@ CHOICES: Final = {
     "image_kind": (None, *get_args(ImageKind)),
 }
 """Fields with a fixed set of values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach registries and web servers.
+
+    Attributes:
+        authfile: A file of credentials, which is read instead of those of podman and
+            docker.
+        cacert: A PEM file of certificate authorities to trust as well.
+        insecure: Allow plain HTTP, and TLS certificates that cannot be verified.
+    """
+
+    authfile: str | None = None
+    cacert: str | None = None
+    insecure: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,8 @@ from ..host.limits import Limits
 from ..image import rootfs
 from ..image.history import Point
 from ..image.image import Image
-from ..options import Selection, SelectionFields
+from ..options import Access, Selection, SelectionFields
 from ..sources import open as sources
-from ..sources.access import Access
 from ..sources.open import Opened
 from ..sources.references import parse_reference
 from ..tree.edit import Addition, Edits

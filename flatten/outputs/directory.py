@@ -18,7 +18,7 @@ from ..options import Options
 from ..plan.plan import Plan
 from ..tar.members import DIRECTORY
 from . import atomic
-from .disks.check import LABELS, RESULTS, compare
+from .check import LABELS, RESULTS, compare
 from .job import Job, Shape
 from .read_dir import HostTree
 from .write_dir import describe_root, write_directory

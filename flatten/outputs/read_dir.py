@@ -5,7 +5,7 @@ import os
 import stat
 from typing import Final
 
-from .disks.inode import Inode
+from .inode import Inode
 
 _NO_XATTRS: Final = (errno.EOPNOTSUPP, errno.EPERM)
 

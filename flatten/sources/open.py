@@ -19,8 +19,7 @@ from ..host.inputs import open_file, plain
 from ..host.spools import Pool
 from ..image.history import cut
 from ..image.image import Image, Transfer
-from ..options import Selection
-from .access import Access
+from ..options import Access, Selection
 from .archive import Archive
 from .choice import CONTAINER, Entry, Wanted, choose, in_store, named, parse_platform
 from .documents import Files

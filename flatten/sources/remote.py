@@ -25,7 +25,7 @@ from ..errors import FlattenError, FormatError, SourceError, UsageError, shown
 from ..host.files import LayerBytes, fill
 from ..host.spools import Pool
 from ..image.image import Transfer
-from .access import Access
+from ..options import Access
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse

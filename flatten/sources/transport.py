@@ -24,7 +24,7 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 
 from ..errors import FlattenError, FormatError, SourceError, quoted, shown
-from .access import Access
+from ..options import Access
 
 TIMEOUT: Final = 20.0  # seconds without a byte after which a transfer has stalled
 TRIES: Final = 5  # in a row, without a byte gained

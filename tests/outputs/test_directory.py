@@ -18,8 +18,8 @@ from builders import docker_archive, layers, member, pax
 from command import FLATTEN, run
 from everything import ACL, EVERYTHING, on_disk
 from flatten.host.beneath import remove_tree
+from flatten.outputs.check import compare
 from flatten.outputs.choose import choose
-from flatten.outputs.disks.check import compare
 from flatten.outputs.job import Job
 from flatten.outputs.read_dir import HostTree
 from needs import NOBODY, needs_user, root_only, run_as_user

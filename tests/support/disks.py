@@ -15,8 +15,8 @@ import pytest
 
 import flatten
 from builders import layers, member
+from flatten.outputs import inode
 from flatten.outputs.choose import choose
-from flatten.outputs.disks import inode
 from flatten.outputs.disks.read_erofs import Erofs
 from flatten.outputs.disks.read_ext4 import Ext4
 from flatten.outputs.disks.read_squashfs import Squashfs

@@ -11,9 +11,9 @@ from ...options import Options
 from ...plan.plan import Plan
 from ...tar.xattrs import ACL
 from .. import atomic
+from ..check import check
 from ..job import Job, Shape
 from . import tools
-from .check import check
 from .read_erofs import Erofs
 from .stage import (
     as_root,

@@ -21,11 +21,11 @@ from ...plan.plan import Plan
 from ...tar.members import DIRECTORY, FILE, NO_EXTRA, SYMLINK
 from ...tar.xattrs import ACL
 from .. import atomic
+from ..check import pairs, reading
+from ..inode import FileSystem, Inode
 from ..job import Job, Shape
 from ..write_dir import ROOT
 from . import tools
-from .check import pairs, reading
-from .inode import FileSystem, Inode
 from .read_ext4 import Ext4
 from .stage import (
     as_root,

@@ -10,7 +10,7 @@ from mmap import MADV_DONTNEED, mmap
 from typing import Final
 
 from ...tar.xattrs import ACL_ACCESS, ACL_DEFAULT
-from .inode import Inode, decode_device
+from ..inode import Inode, decode_device
 
 _SUPERBLOCK: Final = 1024  # bytes before it
 _MAGIC: Final = 0xE0F5E1E2

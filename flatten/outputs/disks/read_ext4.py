@@ -13,7 +13,7 @@ from mmap import mmap
 from typing import Final
 
 from ...tar.xattrs import ACL_ACCESS, ACL_DEFAULT
-from .inode import Inode, decode_device
+from ..inode import Inode, decode_device
 
 ROOT: Final = 2  # the inode number of the root directory
 LOST_AND_FOUND: Final = b"lost+found/"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from mmap import mmap
 from typing import Final, NamedTuple
 
-from .inode import Inode, decode_device
+from ..inode import Inode, decode_device
 
 _MAGIC: Final = 0x73717368
 _SUPERBLOCK: Final = struct.Struct("<IIIIIHHHHHHQQQQQQQQ")

@@ -16,10 +16,10 @@ from ...options import Options
 from ...plan.plan import Plan
 from ...tar.members import SYMLINK
 from .. import atomic
+from ..check import check
 from ..job import Job, Shape
 from ..write_dir import ROOT
 from . import tools
-from .check import check
 from .read_squashfs import Squashfs
 from .stamps import stamp
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from ...errors import quoted
 from ...host.compress import PlainSink
 from .. import atomic
+from ..check import LABELS, RESULTS, check
+from ..inode import FileSystem
 from ..job import Job
 from ..write_dir import describe_root, write_directory
 from . import tools
-from .check import LABELS, RESULTS, check
-from .inode import FileSystem
 
 Command = Sequence[str | os.PathLike[str]]
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from ...errors import FlattenError, FormatError, IntegrityError, SourceError, shown
 from ...host.spools import Pool, Spool
 from ...image.image import Transfer
-from ..access import Access
+from ...options import Access
 from ..documents import MAX_DOCUMENT, Documents, blob_digest
 from .client import Client, Refused
 from .credentials import find_credentials

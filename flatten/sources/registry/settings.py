@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...errors import FormatError, SourceError, quoted, shown
-from ..access import Access
+from ...options import Access
 from ..transport import Trust
 from .reference import DOCKER_HUB, Reference, is_short, parse
 

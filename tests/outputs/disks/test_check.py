@@ -29,7 +29,7 @@ from disks import (
     plan_for,
 )
 from everything import EVERYTHING
-from flatten.outputs.disks import check
+from flatten.outputs import check
 from needs import PLACES, need, needs_user, root_only, run_as_user
 
 STAGED = {

@@ -17,10 +17,10 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 
-from ...errors import FlattenError, quoted
-from ...plan.plan import Plan
-from ...tar import xattrs
-from ...tar.members import (
+from ..errors import FlattenError, quoted
+from ..plan.plan import Plan
+from ..tar import xattrs
+from ..tar.members import (
     BLOCK,
     CHAR,
     DIRECTORY,
