@@ -167,15 +167,18 @@ def test_every_truncation_is_an_error(flat, pack):
              bz2.compress],
 )  # fmt: skip
 def test_every_corruption_is_an_error_even_unverified(flat, pack):
+    """Or it changes nothing: bzip2 may have tables that no byte uses."""
     tar = layer("a", member("b", os.urandom(2000)), end=b"")
     whole = pack(tar)
+    want = flat(packed_archive(lambda _: whole, [tar]), verify=False)
     for at in range(10, len(whole), 61):
         broken = whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]
+        data = packed_archive(lambda _, broken=broken: broken, [tar])
         try:
-            flat(packed_archive(lambda _, broken=broken: broken, [tar]), verify=False)
+            got = flat(data, verify=False)
         except flatten.FormatError:
             continue
-        pytest.fail(f"byte {at} was changed, and nobody saw it")
+        assert got == want, f"byte {at} was changed, and nobody saw it"
 
 
 BEHIND = {
