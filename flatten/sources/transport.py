@@ -255,6 +255,8 @@ class Transport:
         for path in self._trust.authorities:
             with self._naming(path):
                 context.load_verify_locations(path)
+        if self._trust.authorities:  # the user's own, which often lack extensions
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # on from Python 3.13
         if own and self._trust.client is not None:
             with self._naming(self._trust.client[0]):
                 context.load_cert_chain(*self._trust.client)
