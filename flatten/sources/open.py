@@ -226,9 +226,6 @@ def _open(
 ) -> tuple[Opened, str | None]:
     """Open a source; return it and the name in the reference.
 
-    A directory may be of several kinds, as docker keeps its old directories when it
-    moves its images. The first kind that has images counts.
-
     Args:
         reference: As for ``open_image``.
         selection: As for ``open_image``.
@@ -237,11 +234,25 @@ def _open(
     """
     kind, path, name = parse_reference(reference)
     new_pool = new_pool or partial(Pool, selection.limits)
+    return _open_path(kind, path, name, selection.access, resources, new_pool), name
+
+
+def _open_path(  # noqa: PLR0913, PLR0917 - a reference in its parts
+    kind: str | None,
+    path: str,
+    name: str | None,
+    access: Access,
+    resources: ExitStack,
+    new_pool: Callable[[], Pool],
+) -> Opened:
+    """Open the source at a path.
+
+    A directory may be of several kinds, as docker keeps its old directories when it
+    moves its images. The first kind that has images counts.
+    """
     pool = new_pool()
     resources.callback(pool.close)
-    files, opened_files, transfer = _open_files(
-        kind, path, pool, selection.access, resources
-    )
+    files, opened_files, transfer = _open_files(kind, path, pool, access, resources)
     empty: Opened | None = None
     for module in _modules(kind):
         source = cast("Source", import_module(f".{module}", __package__))
@@ -254,12 +265,12 @@ def _open(
                 entries, files.name, by_namespace, survey, opened_files, transfer
             )
             if entries:
-                return opened, name
+                return opened
             empty = empty or opened
     if kind is None and empty is None and isinstance(files, Folder):
-        empty = _open_below(path, name, selection, resources, new_pool)
+        empty = _open_below(path, name, access, resources, new_pool)
     if empty is not None:
-        return empty, name
+        return empty
     raise _no_image(files, path, kind)
 
 
@@ -275,16 +286,15 @@ def _modules(kind: str | None) -> list[str]:
 def _open_below(
     path: str,
     name: str | None,
-    selection: Selection,
+    access: Access,
     resources: ExitStack,
     new_pool: Callable[[], Pool],
 ) -> Opened | None:
     """Open the engine's directory in a root file system that has the image."""
     found: Opened | None = None
     for place in stores_below(path):
-        reference = place if name is None else f"{place}#{name}"
         try:
-            opened, _ = _open(reference, selection, resources, new_pool)
+            opened = _open_path(None, place, name, access, resources, new_pool)
         except SourceError:  # the engine was installed, but has no data
             continue
         if name is None or name.startswith(CONTAINER):
