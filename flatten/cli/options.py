@@ -64,13 +64,9 @@ def add_source_argument(parser: argparse.ArgumentParser) -> None:
 def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the options that say how to read an image; return their group."""
     group = parser.add_argument_group("input")
-    group.add_argument(
-        "--image",
-        metavar="NAME",
-        dest="names",
-        action="append",
-        default=[],
-        help="read the image of this name, like #NAME; for a second image, repeat it",
+    _add_name_option(
+        group,
+        "read the image of this name, like #NAME; for a second image, repeat it",
     )
     group.add_argument(
         "--platform",
@@ -94,17 +90,16 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     add_json_option(parser)
     add_quiet_option(parser)
     group = parser.add_argument_group("input")
-    group.add_argument(
-        "--image",
-        metavar="NAME",
-        dest="names",
-        action="append",
-        default=[],
-        help="only the images that match this name, like #NAME",
-    )
+    _add_name_option(group, "only the images that match this name, like #NAME")
     _add_store_options(group)
     _add_access_options(group)
     _add_limits(group)
+
+
+def _add_name_option(group: argparse._ActionsContainer, text: str) -> None:
+    group.add_argument(
+        "--image", metavar="NAME", dest="names", action="append", default=[], help=text
+    )
 
 
 def _add_store_options(group: argparse._ActionsContainer) -> None:
@@ -617,6 +612,19 @@ def open_source(args: argparse.Namespace) -> AbstractContextManager[Opened]:
     """Open the source that the arguments name."""
     selection = Selection(limits=limits(args), access=access(args), store=args.store)
     return sources.open_source(args.source, selection)
+
+
+@contextmanager
+def open_root(args: argparse.Namespace) -> Iterator[Opened]:
+    """Open the source as an engine's root.
+
+    Raises:
+        UsageError: It is an archive or a layout.
+    """
+    with open_source(args) as opened:
+        if opened.root is None:
+            raise UsageError(f"{opened.where}: not an engine's root")
+        yield opened
 
 
 def selection(args: argparse.Namespace, at: Point | None) -> SelectionFields:

@@ -2,7 +2,6 @@
 
 import argparse
 
-from ...errors import UsageError
 from ...views.stored import list_containers
 from .. import options
 from ..tables import one_line, print_json, print_table
@@ -23,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the containers, and return the exit code."""
-    with options.open_source(args) as opened:
-        if opened.root is None:
-            raise UsageError(f"{opened.where}: not an engine's root")
+    with options.open_root(args) as opened:
         rows = list_containers(opened)
     if args.json:
         print_json(rows)

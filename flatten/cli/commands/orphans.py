@@ -2,7 +2,6 @@
 
 import argparse
 
-from ...errors import UsageError
 from ...views.usage import orphans
 from .. import options
 from ..tables import human, one_line, print_json, print_table
@@ -25,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the orphans, and return the exit code."""
-    with options.open_source(args) as opened:
-        if opened.root is None:
-            raise UsageError(f"{opened.where}: not an engine's root")
+    with options.open_root(args) as opened:
         rows, problems = orphans(opened)
     if args.json:
         print_json({"orphans": rows, "problems": problems})
