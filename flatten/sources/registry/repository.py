@@ -292,7 +292,6 @@ class _Download(Spool):
     def __init__(self, pool: Pool, where: str, promised: str, size: int) -> None:
         algorithm = promised.partition(":")[0]
         super().__init__(pool.scratch, where, hashed=algorithm == "sha256")
-        self._own = hashlib.new(algorithm)
         self.promised = promised
         self._size = size
 
@@ -311,20 +310,14 @@ class _Download(Spool):
 
     def fill(self, client: Client) -> None:
         """Download all bytes; the last ones appear only if the digest is right."""
+        digest = self._hash or hashlib.new(self.promised.partition(":")[0])
         last = b""
-        for chunk in self.hashing(client.blob(f"blobs/{self.promised}", self._size)):
-            if self._hash is None:
-                self._own.update(chunk)
+        for chunk in client.blob(f"blobs/{self.promised}", self._size):
+            digest.update(chunk)
             if last:
                 self.append(last)
             last = chunk
-        algorithm = self._own.name
-        found = f"{algorithm}:{(self._hash or self._own).hexdigest()}"
-        if found != self.promised:
-            raise IntegrityError(
-                f"{self.where}: digest mismatch: expected {self.promised}, found "
-                f"{found}"
-            )
+        _compare(f"{digest.name}:{digest.hexdigest()}", self.promised, self.where)
         if last:
             self.append(last)
 
@@ -332,7 +325,11 @@ class _Download(Spool):
 def _check(data: bytes, digest: str, where: str) -> None:
     algorithm = digest.partition(":")[0]
     found = f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
-    if found != digest:
+    _compare(found, digest, where)
+
+
+def _compare(found: str, expected: str, where: str) -> None:
+    if found != expected:
         raise IntegrityError(
-            f"{where}: digest mismatch: expected {digest}, found {found}"
+            f"{where}: digest mismatch: expected {expected}, found {found}"
         )
