@@ -26,7 +26,7 @@ from ..folder import Folder
 from .docker_graph_store import OLD, Graph
 from .drivers import DRIVERS
 from .root import ID, Root, check_readable
-from .stores import all_containers, all_images, whole_survey
+from .stores import all_containers, all_images, image_entries, whole_survey
 from .survey import StoredContainer, StoredLayer, Survey
 
 
@@ -89,14 +89,8 @@ class GraphRoot:
         """
         names = self.graph.names()
         ids = {*names, *self.graph.ids()}
-        for id_ in sorted(ids, key=lambda id_: (id_ not in names, id_)):
-            yield Entry(
-                (id_,),
-                tuple(names.get(id_, ())),
-                load=partial(self._load_image, id_, names.get(id_, ())),
-                platform=partial(self._platform, id_),
-                store=self.graph.driver.name,
-            )
+        driver = self.graph.driver.name
+        yield from image_entries(names, ids, driver, self._load_image, self._platform)
 
     def containers(self) -> Iterator[Entry]:
         """Yield the containers, which have names since docker 0.7.

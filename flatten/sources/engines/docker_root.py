@@ -28,7 +28,7 @@ from .build_cache import read_build_cache
 from .docker_store import DockerContainer, DockerStore
 from .drivers import DRIVERS
 from .root import Root, check_readable, usual_and_remapped
-from .stores import all_containers, all_images, whole_survey
+from .stores import all_containers, all_images, image_entries, whole_survey
 from .survey import StoredContainer, StoredLayer, Survey
 
 
@@ -88,14 +88,10 @@ class DockerRoot:
             FormatError: The list of names is malformed.
         """
         names = self.store.names()
-        for id_ in sorted(self.store.ids(), key=lambda id_: (id_ not in names, id_)):
-            yield Entry(
-                (id_,),
-                tuple(names.get(id_, ())),
-                load=partial(self._load_image, id_, names.get(id_, ())),
-                platform=partial(self._platform, id_),
-                store=self.store.driver.name,
-            )
+        driver = self.store.driver.name
+        yield from image_entries(
+            names, self.store.ids(), driver, self._load_image, self._platform
+        )
 
     def containers(self) -> Iterator[Entry]:
         """Yield the containers."""

@@ -1,9 +1,11 @@
 """The common interface of engines' roots: a store for each storage driver."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
-from ..choice import Entry
+from ...image.image import Image
+from ..choice import Entry, Platform
 from .survey import Survey, joined
 
 
@@ -18,6 +20,33 @@ class EngineStore(Protocol):
 
     def survey(self) -> Survey:
         """Return the inventory besides the images."""
+
+
+def image_entries(
+    names: Mapping[str, Sequence[str]],
+    ids: Iterable[str],
+    driver: str,
+    load: Callable[[str, Sequence[str]], Image],
+    platform: Callable[[str], Platform | None],
+) -> Iterator[Entry]:
+    """Yield the entries of docker's images, those with names first, then by id.
+
+    Args:
+        names: The names of ids that have any; each has a tag or a digest.
+        ids: All ids.
+        driver: The storage driver.
+        load: Opens the image of an id, given its names.
+        platform: Returns the platform of the image of an id.
+    """
+    for id_ in sorted(ids, key=lambda id_: (id_ not in names, id_)):
+        known = names.get(id_, ())
+        yield Entry(
+            (id_,),
+            tuple(known),
+            load=partial(load, id_, known),
+            platform=partial(platform, id_),
+            store=driver,
+        )
 
 
 def all_images(stores: Iterable[EngineStore]) -> Sequence[Entry]:
