@@ -1,6 +1,7 @@
 """The request: which image to read, and how to write the output."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypedDict, get_args
 
@@ -21,6 +22,8 @@ CHOICES: Final = {
     "image_kind": (None, *get_args(ImageKind)),
 }
 """Fields with a fixed set of values."""
+
+_UUID: Final = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,10 @@ class Options(Selection):
         check: Read a file system back after it is made, and compare it with the image.
         size: Size of a disk or file system in bytes or, with a leading ``+``, of its
             free space; None chooses a default.
+        block_size: Bytes of a block of an EROFS; None chooses.
+        label: Label of a file system; None chooses.
+        uuid: UUID of a file system, as 8-4-4-4-12 hexadecimal digits; None chooses one
+            that depends on the image alone.
         force: Replace a directory that is not empty.
         config_out: Path or open descriptor to write the image's config document to.
         list_out: Path or open descriptor to write a list of the output's entries to.
@@ -116,6 +123,9 @@ class Options(Selection):
     ownership: Ownership = "keep"
     check: bool = True
     size: str | None = None
+    block_size: int | None = None
+    label: str | None = None
+    uuid: str | None = None
     force: bool = False
     config_out: str | os.PathLike[str] | int | None = None
     list_out: str | os.PathLike[str] | int | None = None
@@ -123,7 +133,7 @@ class Options(Selection):
     allow_setuid: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the fields with a fixed set of values."""
+        """Check the fields with a fixed set of values, and the UUID."""
         for name, words in CHOICES.items():
             word = getattr(self, name)
             if word not in words:
@@ -131,6 +141,11 @@ class Options(Selection):
                 raise UsageError(
                     f"{quoted(str(word))} is not a valid {name}; choose from {choices}"
                 )
+        if self.uuid is not None and not _UUID.fullmatch(self.uuid):
+            raise UsageError(
+                f"{quoted(self.uuid)} is not a valid uuid; write it as "
+                "01234567-89ab-cdef-0123-456789abcdef"
+            )
 
 
 class OptionFields(SelectionFields, total=False):
@@ -148,6 +163,9 @@ class OptionFields(SelectionFields, total=False):
     ownership: Ownership
     check: bool
     size: str | None
+    block_size: int | None
+    label: str | None
+    uuid: str | None
     force: bool
     config_out: str | os.PathLike[str] | int | None
     list_out: str | os.PathLike[str] | int | None

@@ -73,6 +73,16 @@ def test_a_shortened_option_is_taken(tmp_path):
 NO_EFFECT = {
     "a size, of a tar": (["--size", "1G", "-o", "o.tar"], "--size", ".ext4, .qcow2"),
     "a size, on standard output": (["--size", "+1G"], "--size", ".ext4, .qcow2"),
+    "a label, of a squashfs": (
+        ["--label", "a", "-o", "o.sqfs"], "--label", ".erofs, .ext4, .qcow2",
+    ),
+    "a uuid, of a tar": (
+        ["--uuid", "01234567-89ab-cdef-0123-456789abcdef", "-o", "o.tar"], "--uuid",
+        ".erofs, .ext4, .qcow2",
+    ),
+    "a size of blocks, of an ext4": (
+        ["--block-size", "1K", "-o", "o.ext4"], "--block-size", ".erofs",
+    ),
     "force, for a tar": (["--force", "-o", "o.tar"], "--force", "DIR/"),
     "ownership, in a tar": (["--ownership", "current", "-o", "o.tar"], "--ownership", "DIR/"),
     "no check, of a tar": (

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import stat
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -58,9 +59,10 @@ class Node:
 
 @dataclass
 class Image:
-    """An EROFS image of flatten's: blocks of 4 KiB, extended inodes."""
+    """An EROFS image of flatten's: extended inodes; ``devices`` are the other files."""
 
     data: bytes
+    devices: Sequence[bytes] = ()
     owners: dict[int, str] = field(default_factory=dict)  # who has each block
     nodes: dict[int, Node] = field(default_factory=dict)
 
@@ -68,17 +70,30 @@ class Image:
         """Check the superblock, its checksum too."""
         (magic, checksum, self.compat, bits, _, self.root, self.inodes, self.time, _,
          blocks, meta, xattrs) = struct.unpack_from("<IIIBBHQqIIII", self.data, 1024)  # fmt: skip
-        self.uuid, self.label, self.incompat = struct.unpack_from(
-            "<16s16sI", self.data, 1072
+        self.uuid, self.label, self.incompat, zero, extra, slot = struct.unpack_from(
+            "<16s16sIHHH", self.data, 1072
         )
-        assert (magic, bits, meta) == (0xE0F5E1E2, 12, 0)
-        assert len(self.data) == blocks * 4096
+        self.block = 1 << bits
+        assert (magic, meta, zero, extra) == (0xE0F5E1E2, 0, 0, len(self.devices))
+        assert bool(self.incompat & 8) == bool(extra)
+        assert len(self.data) == blocks * self.block
         assert not any(self.data[:1024]), "boot sector"
-        assert not any(self.data[1152:4096]), "after the superblock"
-        summed = bytearray(self.data[1024:4096])
+        self.tags = [self._device(slot + n) for n in range(extra)]
+        end = 1152 + 128 * extra
+        assert not any(self.data[end : end + -end % self.block]), "after the devices"
+        summed = bytearray(
+            self.data[1024 : max(self.block, 1024 + min(self.block, 1024))]
+        )
         summed[4:8] = bytes(4)
         assert checksum == castagnoli(summed) ^ 0xFFFFFFFF
-        self.shared = xattrs * 4096
+        self.shared = xattrs * self.block
+
+    def _device(self, slot: int) -> bytes:
+        tag, blocks, unified = struct.unpack_from("<64sII56x", self.data, slot * 128)
+        assert unified == 0
+        size = len(self.devices[slot - 9])
+        assert blocks == size // self.block
+        return tag.rstrip(b"\0")
 
     def node(self, nid: int) -> Node:
         """Return an inode with its content."""
@@ -92,7 +107,7 @@ class Image:
          links) = struct.unpack_from("<HHHHQIIIIqII", self.data, at)  # fmt: skip
         assert (form & 1, zero) == (1, 0)
         assert not any(self.data[at + 48 : at + 64])
-        assert at % 4096 + 64 <= 4096, "an inode in two blocks"
+        assert at % self.block + 64 <= self.block, "an inode in two blocks"
         layout = form >> 1
         body = at + 64
         inline = body + (12 + 4 * (count - 1) if count else 0)
@@ -104,12 +119,14 @@ class Image:
             content, holes = self._chunks(nid, inline, size, where)
         else:
             assert layout in (0, 2)
-            whole = size // 4096 if layout == 2 else -(-size // 4096)
+            whole = size // self.block if layout == 2 else -(-size // self.block)
             content = self._blocks(nid, where, whole)
             if layout == 2:
-                tail = size % 4096
+                tail = size % self.block
                 assert tail, "nothing after the inode"
-                assert inline // 4096 == (inline + tail - 1) // 4096, "in two blocks"
+                assert inline // self.block == (inline + tail - 1) // self.block, (
+                    "in two"
+                )
                 content += self.data[inline : inline + tail]
             assert not any(content[size:]), "padding"
             content = content[:size]
@@ -120,13 +137,15 @@ class Image:
         for block in range(first, first + count):
             taken = self.owners.setdefault(block, f"nid {nid}")
             assert taken == f"nid {nid}", f"block {block} of nid {nid} is {taken}'s"
-        assert (first + count) * 4096 <= len(self.data) or not count
-        return self.data[first * 4096 : (first + count) * 4096]
+        assert (first + count) * self.block <= len(self.data) or not count
+        return self.data[first * self.block : (first + count) * self.block]
 
     def _chunks(self, nid: int, at: int, size: int, form: int) -> tuple[bytes, int]:
-        assert form < 32, "a table of addresses"
-        chunk = 4096 << form
+        chunk = self.block << (form & 31)
         content, holes = bytearray(), 0
+        if form & ~31:
+            assert form & ~31 == 32, "a table of devices and addresses"
+            return self._elsewhere(at, size, chunk), 0
         for number in range(-(-size // chunk)):
             (address,) = struct.unpack_from("<I", self.data, at + 4 * number)
             length = min(chunk, size - number * chunk)
@@ -134,9 +153,21 @@ class Image:
                 content += bytes(length)
                 holes += length
             else:
-                content += self._blocks(nid, address, -(-length // 4096))
+                content += self._blocks(nid, address, -(-length // self.block))
         assert not any(content[size:]), "padding"
         return bytes(content[:size]), holes
+
+    def _elsewhere(self, at: int, size: int, chunk: int) -> bytes:
+        """Return a content that is one chunk of another file."""
+        assert 0 < size <= chunk, "one chunk"
+        at += -at % 8
+        advice, device, address = struct.unpack_from("<HHI", self.data, at)
+        assert (advice, address == HOLE) == (0, False)
+        assert 1 <= device <= len(self.devices)
+        start = address * self.block
+        end = start + -(-size // self.block) * self.block
+        assert end <= len(self.devices[device - 1]), "past the end of a device"
+        return self.devices[device - 1][start : start + size]
 
     def _xattrs(self, at: int, stop: int) -> dict[bytes, bytes]:
         filter_, shared = struct.unpack_from("<IB", self.data, at)
@@ -164,8 +195,8 @@ class Image:
     def entries(self, node: Node) -> list[tuple[bytes, int]]:
         """Return the names in a directory, in the order of the kernel's bisection."""
         found: list[tuple[bytes, int]] = []
-        for start in range(0, len(node.content), 4096):
-            block = node.content[start : start + 4096]
+        for start in range(0, len(node.content), self.block):
+            block = node.content[start : start + self.block]
             (first,) = struct.unpack_from("<H", block, 8)
             rows = [
                 struct.unpack_from("<QHBB", block, at) for at in range(0, first, 12)

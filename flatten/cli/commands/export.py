@@ -32,6 +32,9 @@ EFFECTIVE: Final = {
     "--ownership": ("directory",),
     "--force": ("directory",),
     "--size": ("disks.ext4", "disks.qcow2"),
+    "--block-size": ("disks.erofs",),
+    "--label": ("disks.erofs", "disks.ext4", "disks.qcow2"),
+    "--uuid": ("disks.erofs", "disks.ext4", "disks.qcow2"),
     "--no-check": (
         "directory", "disks.squashfs", "disks.erofs", "disks.ext4", "disks.qcow2",
     ),
@@ -193,6 +196,25 @@ def add_disk_options(parser: argparse.ArgumentParser) -> None:
         type=parse_disk_size,
         help="size of an ext4 or qcow2 disk or, with +, its free space "
         "[default: +25%%, at least +32M]",
+    )
+    group.add_argument(
+        "--block-size",
+        metavar="SIZE",
+        type=options.parse_size,
+        help="size of a block of an EROFS, a power of two from 512 to 64K; Linux reads "
+        "at most the size of a page, and less than that from 6.4 on [default: 4K]",
+    )
+    group.add_argument(
+        "--label",
+        metavar="NAME",
+        help="label of an EROFS (at most 15 bytes), ext4 or qcow2 (16) "
+        "[default: rootfs for an EROFS, else none]",
+    )
+    group.add_argument(
+        "--uuid",
+        metavar="UUID",
+        help="UUID of an EROFS, ext4 or qcow2 [default: one that depends on the image "
+        "alone]",
     )
     group.add_argument(
         "--no-check",
@@ -385,6 +407,9 @@ def read_options(args: argparse.Namespace) -> Options:
         ownership="keep" if keep else args.ownership,
         check=not args.no_check,
         size=args.size,
+        block_size=args.block_size,
+        label=args.label,
+        uuid=args.uuid,
         force=args.force,
         strict=args.strict,
         allow_setuid=tuple(args.allow_setuid),

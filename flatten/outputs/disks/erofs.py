@@ -1,11 +1,12 @@
 """An EROFS image: written from the plan, or compressed by mkfs.erofs."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ...errors import FlattenError, quoted
+from ...errors import FlattenError, UsageError, quoted
 from ...image.image import Image
 from ...options import Options
 from ...plan.plan import Plan
@@ -14,6 +15,7 @@ from .. import atomic
 from ..check import check
 from ..job import Job, Shape
 from . import tools
+from .erofs_fs import BLOCK, BLOCKS, MAX_LABEL
 from .read_erofs import Erofs
 from .stage import (
     as_root,
@@ -22,8 +24,8 @@ from .stage import (
     run_on_tree,
     warn_of_missed,
 )
-from .stamps import stamp, uuid
-from .write_erofs import write_erofs
+from .stamps import label, stamp, uuid
+from .write_erofs import Volume, write_erofs
 
 COMPRESSORS: Final = ("none", "lz4hc", "lz4")
 XATTRS: Final = (b"user.", b"trusted.", b"security.", ACL)
@@ -41,16 +43,21 @@ class Output:
         """Write to a path.
 
         Raises:
+            UsageError: The size of a block, the label or the compressor is not valid.
             FlattenError: It is to be compressed, and a program for that is missing.
         """
         self.path = out
         self._check = options.check
         self._limits = options.limits
+        self._volume = _volume(options)
+        self._uuid = options.uuid
         name, level = tools.compressor(options.compress, COMPRESSORS, ("lz4hc",))
         self._compressor = name if level is None else f"{name},{level}"
         self._program: str | None = None
+        self._choices: list[str] = []
         if name != "none":
             _, self._program = tools.find("mkfs.erofs")
+            self._choices = _choices(self._program, options)
             require_fakeroot()
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
@@ -74,7 +81,8 @@ class Output:
             self.path, sync=job.sync, before_commit=job.before_commit
         ) as name:
             if self._program is None:
-                write_erofs(job, name, quoted(str(self.path)), self._limits)
+                path = quoted(str(self.path))
+                write_erofs(job, name, path, self._limits, self._volume)
                 if self._check:
                     check(job.plan, name, self.path, Erofs, lambda *_: False)
             else:
@@ -87,7 +95,8 @@ class Output:
         The program reduces mtimes to SOURCE_DATE_EPOCH, which is later than all.
         """
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
-        how = (program, "--quiet", f"-z{self._compressor}", f"-U{uuid(job, 'erofs')}")
+        id_ = self._uuid or uuid(job, "erofs")
+        how = (program, "--quiet", f"-z{self._compressor}", f"-U{id_}", *self._choices)
         try:
             missed = run_on_tree(job, self.path, lambda tree: (*how, name, tree), env)
         except FlattenError as error:
@@ -95,6 +104,40 @@ class Output:
         warn_of_missed(job, self.path, missed)
         if self._check:
             check_staged(job, name, self.path, Erofs, missed)
+
+
+def _volume(options: Options) -> Volume:
+    """Return what the options choose of an image.
+
+    Raises:
+        UsageError: The size of a block or the label is not valid.
+    """
+    block = options.block_size or BLOCK
+    if block not in BLOCKS:
+        sizes = ", ".join(map(str, BLOCKS))
+        raise UsageError(f"--block-size: {block} is not one of {sizes}")
+    name = os.fsencode(label(options, "EROFS", MAX_LABEL, "rootfs"))
+    if options.uuid is None:
+        return Volume(block, name)
+    return Volume(block, name, bytes.fromhex(options.uuid.replace("-", "")))
+
+
+def _choices(program: str, options: Options) -> list[str]:
+    """Return the options of mkfs.erofs for the label and the size of a block.
+
+    Raises:
+        FlattenError: It does not have one of them.
+    """
+    chosen = {"-L": options.label, "-b": options.block_size}
+    wanted = {option: value for option, value in chosen.items() if value is not None}
+    for option in wanted:
+        if not tools.offers(program, option):
+            name = {"-L": "--label", "-b": "--block-size"}[option]
+            raise FlattenError(
+                f"mkfs.erofs here has no option {option}, for {name}; use a newer "
+                "erofs-utils, or do not compress"
+            )
+    return [f"{option}{value}" for option, value in wanted.items()]
 
 
 def _hint(plan: Plan) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from .erofs_fs import ADDRESS, BLOCK, HOLE, MAX_CHUNK_BITS
+from .erofs_fs import ADDRESS, HOLE, MAX_CHUNK_BITS
 
 _PIECE: Final = 1 << 14  # entries of a table that are encoded at once
 
@@ -23,13 +23,15 @@ class Chunks:
     """A file in chunks.
 
     Attributes:
-        bits: A chunk has ``BLOCK << bits`` bytes.
+        block: The size of a block, in bytes.
+        bits: A chunk has ``block << bits`` bytes.
         count: The number of chunks.
         runs: The chunks that have data: (first, after the last) in order; there is a
             hole between two runs.
         blocks: The number of blocks that are stored.
     """
 
+    block: int
     bits: int
     count: int
     runs: tuple[tuple[int, int], ...]
@@ -37,15 +39,15 @@ class Chunks:
 
     def cost(self) -> int:
         """Return the bytes that the blocks and the table take."""
-        return self.blocks * BLOCK + self.count * ADDRESS.size
+        return self.blocks * self.block + self.count * ADDRESS.size
 
-    def table(self, block: int) -> Iterator[bytes]:
-        """Yield the table of a file whose chunks are stored from ``block`` on."""
+    def table(self, address: int) -> Iterator[bytes]:
+        """Yield the table of a file whose chunks are stored from a block on."""
         end = 0
         for first, stop in self.runs:
             yield from _entries(HOLE, 0, first - end)
-            yield from _entries(block, 1 << self.bits, stop - first)
-            block += stop - first << self.bits
+            yield from _entries(address, 1 << self.bits, stop - first)
+            address += stop - first << self.bits
             end = stop
         yield from _entries(HOLE, 0, self.count - end)
 
@@ -57,7 +59,7 @@ def _entries(address: int, step: int, count: int) -> Iterator[bytes]:
         yield b"".join(ADDRESS.pack(address + step * chunk) for chunk in some)
 
 
-def choose_chunks(size: int, regions: Regions) -> Chunks | None:
+def choose_chunks(size: int, regions: Regions, block: int) -> Chunks | None:
     """Return the chunks that take the least space, or None if none saves any.
 
     The last chunk is always stored, as ``fsck.erofs --extract`` cuts files that end in
@@ -66,14 +68,15 @@ def choose_chunks(size: int, regions: Regions) -> Chunks | None:
     Args:
         size: The size of the file.
         regions: Where it has data.
+        block: The size of a block, in bytes.
     """
     if not size:
         return None
     regions = *regions, (size - 1, 1)
-    whole = -(-size // BLOCK)
-    least = Chunks(0, 0, (), whole)
+    whole = -(-size // block)
+    least = Chunks(block, 0, 0, (), whole)
     for bits in range(MAX_CHUNK_BITS + 1):
-        chunks = _chunks(size, regions, bits)
+        chunks = _chunks(size, regions, block, bits)
         if chunks.cost() < least.cost():
             least = chunks
         if chunks.count <= 1:
@@ -81,8 +84,8 @@ def choose_chunks(size: int, regions: Regions) -> Chunks | None:
     return least if least.count else None
 
 
-def _chunks(size: int, regions: Regions, bits: int) -> Chunks:
-    length = BLOCK << bits
+def _chunks(size: int, regions: Regions, block: int, bits: int) -> Chunks:
+    length = block << bits
     runs: list[tuple[int, int]] = []
     for start, count in regions:
         if count:
@@ -91,4 +94,4 @@ def _chunks(size: int, regions: Regions, bits: int) -> Chunks:
                 first, stop = runs.pop()[0], max(stop, first)
             runs.append((first, stop))
     stored = sum(min(stop * length, size) - first * length for first, stop in runs)
-    return Chunks(bits, -(-size // length), tuple(runs), -(-stored // BLOCK))
+    return Chunks(block, bits, -(-size // length), tuple(runs), -(-stored // block))

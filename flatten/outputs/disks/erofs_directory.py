@@ -8,35 +8,35 @@ all blocks, so that the kernel finds a name by bisection.
 
 from collections.abc import Iterator, Sequence
 
-from .erofs_fs import BLOCK, DIRENT
+from .erofs_fs import DIRENT
 
 Entry = tuple[bytes, int, int]
 """The name, the nid and the file type."""
 
 
-def split(names: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
+def split(names: Sequence[bytes], block: int) -> Iterator[tuple[int, int, int]]:
     """Yield where each block's names start and stop, and how many bytes it uses."""
     start = used = 0
     for position, name in enumerate(names):
         size = DIRENT.size + len(name)
-        if used + size > BLOCK:
+        if used + size > block:
             yield start, position, used
             start, used = position, 0
         used += size
     yield start, len(names), used
 
 
-def directory_size(names: Sequence[bytes]) -> int:
+def directory_size(names: Sequence[bytes], block: int) -> int:
     """Return the size of a directory with these names; only its last block is short.
 
-    >>> directory_size([b".", b"..", b"a"])
+    >>> directory_size([b".", b"..", b"a"], 4096)
     40
     """
     used = DIRENT.size * len(names) + sum(map(len, names))
-    if used <= BLOCK:
+    if used <= block:
         return used
-    blocks = list(split(names))
-    return BLOCK * (len(blocks) - 1) + blocks[-1][2]
+    blocks = list(split(names, block))
+    return block * (len(blocks) - 1) + blocks[-1][2]
 
 
 def encode_block(entries: Sequence[Entry]) -> bytes:

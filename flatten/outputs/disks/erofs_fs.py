@@ -37,10 +37,13 @@ from ...tar.members import BLOCK as BLOCK_DEVICE
 from ...tar.members import CHAR, DIRECTORY, FIFO, FILE, SYMLINK
 from .crc32c import crc32c
 
-BLOCK_BITS: Final = 12
-BLOCK: Final = 1 << BLOCK_BITS  # bytes; Linux before 6.4 reads blocks of a page only
+BLOCK: Final = 4096  # bytes; Linux before 6.4 reads blocks of a page only
+BLOCKS: Final = tuple(1 << bits for bits in range(9, 17))
+"""The sizes that a block can have, in bytes. Linux reads at most those of a page."""
+
 SLOT: Final = 32  # bytes that a nid counts
 MAX_BLOCKS: Final = (1 << 32) - 1  # the last address means a hole
+MAX_LABEL: Final = 15  # bytes; the field has 16, and tools expect a NUL
 MAX_NAME: Final = 255  # bytes (EROFS_NAME_LEN), also of an xattr's full name in Linux
 MAX_TARGET: Final = 4095  # bytes; Linux reads one page of a symlink
 MAX_VALUE: Final = (1 << 16) - 1  # bytes of an xattr
@@ -64,7 +67,7 @@ FLAT_PLAIN: Final = 0 << 1  # in blocks
 FLAT_INLINE: Final = 2 << 1  # in blocks, and its last bytes after the inode
 CHUNK_BASED: Final = 4 << 1  # in chunks; their addresses are after the inode
 
-MAX_CHUNK_BITS: Final = 31  # a chunk has ``BLOCK << bits`` bytes
+MAX_CHUNK_BITS: Final = 31  # a chunk has ``block << bits`` bytes
 ADDRESS: Final = Struct("<I")  # an entry of a chunk table
 HOLE: Final = (1 << 32) - 1  # the address of a chunk of zeros
 
@@ -87,8 +90,19 @@ FILE_TYPES: Final = {
 """The file_type of a directory entry, by the tar typeflag."""
 
 
-def first_block(  # noqa: PLR0913 - the fields of a structure, by keyword
+def head_size(block: int) -> int:
+    """Return the bytes before the first inode: whole blocks with the superblock.
+
+    >>> head_size(512), head_size(4096)
+    (1536, 4096)
+    """
+    end = _SUPERBLOCK_AT + _SUPERBLOCK.size
+    return end + -end % block
+
+
+def encode_head(  # noqa: PLR0913 - the fields of a structure, by keyword
     *,
+    block: int,
     root: int,
     inodes: int,
     time: int,
@@ -98,9 +112,13 @@ def first_block(  # noqa: PLR0913 - the fields of a structure, by keyword
     label: bytes,
     chunked: bool,
 ) -> bytes:
-    """Return the block that has the superblock; its checksum is of all after 1 KiB.
+    """Return the bytes before the first inode.
+
+    The checksum is of one block, from the superblock on or, where that is in the middle
+    of a block, to its end.
 
     Args:
+        block: The size of a block, in bytes.
         root: The nid of the root, less than 65,536.
         inodes: The number of inodes.
         time: When the file system was made, in seconds since the epoch.
@@ -116,7 +134,7 @@ def first_block(  # noqa: PLR0913 - the fields of a structure, by keyword
             _MAGIC,
             checksum,
             _COMPAT,
-            BLOCK_BITS,
+            block.bit_length() - 1,
             0,  # sb_extslots
             root,
             inodes,
@@ -135,9 +153,10 @@ def first_block(  # noqa: PLR0913 - the fields of a structure, by keyword
             0,  # xattr_prefix_count
             0,  # xattr_prefix_start
             0,  # packed_nid
-        ).ljust(BLOCK - _SUPERBLOCK_AT, b"\0")
+        ).ljust(head_size(block) - _SUPERBLOCK_AT, b"\0")
 
-    return bytes(_SUPERBLOCK_AT) + padded(crc32c(padded(0)))
+    summed = block - _SUPERBLOCK_AT if block > _SUPERBLOCK_AT else block
+    return bytes(_SUPERBLOCK_AT) + padded(crc32c(padded(0)[:summed]))
 
 
 def encode_device(major: int, minor: int) -> int:

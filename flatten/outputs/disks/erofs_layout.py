@@ -2,8 +2,8 @@
 
 ::
 
-    block 0    the superblock
-    block 1    the inodes in the order of the plan, the root first; each with its
+    first      the superblock
+    ...        the inodes in the order of the plan, the root first; each with its
                xattrs and the last bytes of its content, within one block
     ...        the shared xattrs
     ...        the other blocks of directories
@@ -26,7 +26,6 @@ from .erofs_chunks import Chunks, choose_chunks
 from .erofs_directory import Entry, directory_size
 from .erofs_fs import (
     ADDRESS,
-    BLOCK,
     CHUNK_BASED,
     FILE_TYPES,
     FLAT_INLINE,
@@ -38,6 +37,7 @@ from .erofs_fs import (
     MAX_TARGET,
     MAX_XATTRS,
     SLOT,
+    head_size,
 )
 from .erofs_xattrs import Xattrs
 
@@ -71,6 +71,7 @@ class Layout:
 
     Attributes:
         plan: The plan of the tree; the root is its first member.
+        block: The size of a block, in bytes.
         xattrs: The encoded xattrs.
         chunks: The chunks of sparse files, by inode.
         names: How many names an inode has, by inode; only those with several.
@@ -82,16 +83,16 @@ class Layout:
         blocks: The number of blocks.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, block: int) -> None:
         """Place everything.
 
         Raises:
             FlattenError: A name, a target, a device number or an xattr is too large.
         """
         _check_limits(plan)
-        self.plan = plan
+        self.plan, self.block = plan, block
         self.xattrs = Xattrs(plan)
-        self.chunks = _chunks(plan)
+        self.chunks = _chunks(plan, block)
         later = Counter(plan.inodes[position] for position in plan.links)
         self.names = {inode: count + 1 for inode, count in later.items()}
         self.inodes = len(plan) - len(plan.links)
@@ -99,14 +100,15 @@ class Layout:
         self._directory_sizes: dict[int, int] = {}
         for position in self._children:
             names = [name for name, _ in self._named(position)]
-            self._directory_sizes[position] = directory_size(names)
+            self._directory_sizes[position] = directory_size(names, block)
         self.nids: Column = array("Q")
         self._place()
 
     def _place(self) -> None:
         plan, nids, kinds = self.plan, self.nids, self.plan.members.kinds
         firsts: dict[int, int] = {}
-        at, directories, contents = BLOCK, 0, 0
+        block = self.block
+        at, directories, contents = head_size(block), 0, 0
         for position, inode in enumerate(plan.inodes):
             if position in plan.links:
                 nids.append(firsts[inode])
@@ -118,7 +120,7 @@ class Layout:
                     f"bytes; EROFS holds at most {MAX_XATTRS:,}"
                 )
             length = form.length()
-            left = -at % BLOCK
+            left = -at % block
             if left < length:
                 at += left
             nid = at // SLOT
@@ -130,15 +132,15 @@ class Layout:
                 directories += form.blocks
             else:
                 contents += form.blocks
-        self.area = _blocks(at)
-        self.directories = self.area + _blocks(len(self.xattrs.area))
+        self.area = self._blocks(at)
+        self.directories = self.area + self._blocks(len(self.xattrs.area))
         self.contents = self.directories + directories
         self.blocks = self.contents + contents
 
     def form(self, position: int) -> Form:
         """Return how the inode of a first name is stored."""
         members, inode = self.plan.members, self.plan.inodes[position]
-        kind = members.kinds[inode]
+        kind, block = members.kinds[inode], self.block
         xattrs = 0
         if inode in members.extras:
             xattrs = len(self.xattrs.after(inode))
@@ -155,10 +157,10 @@ class Layout:
             size = len(members.targets[inode])
         else:
             size = 0
-        tail = size % BLOCK
-        if tail and INODE.size + xattrs + tail <= BLOCK:
-            return Form(FLAT_INLINE, size, xattrs, tail, size // BLOCK)
-        return Form(FLAT_PLAIN, size, xattrs, 0, _blocks(size))
+        tail = size % block
+        if tail and INODE.size + xattrs + tail <= block:
+            return Form(FLAT_INLINE, size, xattrs, tail, size // block)
+        return Form(FLAT_PLAIN, size, xattrs, 0, self._blocks(size))
 
     def subdirectories(self, position: int) -> int:
         """Return the number of directories in a directory."""
@@ -174,6 +176,10 @@ class Layout:
             for name, other in self._named(position)
         ]
 
+    def _blocks(self, size: int) -> int:
+        """Return the number of blocks that ``size`` bytes take."""
+        return -(-size // self.block)
+
     def _named(self, position: int) -> list[tuple[bytes, int]]:
         """Return the names in a directory, and the positions that they refer to."""
         paths = self.plan.paths
@@ -187,19 +193,14 @@ class Layout:
         return found
 
 
-def _blocks(size: int) -> int:
-    """Return the number of blocks that ``size`` bytes take."""
-    return -(-size // BLOCK)
-
-
-def _chunks(plan: Plan) -> dict[int, Chunks]:
+def _chunks(plan: Plan, block: int) -> dict[int, Chunks]:
     """Return the chunks of the sparse files that take less space in chunks."""
     found: dict[int, Chunks] = {}
     sizes, extras = plan.members.sizes, plan.members.extras
     for inode in plan.inodes:
         extra = extras.get(inode, NO_EXTRA)
         if extra.sparse is not None and inode not in found:
-            chunks = choose_chunks(sizes[inode], extra.sparse)
+            chunks = choose_chunks(sizes[inode], extra.sparse, block)
             if chunks is not None:
                 found[inode] = chunks
     return found

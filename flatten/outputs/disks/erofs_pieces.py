@@ -10,7 +10,6 @@ from ...tar.members import BLOCK as BLOCK_DEVICE
 from ...tar.members import CHAR, DIRECTORY, FILE_TYPES, NO_EXTRA, SYMLINK, Column
 from .erofs_directory import encode_block, split
 from .erofs_fs import (
-    BLOCK,
     CHUNK_BASED,
     EXTENDED,
     HOLE,
@@ -19,6 +18,7 @@ from .erofs_fs import (
     XATTR_HEADER,
     XATTR_UNIT,
     encode_device,
+    head_size,
 )
 from .erofs_layout import Form, Layout
 
@@ -26,13 +26,14 @@ _STEP: Final = 1 << 18  # bytes of zeros per piece
 
 
 def erofs_pieces(layout: Layout) -> Iterator[Piece]:
-    """Yield the pieces of all blocks but the first, in order."""
+    """Yield the pieces of all but the head, in order."""
     return _Encoder(layout).pieces()
 
 
 class _Encoder:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._block = layout.block
         self._plan = layout.plan
         self._members = layout.plan.members
         self._outside: tuple[Column, Column] = array("I"), array("I")
@@ -41,7 +42,7 @@ class _Encoder:
         area = self._layout.xattrs.area
         yield from self._inodes()
         yield area
-        yield bytes(-len(area) % BLOCK)
+        yield bytes(-len(area) % self._block)
         for positions in self._outside:
             for position in positions:
                 yield from self._blocks(position)
@@ -55,7 +56,7 @@ class _Encoder:
         layout, plan, kinds = self._layout, self._plan, self._members.kinds
         folders, others = self._outside
         directories, contents = layout.directories, layout.contents
-        at = BLOCK
+        at = head_size(self._block)
         for position, inode in enumerate(plan.inodes):
             if position in plan.links:
                 continue
@@ -73,9 +74,10 @@ class _Encoder:
             if form.layout == CHUNK_BASED:
                 yield from layout.chunks[inode].table(block)
             elif form.inline:
-                yield from self._content(position, form.blocks * BLOCK, form.size)
+                inside = form.blocks * self._block
+                yield from self._content(position, inside, form.size)
             at = start + form.length()
-        yield bytes(-at % BLOCK)
+        yield bytes(-at % self._block)
 
     def _inode(self, position: int, form: Form, block: int) -> bytes:
         """Encode an inode whose content outside of it starts at ``block``."""
@@ -115,7 +117,7 @@ class _Encoder:
         if form.layout == CHUNK_BASED:
             inode = self._plan.inodes[position]
             chunks = self._layout.chunks[inode]
-            length = BLOCK << chunks.bits
+            length = self._block << chunks.bits
             yield from self._sparse(
                 inode,
                 [
@@ -123,18 +125,19 @@ class _Encoder:
                     for first, last in chunks.runs
                 ],
             )
-            yield bytes(-min(chunks.runs[-1][1] * length, form.size) % BLOCK)
+            yield bytes(-min(chunks.runs[-1][1] * length, form.size) % self._block)
         else:
-            stop = min(form.blocks * BLOCK, form.size)
+            stop = min(form.blocks * self._block, form.size)
             yield from self._content(position, 0, stop)
-            yield bytes(-stop % BLOCK)
+            yield bytes(-stop % self._block)
 
     def _content(self, position: int, start: int, stop: int) -> Iterable[Piece]:
         """Return a range of the content of a directory, a symlink or a file."""
         members, inode = self._members, self._plan.inodes[position]
         kind = members.kinds[inode]
         if kind == DIRECTORY:
-            return self._directory(position, start // BLOCK, -(-stop // BLOCK))
+            block = self._block
+            return self._directory(position, start // block, -(-stop // block))
         if kind == SYMLINK:
             return (members.targets[inode][start:stop],)
         if members.extras.get(inode, NO_EXTRA).sparse is not None:
@@ -145,11 +148,11 @@ class _Encoder:
     def _directory(self, position: int, start: int, stop: int) -> Iterator[bytes]:
         """Yield a range of a directory's blocks; its last one is not padded."""
         entries = self._layout.entries(position)
-        blocks = list(split([name for name, _, _ in entries]))
+        blocks = list(split([name for name, _, _ in entries], self._block))
         for first, last, used in blocks[start:stop]:
             yield encode_block(entries[first:last])
             if last < len(entries):
-                yield bytes(BLOCK - used)
+                yield bytes(self._block - used)
 
     def _sparse(self, inode: int, ranges: Iterable[tuple[int, int]]) -> Iterator[Piece]:
         """Yield ranges of a sparse file, in order; holes in them are zeros."""

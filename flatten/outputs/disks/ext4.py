@@ -34,11 +34,12 @@ from .stage import (
     run_on_tree,
     warn_of_missed,
 )
-from .stamps import stamp, uuid
+from .stamps import label, stamp, uuid
 
 BLOCK: Final = 4096
 INODE: Final = 256
 MIB: Final = 1 << 20
+MAX_LABEL: Final = 16  # bytes
 MAX_LINKS: Final = 65_000  # names of one file
 _BREAKS: Final = re.compile(rb"[\n\r][^/]*\Z")  # in a name; debugfs cannot be given it
 _FAST_SYMLINK: Final = 59  # bytes; longer targets take a block
@@ -60,12 +61,14 @@ class Output:
         """Write to a path.
 
         Raises:
-            UsageError: Compression is asked for.
+            UsageError: Compression is asked for, or the label is too long.
             FlattenError: A program is missing.
         """
         self.path = out
         self._size = options.size
         self._check = options.check
+        self._label = label(options, "ext4", MAX_LABEL)
+        self._uuid = options.uuid
         if options.compress not in (None, "none"):
             raise UsageError(
                 f"{quoted(str(out))}: ext4 cannot be compressed; compress the file "
@@ -102,7 +105,7 @@ class Output:
         content += content // 50 + 2 * MIB  # bitmaps, descriptors, their copies
         total = _total(self.path, content, self._size)
         inodes = max(inodes + inodes // 4 + 1024, total // 16384)
-        id_, time = uuid(job, "ext4"), stamp(job)
+        id_, time = self._uuid or uuid(job, "ext4"), stamp(job)
         env = {"E2FSPROGS_FAKE_TIME": str(time or 1)}  # 0 means the current time
         _, mke2fs = tools.find("mke2fs")
         with open(name, "xb") as file:
@@ -116,6 +119,7 @@ class Output:
         how = (
             mke2fs, "-q", "-F", "-t", "ext4", "-b", str(BLOCK), "-I", str(INODE),
             "-N", str(inodes), "-J", f"size={_journal(total)}", "-m", "1", "-U", id_,
+            "-L", self._label,
             "-E", f"hash_seed={id_},nodiscard,lazy_itable_init=0",
         )  # fmt: skip
         missed = run_on_tree(job, self.path, lambda tree: (*how, "-d", tree, name), env)

@@ -1,7 +1,10 @@
-"""The times and UUIDs of file systems, chosen so that equal images give equal bytes."""
+"""The times, UUIDs and labels of file systems; equal images give equal bytes."""
 
 import hashlib
+import os
 
+from ...errors import UsageError, quoted
+from ...options import Options
 from ..job import Job
 
 
@@ -40,3 +43,24 @@ def version_8(digest: bytes) -> bytes:
     found[6] = found[6] & 0x0F | 0x80
     found[8] = found[8] & 0x3F | 0x80
     return bytes(found)
+
+
+def label(options: Options, format: str, most: int, default: str = "") -> str:
+    """Return the label of a file system: the option's value, or a default.
+
+    Args:
+        options: The options.
+        format: The name of the file system, for messages.
+        most: The number of bytes that it holds.
+        default: The label without an option.
+
+    Raises:
+        UsageError: The label has more bytes.
+    """
+    found = default if options.label is None else options.label
+    size = len(os.fsencode(found))
+    if size > most:
+        raise UsageError(
+            f"--label: {quoted(found)} has {size} bytes; {format} holds at most {most}"
+        )
+    return found

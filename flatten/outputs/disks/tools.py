@@ -103,6 +103,15 @@ def run(
         raise failed(argv, running.returncode, said or out, folder)
 
 
+def offers(program: str, option: str) -> bool:
+    """Return True if the help of a program lists an option."""
+    done = subprocess.run(
+        [program, "--help"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    words = (done.stdout + done.stderr).decode("utf-8", "replace")
+    return re.search(rf"^\s*{re.escape(option)}\b", words, re.MULTILINE) is not None
+
+
 @contextmanager
 def fed(
     argv: Sequence[str | os.PathLike[str]],

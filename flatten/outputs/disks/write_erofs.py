@@ -3,8 +3,8 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from ...errors import FlattenError, FormatError
 from ...host.compress import PlainSink
@@ -12,35 +12,51 @@ from ...host.limits import Limits
 from ...host.space import reserve
 from ...plan.plan import Piece
 from ..job import Job
-from .erofs_fs import BLOCK, MAX_BLOCKS, first_block
+from .erofs_fs import BLOCK, MAX_BLOCKS, encode_head, head_size
 from .erofs_layout import ROOT, Layout
 from .erofs_pieces import erofs_pieces
 from .stamps import stamp, version_8
 
-LABEL: Final = b"rootfs"
-"""The volume's name, which ``blkid`` shows."""
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """What can be chosen of an image.
+
+    Attributes:
+        block: The size of a block, in bytes.
+        label: The volume's name, which ``blkid`` shows: at most ``MAX_LABEL`` bytes.
+        uuid: 16 bytes; None chooses a hash of what is written.
+    """
+
+    block: int = BLOCK
+    label: bytes = b"rootfs"
+    uuid: bytes | None = None
 
 
-def write_erofs(job: Job, file: Path, output: str, limits: Limits) -> None:
+def write_erofs(
+    job: Job, file: Path, output: str, limits: Limits, volume: Volume
+) -> None:
     """Write an image to a new file.
 
-    The first block is written last, since its UUID is a hash of all other bytes that
-    are not contents of files. So it depends on the tree alone, and not on its layers.
+    The superblock is written last, since its UUID is a hash of all other bytes that are
+    not contents of files. So it depends on the tree alone, and not on its layers.
 
     Args:
         job: The job.
         file: The file to create.
         output: The output's name in messages.
         limits: The largest size that is allowed.
+        volume: The size of a block, the label and the UUID.
 
     Raises:
         FlattenError: EROFS cannot hold the tree, or the file cannot be written.
     """
-    layout = Layout(job.plan)
-    size = layout.blocks * BLOCK
+    layout = Layout(job.plan, volume.block)
+    size = layout.blocks * volume.block
     if layout.blocks > MAX_BLOCKS:
         raise FlattenError(
-            f"{output}: {size:,} bytes; EROFS holds at most {MAX_BLOCKS * BLOCK:,}"
+            f"{output}: {size:,} bytes; EROFS holds at most "
+            f"{MAX_BLOCKS * volume.block:,}"
         )
     if size > limits.size:
         raise FormatError(
@@ -51,21 +67,22 @@ def write_erofs(job: Job, file: Path, output: str, limits: Limits) -> None:
     digest = hashlib.sha256()
     with open(file, "xb", buffering=0) as out:
         reserve(out.fileno(), size, output)
-        out.seek(BLOCK)
+        out.seek(head_size(volume.block))
         pieces = _hashed(erofs_pieces(layout), digest.update)
         job.write_tar(PlainSink(out.fileno(), output), pieces)
-        block = first_block(
+        head = encode_head(
+            block=volume.block,
             root=layout.nids[ROOT],
             inodes=layout.inodes,
             time=stamp(job),
             blocks=layout.blocks,
             xattrs=layout.area,
-            uuid=version_8(digest.digest()),
-            label=LABEL,
+            uuid=volume.uuid or version_8(digest.digest()),
+            label=volume.label,
             chunked=bool(layout.chunks),
         )
         try:
-            os.pwrite(out.fileno(), block, 0)
+            os.pwrite(out.fileno(), head, 0)
         except OSError as error:
             raise FlattenError(f"{output}: cannot write: {error.strerror}") from error
 

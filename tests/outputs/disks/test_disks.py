@@ -354,12 +354,31 @@ def test_sizes(image, tmp_path, size, want):
         assert got == want
 
 
+@root_only
+def test_the_label_and_the_uuid_of_an_ext4(image, tmp_path):
+    need("blkid", *TOOLS["ext4"])
+    uuid = "01234567-89ab-cdef-0123-456789abcdef"
+
+    flatten.export(image, tmp_path / "o.ext4", label="sixteen bytes...", uuid=uuid)
+
+    said = subprocess.run(
+        ["blkid", "-o", "export", tmp_path / "o.ext4"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "LABEL=sixteen\\ bytes...\n" in said
+    assert f"UUID={uuid}\n" in said
+
+
 REFUSED = {
     "a disk that is too small": (["o.ext4", "--size", "3M"], "--size 3M is too small, it needs"),
     "a compressed ext4": (["o.ext4", "--compress", "zstd"], "write .squashfs or .erofs"),
     "an unknown compressor": (["o.squashfs", "--compress", "lzma"], "not one of zstd, gzip"),
     "a level for a compressor without levels": (["o.squashfs", "--compress", "xz:9"], "has no levels here"),
     "a directory": (["dir.squashfs"], "is not a regular file"),
+    "a label that ext4 cannot hold": (["o.ext4", "--label", "n" * 17], "17 bytes; ext4 holds at most 16"),
+    "a label that an EROFS cannot hold": (["o.erofs", "--label", "n" * 16], "16 bytes; EROFS holds at most 15"),
+    "a UUID that is none": (["o.ext4", "--uuid", "0123"], "'0123' is not a valid uuid; write it as 01234567-"),
+    "blocks of another size": (["o.erofs", "--block-size", "3K"], "--block-size: 3072 is not one of 512, 1024"),
     "an invalid size": (["o.ext4", "--size", "large"], "is not a valid size"),
     "a size that no file has": (["o.ext4", "--size", "+9000000T"], "is over 1048576T"),
 }  # fmt: skip

@@ -177,6 +177,40 @@ def test_only_files_in_chunks_need_a_newer_kernel(tmp_path):
     assert made(tmp_path, layers([small])).incompat == 0
 
 
+def test_the_label_and_the_uuid_can_be_chosen(tmp_path):
+    uuid = "01234567-89AB-cdef-0123-456789abcdef"
+
+    image = made(tmp_path, layers(["a"]), label="fifteen bytes..", uuid=uuid)
+
+    assert image.label == b"fifteen bytes..\0"
+    assert image.uuid.hex() == uuid.replace("-", "").lower()
+
+
+@pytest.mark.parametrize("block", [512, 1024, 2048, 4096, 8192, 65_536])
+@pytest.mark.parametrize("tars", [HARD, EVERYTHING, []], ids=["hard", "all", "empty"])
+def test_blocks_of_every_size(tmp_path, tars, block):
+    image = made(tmp_path, tars, block_size=block)
+
+    assert image.block == block
+    assert image.listing() == made(tmp_path, tars).listing()
+
+
+@root_only
+@pytest.mark.parametrize("block", [512, 1024, 2048])
+def test_linux_reads_blocks_that_are_smaller_than_a_page(tmp_path, block):
+    words = [member(f"{size}", os.urandom(size)) for size in SIZES]
+    words += [member(f"d/{n:04}{'n' * 200}", b"n") for n in range(99)]
+    words += [with_xattrs(f"x{n}", pairs) for n, pairs in enumerate(XATTRS.values())]
+    words += [member("t", type=b"2", target="t" * 4095)]
+    image = made(tmp_path, layers(words), block_size=block)
+
+    with mounted(tmp_path / "o.erofs", tmp_path / "mounted") as top:
+        assert by_kernel(top) == by_reader(tmp_path / "o.erofs")
+        for path, node in image.tree().items():
+            if node.type() == "file":
+                assert (top / os.fsdecode(path)).read_bytes() == node.content
+
+
 @root_only
 def test_linux_verifies_the_checksum(tmp_path):
     made(tmp_path, layers(["a"]))
@@ -289,7 +323,9 @@ def test_a_file_of_a_tebibyte_with_a_hole_takes_four_mebibytes(tmp_path):
 
 
 def test_chunks_are_stored_where_there_is_data():
-    chunks = choose_chunks(10 * 4096, [(0, 1), (4096, 4096), (5 * 4096 + 1, 4096)])
+    chunks = choose_chunks(
+        10 * 4096, [(0, 1), (4096, 4096), (5 * 4096 + 1, 4096)], 4096
+    )
 
     assert (chunks.bits, chunks.count, chunks.blocks) == (0, 10, 5)
     assert chunks.runs == ((0, 2), (5, 7), (9, 10))
@@ -301,9 +337,9 @@ def test_chunks_are_stored_where_there_is_data():
 
 
 def test_files_without_a_hole_of_a_block_are_not_in_chunks():
-    assert choose_chunks(0, []) is None
-    assert choose_chunks(8192, [(0, 8192)]) is None
-    assert choose_chunks(8192, [(0, 100), (4096, 100)]) is None
+    assert choose_chunks(0, [], 4096) is None
+    assert choose_chunks(8192, [(0, 8192)], 4096) is None
+    assert choose_chunks(8192, [(0, 100), (4096, 100)], 4096) is None
 
 
 # --- directories
