@@ -1,5 +1,6 @@
 """The JSON documents of images: read as Go reads them, or refused."""
 
+import hashlib
 import json
 
 import pytest
@@ -130,29 +131,37 @@ def test_lists_of_objects_are_objects_each():
     }
 
 
-# --- encodings and values: Go's encoding/json decides, and so docker and skopeo
+# --- encodings: docker decides
 
 CONFIG_TEXT = json.dumps(config([ONE], author="Jürgen"), ensure_ascii=False)
 MANIFEST_TEXT = '[{"Config": "c.json", "Layers": ["one.tar"]}]'
 
+# The comments are what ``docker load`` of 28.5.2 says of these archives, with both of its
+# image stores.
 TAKEN = {
+    # Loaded image ID: sha256:...
     "UTF-8": CONFIG_TEXT.encode(),
+    # Loaded image ID: sha256:...
     "newlines after it": CONFIG_TEXT.encode() + b"\n\n",
-    # json.Unmarshal reads each byte that is not UTF-8 as U+FFFD
+    # Loaded image ID: sha256:...; each byte that is not UTF-8 is read as U+FFFD
     "Latin-1": CONFIG_TEXT.encode("latin-1"),
 }
 REFUSED = {
-    # "invalid character 'ï' looking for beginning of value"
+    # invalid character '\ufeff' looking for beginning of value
     "a byte-order mark": CONFIG_TEXT.encode("utf-8-sig"),
-    # "invalid character 'ÿ' looking for beginning of value", or 'þ', or '\x00'
+    # invalid character '\xff' looking for beginning of value
     "UTF-16 with a mark": CONFIG_TEXT.encode("utf-16"),
+    # invalid character '\xfe' looking for beginning of value
     "UTF-16, big endian": b"\xfe\xff" + CONFIG_TEXT.encode("utf-16-be"),
+    # invalid character '\x00' looking for beginning of object key string
     "UTF-16 without a mark": CONFIG_TEXT.encode("utf-16-le"),
+    # invalid character '\xff' looking for beginning of value
     "UTF-32": CONFIG_TEXT.encode("utf-32"),
-    # "invalid character 'N' looking for beginning of value"
+    # invalid character 'N' looking for beginning of value
     "NaN": CONFIG_TEXT.encode()[:-1] + b', "x": NaN}',
+    # invalid character 'I' in numeric literal
     "Infinity": CONFIG_TEXT.encode()[:-1] + b', "x": -Infinity}',
-    # "invalid character 'x' after top-level value"
+    # invalid character 'x' after top-level value
     "something after it": CONFIG_TEXT.encode() + b"x",
 }
 
@@ -167,6 +176,7 @@ def test_an_encoding_that_docker_refuses(tmp_path, data):
     assert "is not JSON: " in refusal(tmp_path, docker(MANIFEST_TEXT, data))
 
 
+# invalid character '\ufeff', or '\xff', looking for beginning of value
 @pytest.mark.parametrize("kind", ["utf-8-sig", "utf-16"])
 def test_a_manifest_in_another_encoding_is_refused(tmp_path, kind):
     data = archive([
@@ -179,6 +189,85 @@ def test_a_manifest_in_another_encoding_is_refused(tmp_path, kind):
 
 def test_each_byte_that_is_not_utf_8_is_one_replacement():
     assert parse_json(b'"\xe4\xb8\xfc\xed\xa0\x80"') == "\ufffd" * 6
+
+
+# --- values: docker's containerd image store decides
+
+
+def odd(**changes):
+    """Return the config of ``one.tar`` with other values."""
+    return json.dumps(config([ONE]) | changes).encode()
+
+
+def diff_ids_are(*values):
+    return odd(rootfs={"type": "layers", "diff_ids": list(values)})
+
+
+def steps(*history):
+    return odd(history=[{"created_by": "step", **step} for step in history])
+
+
+DIFF_ID = f"sha256:{digest(ONE)}"
+SHA512 = f"sha512:{hashlib.sha512(ONE).hexdigest()}"
+
+# ``docker load`` of 28.5.2 takes these with both image stores ...
+VALUES = {
+    "created in the year 1": steps({"created": "0001-01-01T00:00:00Z"}),
+    "created null": odd(created=None, history=None),
+    "config null": odd(config=None, history=[]),
+    "created with a time zone": odd(created="2023-01-01T00:00:00.123456789+02:00"),
+    "created in the year 9999": odd(created="9999-12-31T23:59:59Z"),
+    "nothing but diff_ids": json.dumps({"rootfs": {"diff_ids": [DIFF_ID]}}).encode(),
+    "an empty platform": odd(os="", architecture=""),
+    "a platform in capitals": odd(os="Linux", architecture="AMD64"),
+    "a machine, not an architecture": odd(architecture="x86_64"),
+    "a version of Windows": odd(**{"os.version": "10.0", "os.features": ["win32k"]}),
+    "only empty steps": steps({"empty_layer": True}, {"empty_layer": True}),
+    "half of a surrogate pair": odd(config={"Labels": {"\ud800": "half"}}),
+    # ... and these with the containerd image store. The classic stores say:
+    # parsing time "" as "2006-01-02T15:04:05Z07:00": cannot parse "" as "2006"
+    "created is empty": odd(created=""),
+    # parsing time ...: cannot parse " 00:00:00" as "T"
+    "created without a T": odd(created="2023-01-01 00:00:00"),
+    # parsing time "yesterday" ...: cannot parse "yesterday" as "2006"
+    "created is a word": odd(created="yesterday"),
+    # cannot unmarshal number into Go struct field Image.created of type time.Time
+    "created is a number": odd(created=1_600_000_000),
+    # too many non-empty layers in History section
+    "more steps than layers": steps({}, {}),
+    # cannot unmarshal array into Go struct field Image.config.Labels
+    "values of another type": odd(config={"Env": None, "Cmd": "sh", "Labels": []}),
+    # docker refuses these two: "invalid image JSON, no RootFS key", and "wrong diff id
+    # calculated on extraction". Before 1.10 it wrote configs without rootfs, and the OCI
+    # image-spec registers sha512.
+    "no rootfs": json.dumps({"os": "linux"}).encode(),
+    "a sha512 digest": diff_ids_are(SHA512),
+}
+
+
+@pytest.mark.parametrize("data", VALUES.values(), ids=VALUES)
+def test_an_odd_config_that_changes_no_layer(tmp_path, data):
+    assert flat(tmp_path, docker(MANIFEST_TEXT, data)) == {"one": "0"}
+
+
+# Both stores refuse these: "invalid manifest, layers length mismatch", or "invalid diffID
+# for layer 0"; "mismatched image rootfs and manifest layers", or "wrong diff id calculated
+# on extraction".
+WRONG_DIFF_IDS = {
+    "none": (diff_ids_are(), "0 diff_ids, but the manifest lists 1"),
+    "null": (odd(rootfs={"diff_ids": None}), "rootfs.diff_ids is not a list"),
+    "twice": (diff_ids_are(DIFF_ID, DIFF_ID), "2 diff_ids, but the manifest lists 1"),
+    "empty": (diff_ids_are(""), "rootfs.diff_ids is not a list of digests"),
+    "in capitals": (
+        diff_ids_are(f"sha256:{digest(ONE).upper()}"),
+        "rootfs.diff_ids is not a list of digests",
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "why"), WRONG_DIFF_IDS.values(), ids=WRONG_DIFF_IDS)
+def test_diff_ids_that_docker_refuses(tmp_path, data, why):
+    assert why in refusal(tmp_path, docker(MANIFEST_TEXT, data))
 
 
 # --- one name, two members
