@@ -31,6 +31,8 @@ def folded(key: str) -> str:
     >>> folded("CONFIG") == folded("config"), folded("Con\N{LATIN SMALL LIGATURE FI}g")
     (True, 'con\N{LATIN SMALL LIGATURE FI}g')
     """
+    if key.isascii():
+        return key.lower()
     return "".join(c if len(c.casefold()) > 1 else c.casefold() for c in key)
 
 
@@ -75,31 +77,53 @@ DOCKER_MANIFEST: Final = Fields(
 )
 """An image in the manifest.json of ``docker save``."""
 
+_SETTINGS: Final = Fields(
+    "ArgsEscaped",
+    "AttachStderr",
+    "AttachStdin",
+    "AttachStdout",
+    "Cmd",
+    "Domainname",
+    "Entrypoint",
+    "Env",
+    "ExposedPorts",
+    "Healthcheck",
+    "Hostname",
+    "Image",
+    "Labels",
+    "OnBuild",
+    "OpenStdin",
+    "Shell",
+    "StdinOnce",
+    "StopSignal",
+    "StopTimeout",
+    "Tty",
+    "User",
+    "Volumes",
+    "WorkingDir",
+)
+
+REPOSITORIES: Final = Fields("Repositories")
+"""The names of images in docker's data root."""
+
 CONFIG: Final = Fields(
-    "id",
-    "parent",
-    "created",
-    "author",
+    "Size",
     "architecture",
-    "variant",
-    "os",
-    "os.version",
-    "os.features",
+    "author",
+    "comment",
+    "container",
+    "created",
     "docker_version",
-    config=Fields(
-        "User",
-        "ExposedPorts",
-        "Env",
-        "Entrypoint",
-        "Cmd",
-        "Volumes",
-        "WorkingDir",
-        "Labels",
-        "StopSignal",
-        "Healthcheck",
-        "OnBuild",
-        "Shell",
-    ),
+    "id",
+    "layer_id",
+    "os",
+    "os.features",
+    "os.version",
+    "parent",
+    "parent_id",
+    "variant",
+    config=_SETTINGS,
+    container_config=_SETTINGS,
     rootfs=Fields("type", "diff_ids"),
     history=Fields("created", "created_by", "author", "comment", "empty_layer"),
 )

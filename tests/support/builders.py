@@ -19,6 +19,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import tarfile
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -393,6 +394,11 @@ def docker_documents(
     text = json.dumps({"Repositories": repositories})
     (image / "repositories.json").write_text(text)
     return places
+
+
+def in_capitals(text: str) -> str:
+    """Return a JSON document whose keys are in capitals; keys with a ``/`` stay."""
+    return re.sub('"[^"/]+":', lambda found: found[0].upper(), text)
 
 
 def split(tar: bytes, *, edit: Mapping[str, Any] | None = None) -> bytes:

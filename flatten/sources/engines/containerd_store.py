@@ -14,6 +14,7 @@ from ..choice import Entry, broken_entry
 from ..documents import DIGEST, read_json
 from ..folder import Folder
 from ..oci_layout import Manifest, join, manifests
+from ..parse import INDEX_OR_MANIFEST
 from . import containerd_metadata
 from .containerd_metadata import (
     CONTENT,
@@ -192,7 +193,9 @@ class ContainerdStore:
         if not self.content.read(path, "blob", _MAX_SCANNED).lstrip().startswith(b"{"):
             return False
         try:
-            document: Any = read_json(self.content, path, "blob")[0]
+            document: Any = read_json(
+                self.content, path, "blob", shape=INDEX_OR_MANIFEST
+            )[0]
         except (FormatError, IntegrityError):
             return False
         return "manifests" in document or {"config", "layers"} <= document.keys()

@@ -20,7 +20,6 @@ and the name in base64.
 Reference: containers/storage images.go, layers.go, containers.go, store.go at v1.43.
 """
 
-import json
 import re
 from base64 import b64encode
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from ...errors import FormatError, quoted
 from ...image.chain_ids import chain_ids
 from ..choice import Platform, config_platform
 from ..documents import DIGEST, read_json
+from ..parse import CONFIG, INDEX_OR_MANIFEST, Fields, parse_json
 from .drivers import Driver, Stack, Stored
 from .parents import with_parents
 from .root import ID, Root
@@ -39,6 +39,25 @@ from .user_namespace import Maps, parse_ranges
 
 _PLAIN: Final = re.compile(r"[-_.A-Za-z0-9]+")
 _MAX_LIST: Final = 1 << 26  # bytes of layers.json; a layer takes some 700
+
+_ID_MAP: Final = Fields("container_id", "host_id", "size")
+_RECORDS: Final = Fields(
+    "big-data-digests",
+    "big-data-names",
+    "diff-digest",
+    "diff-size",
+    "digest",
+    "flags",
+    "id",
+    "image",
+    "layer",
+    "metadata",
+    "names",
+    "parent",
+    gidmap=_ID_MAP,
+    uidmap=_ID_MAP,
+)
+_METADATA: Final = Fields("image-id")
 
 Record = dict[str, Any]
 
@@ -198,7 +217,7 @@ class PodmanStore:
         path = f"{self.driver.name}-{path}"
         if path.encode() not in self.root:
             return []
-        document, _ = read_json(self.root, path, path, limit=_MAX_LIST)
+        document, _ = read_json(self.root, path, path, limit=_MAX_LIST, shape=_RECORDS)
         records = document or []  # an empty list is written as null
         if not isinstance(records, list) or not all(
             isinstance(record, dict) for record in records
@@ -273,7 +292,9 @@ class PodmanStore:
         key = f"sha256:{image.id}"
         if key not in image.documents:
             key = self._config_key(image, what)
-        config, _ = read_json(self.root, self._path(image, key), what, key)
+        config, _ = read_json(
+            self.root, self._path(image, key), what, key, shape=CONFIG
+        )
         if not isinstance(config, dict):
             raise FormatError("not an object", where=f"{self.root.name}, {what}")
         return config
@@ -314,7 +335,8 @@ class PodmanStore:
 
     def _manifest(self, image: PodmanImage) -> Record:
         path = self._path(image, "manifest")
-        manifest, _ = read_json(self.root, path, f"manifest of {image.id[:12]}")
+        what = f"manifest of {image.id[:12]}"
+        manifest, _ = read_json(self.root, path, what, shape=INDEX_OR_MANIFEST)
         if not isinstance(manifest, dict):
             raise FormatError("not an object", where=self.root.path(path))
         return manifest
@@ -367,8 +389,10 @@ def _is_external(record: Record) -> bool:
     Buildah's containers from scratch have no image either, but have no such metadata.
     """
     metadata: object = None
-    with suppress(ValueError, RecursionError, TypeError):
-        metadata = json.loads(record.get("metadata") or "null")
+    text = record.get("metadata")
+    with suppress(ValueError, RecursionError):
+        if isinstance(text, str) and text:
+            metadata = parse_json(text.encode("utf-8", "surrogatepass"), _METADATA)
     return (
         not record.get("image")
         and isinstance(metadata, dict)

@@ -11,9 +11,11 @@ from typing import Final, TypeVar
 
 from ...errors import FormatError
 from ..documents import read_json
+from ..parse import Fields
 from .root import Root
 
 _FOLDER: Final = "containers"
+_RECORD: Final = Fields("Name", "Image", "Driver", ImageManifest=Fields("digest"))
 
 T = TypeVar("T")
 
@@ -50,7 +52,8 @@ def read_record(root: Root, id_: str) -> ContainerRecord:
     """
     if not has_record(root, id_):
         return ContainerRecord()
-    document, _ = read_json(root, _path(id_), f"container {id_[:12]}")
+    what = f"container {id_[:12]}"
+    document, _ = read_json(root, _path(id_), what, shape=_RECORD)
     where = root.path(_path(id_))
     manifest = _value(document, "ImageManifest", dict, where) or {}
     return ContainerRecord(

@@ -16,18 +16,21 @@ Reference: moby graph/graph.go at v1.9.1, image.go and graph.go at v0.6.7.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from ...errors import FlattenError, FormatError, quoted
 from ...image.image import Image, Place
 from ..choice import Entry, Platform, config_platform, container_entry
 from ..documents import Files, read_json
 from ..folder import Folder
+from ..parse import Fields
 from .docker_graph_store import OLD, Graph
 from .drivers import DRIVERS
 from .root import ID, Root, check_readable
 from .stores import all_containers, all_images, image_entries, whole_survey
 from .survey import StoredContainer, StoredLayer, Survey
+
+_RECORD: Final = Fields("Image", "Name")
 
 
 def detect(files: Files) -> bool:
@@ -135,7 +138,8 @@ class GraphRoot:
         return [id_ for id_ in root.ids("containers") if _path(id_).encode() in root]
 
     def _record(self, id_: str) -> dict[str, Any]:
-        record, _ = read_json(self.graph.root, _path(id_), f"container {id_[:12]}")
+        what = f"container {id_[:12]}"
+        record, _ = read_json(self.graph.root, _path(id_), what, shape=_RECORD)
         return _object(record)
 
     def _platform(self, id_: str) -> Platform | None:

@@ -22,6 +22,7 @@ from ...image.blob import BlobLayer
 from ...image.image import Layer
 from ...image.union import AUFS
 from ..documents import MAX_DOCUMENT, read_json
+from ..parse import CONFIG, REPOSITORIES
 from .drivers import Driver, Stack, Stored
 from .parents import with_parents
 from .root import ID, Root
@@ -54,7 +55,9 @@ class Graph:
         found: dict[str, list[str]] = {}
         if self.names_file.encode() not in self.root:
             return found
-        document, _ = read_json(self.root, self.names_file, "list of names")
+        document, _ = read_json(
+            self.root, self.names_file, "list of names", shape=REPOSITORIES
+        )
         where = self.root.path(self.names_file)
         names = document.get("Repositories") if isinstance(document, dict) else None
         for name, tags in (names if isinstance(names, dict) else {}).items():
@@ -89,7 +92,8 @@ class Graph:
         """
         if id_ not in self._steps:
             path = f"graph/{id_}/json"
-            document, _ = read_json(self.root, path, f"json of {id_[:12]}")
+            what = f"json of {id_[:12]}"
+            document, _ = read_json(self.root, path, what, shape=CONFIG)
             where = self.root.path(path)
             if not isinstance(document, dict):
                 raise FormatError("not a JSON object", where=where)

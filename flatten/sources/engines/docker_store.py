@@ -26,6 +26,7 @@ from typing import Any
 from ...errors import FormatError, IntegrityError, quoted
 from ...image.chain_ids import chain_ids
 from ..documents import DIGEST, diff_ids, read_json
+from ..parse import CONFIG, REPOSITORIES
 from .docker_container import read_record
 from .drivers import Driver, Stack, Stored
 from .parents import with_parents
@@ -99,7 +100,7 @@ class DockerStore:
         found: dict[str, list[str]] = {}
         if path.encode() not in self.root:
             return found
-        document, _ = read_json(self.root, path, "list of names")
+        document, _ = read_json(self.root, path, "list of names", shape=REPOSITORIES)
         names = document.get("Repositories") if isinstance(document, dict) else None
         where = self.root.path(path)
         if not isinstance(names, dict):
@@ -131,7 +132,8 @@ class DockerStore:
             IntegrityError: Its digest is not the id.
         """
         path = f"{self.path}/imagedb/content/sha256/{image_id}"
-        document, data = read_json(self.root, path, f"config of {image_id[:12]}")
+        what = f"config of {image_id[:12]}"
+        document, data = read_json(self.root, path, what, shape=CONFIG)
         where = self.root.path(path)
         found = hashlib.sha256(data).hexdigest()
         if found != image_id:

@@ -10,7 +10,7 @@ import pytest
 
 import flatten
 from bolts import bolt
-from builders import descriptor, digest, docker_root, layers
+from builders import descriptor, digest, docker_root, in_capitals, layers
 from fixtures import needs_fixtures, restored_root, right, unpacked_save
 from flatten.cli.main import main
 from listing import contents, listing
@@ -113,6 +113,14 @@ def test_names_of_one_image_are_one_image(tmp_path):
 
     with flatten.open_image(str(root)) as opened:
         assert opened.names == ("docker.io/x/app:1", "h:5/app:1")
+
+
+def test_keys_of_a_manifest_without_a_name_match_in_any_case(flat, tmp_path):
+    manifest = in_capitals(MANIFEST.decode()).encode()
+    blobs = {name: data for name, data in BLOBS.items() if data != MANIFEST}
+    blobs[f"blobs/sha256/{digest(manifest)}"] = manifest
+
+    assert flat(containerd_root(tmp_path / "root", blobs)) == WANT
 
 
 def index(*blobs):

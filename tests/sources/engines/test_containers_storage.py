@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 import flatten
-from builders import config, digest, layer, layers, member
+from builders import config, digest, in_capitals, layer, layers, member
 from fixtures import needs_fixtures, restored_root, right, unpacked_save
 from flatten.sources.engines.user_namespace import granted
 from listing import contents, listing
@@ -307,6 +307,38 @@ def test_names_of_a_list_are_those_of_its_images(store):
         flatten.SourceError, match=r"no image for linux/s390x; it has\s+@0"
     ):
         flatten.open_image(f"{store}#list:1", platform="linux/s390x")
+
+
+def test_keys_of_documents_match_in_any_case(flat, store):
+    document = json.loads(in_capitals(json.dumps(config(TARS))))
+    podman_image(store, TARS, document=document)
+    (run(store) / "new").write_text("own")
+    listed = list_image(store, [(digest(b"manifest"), AMD64), (digest(b"no"), ARM64)])
+    manifest = store / "overlay-images" / listed / "manifest"
+    for path in (manifest, *store.glob("overlay-*/*.json")):
+        path.write_text(in_capitals(path.read_text()))
+
+    assert flat(f"{store}#list:1", platform="linux/amd64") == WANT
+    assert flat(f"{store}#container:box")["new"] == "own"
+
+
+def test_keys_of_the_metadata_of_a_container_match_in_any_case(flat, store):
+    podman_image(store, TARS)
+    run(store)
+    path = store / "overlay-containers" / "containers.json"
+    change(path, lambda r: r | {"image": "", "metadata": '{"Image-Id": ""}'})
+
+    with pytest.raises(flatten.FormatError, match="made with --rootfs"):
+        flat(f"{store}#container:box")
+
+
+def test_a_key_that_is_there_twice_is_refused(flat, store):
+    podman_image(store, TARS)
+    path = store / "overlay-layers" / "layers.json"
+    path.write_text(path.read_text().replace('"parent"', '"Parent": "", "parent"'))
+
+    with pytest.raises(flatten.FormatError, match="it has 'parent' twice"):
+        flat(store)
 
 
 ODD_LISTS = {

@@ -11,7 +11,7 @@ import pytest
 
 import flatten
 from bolts import bolt
-from builders import digest, docker_root, layers
+from builders import digest, docker_root, in_capitals, layers
 from kinds import run
 from listing import contents, listing
 from stores import NAMES, chain_of, containerd_image, containerd_root, target, unpack
@@ -90,6 +90,17 @@ def test_a_container_that_only_docker_has_a_record_of(docker, tmp_path, name):
     assert got == ({"b": "0", "new": "own"}, ())
     got, _ = flat(reference, tmp_path / "init.tar", with_init=True)
     assert got == {"b": "0", "new": "own", ".dockerenv": ""}
+
+
+def test_keys_of_a_record_match_in_any_case(docker, tmp_path):
+    path = docker / "containers" / WEB / "config.v2.json"
+    path.write_text(in_capitals(json.dumps(record("web"))))
+
+    got, _ = flat(f"{docker}#container:web", tmp_path / "out.tar")
+    assert got == {"b": "0", "c": "1", "new": "own"}
+    path.write_text('{"driver": "native", ' + path.read_text()[1:])
+    with pytest.raises(flatten.FormatError, match="it has 'Driver' twice"):
+        flat(f"{docker}#container:{WEB}", tmp_path / "out.tar")
 
 
 @needs_root

@@ -10,7 +10,7 @@ from io import BytesIO
 import pytest
 
 import flatten
-from builders import TRUSTED, digest, layer, layers, split
+from builders import TRUSTED, digest, in_capitals, layer, layers, split
 from fixtures import right
 from flatten import FormatError, IntegrityError
 from listing import contents, listing
@@ -300,6 +300,21 @@ def test_a_container_of_aufs(root, flat):
     assert contents(flat(f"{root}#container:web")[0]) == want
     got = contents(flat(f"{root}#container:web", with_init=True)[0])
     assert got == want | {".dockerinit": ""}
+
+
+def test_keys_of_documents_match_in_any_case(root, flat):
+    container(root, "aufs/diff/{}", Name="/web", Driver="aufs")
+    names = root / "repositories-aufs"
+    names.write_text(names.read_text().replace('"app"', '"fx/app"'))
+    for path in [names, *root.glob("*/*/*json")]:
+        path.write_text(in_capitals(path.read_text()))
+
+    assert contents(flat(f"{root}#fx/app:1")[0])["d/c"] == "1"
+    assert contents(flat(f"{root}#container:web")[0])["new"] == "new"
+    text = names.read_text()
+    names.write_text(text[:-1] + "," + text[1:].lower())
+    with pytest.raises(FormatError, match="it has 'Repositories' twice"):
+        flat(f"{root}#fx/app:1")
 
 
 def test_a_container_before_storage_drivers(tmp_path, flat):

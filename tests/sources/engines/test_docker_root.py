@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 import flatten
-from builders import digest, docker_archive, docker_root, layers, member
+from builders import (
+    digest,
+    docker_archive,
+    docker_root,
+    in_capitals,
+    layers,
+    member,
+)
 from fixtures import answer_rows, fixture, right
 from flatten import FlattenError, FormatError, IntegrityError, SourceError, UsageError
 from flatten.image.chain_ids import chain_ids
@@ -294,6 +301,25 @@ def test_names_are_resolved_as_docker_does(root, name, count):
     with flatten.open_image(f"docker-root:{root}#{name}") as image:
         assert len(image.layers) == count or count is None
         assert not any("@" in name for name in image.names)
+
+
+def test_keys_of_documents_match_in_any_case(flat, tmp_path):
+    root = tmp_path / "docker"
+    image_id = docker_root(root, [BASE, APP], names=["fx/app:1"])
+    content = root / "image/overlay2/imagedb/content/sha256"
+    config = in_capitals((content / image_id).read_text())
+    (content / image_id).rename(content / digest(config.encode()))
+    (content / digest(config.encode())).write_text(config)
+    names = root / "image/overlay2/repositories.json"
+    text = names.read_text().replace(image_id, digest(config.encode()))
+    names.write_text(in_capitals(text))
+
+    out, _ = flat(f"{root}#fx/app:1")
+
+    assert contents(out) == {"d/": "", "d/b": "data", "s": "->d/a"}
+    names.write_text(in_capitals(text)[:-1] + "," + text[1:])
+    with pytest.raises(FormatError, match="it has 'Repositories' twice"):
+        flat(f"{root}#fx/app:1")
 
 
 def test_ids_are_resolved_as_docker_does(root):
