@@ -18,11 +18,11 @@ Reference: vbatts/tar-split tar/storage/{entry,packer}.go, tar/asm/assemble.go.
 import json
 import re
 from binascii import a2b_base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final
 
-from ..errors import FormatError
+from ..errors import FormatError, quoted
 from ..host.beneath import Beneath
 from ..host.decompress import decompress
 from ..host.files import LayerBytes
@@ -46,7 +46,11 @@ _CRC_SIZE: Final = 8
 
 
 def assemble(
-    split: LayerBytes, tree: Beneath | str, pool: Pool, where: str
+    split: LayerBytes,
+    tree: Beneath | str,
+    pool: Pool,
+    where: str,
+    contents: Mapping[bytes, bytes] | None = None,
 ) -> Assembly:
     """Return a layer's original tar stream; its contents are read later.
 
@@ -55,13 +59,15 @@ def assemble(
         tree: The directory, or the reason why it is missing; headers do not need it.
         pool: The pool that holds the headers.
         where: The layer's name in messages.
+        contents: Where the contents of files are in the tree, by the files' paths, if
+            they are not at these paths.
 
     Raises:
         FormatError: The record breaks its format, or has a name that leaves the tree.
     """
     assembly = Assembly(pool, where, split.size())
     assembly.add_tree(tree)
-    record = _Record(assembly, pool)
+    record = _Record(assembly, pool, contents)
     for number, line in enumerate(_lines(decompress(split, "gzip", where), where)):
         try:
             record.add(line)
@@ -97,9 +103,12 @@ def _lines(chunks: Iterable[bytes], where: str) -> Iterator[bytes]:
 class _Record:
     """Adds the entries of a record to an assembly."""
 
-    def __init__(self, assembly: Assembly, pool: Pool) -> None:
+    def __init__(
+        self, assembly: Assembly, pool: Pool, contents: Mapping[bytes, bytes] | None
+    ) -> None:
         self._assembly = assembly
         self._pool = pool
+        self._contents = contents
         self._encoded = b""  # encoded bytes since the last content
         self._padding = 0  # bytes at its start that pad that content
 
@@ -138,6 +147,10 @@ class _Record:
 
     def _add_file(self, path: bytes, size: int, crc: int) -> None:
         """Add the content of the member whose header is before it."""
+        if self._contents is not None and size:
+            if path not in self._contents:
+                raise ValueError(f"no digest of the content of {quoted(path)} is kept")
+            path = self._contents[path]
         stored = self._encoded[-388:-377]  # the size in that header, in its usual form
         regions = None if stored == b"%011o" % size else self._regions(size)
         if regions is None:

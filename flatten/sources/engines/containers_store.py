@@ -14,8 +14,8 @@
 ======================================  =============================================
 
 ``volatile-layers.json`` and ``volatile-containers.json`` are further parts of the
-lists. The file of a document has the document's name if that is plain, otherwise ``=``
-and the name in base64.
+lists. The file of a document has the document's name if that has only small letters,
+digits and dots; otherwise ``=`` and the name in base64.
 
 Reference: containers/storage images.go, layers.go, containers.go, store.go at v1.43.
 """
@@ -25,6 +25,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from ...errors import FormatError, quoted
@@ -32,12 +33,13 @@ from ...image.chain_ids import chain_ids
 from ..choice import Platform, config_platform
 from ..documents import DIGEST, read_json
 from ..parse import CONFIG, INDEX_OR_MANIFEST, Fields, parse_json
+from . import composefs
 from .drivers import Driver, Stack, Stored
 from .parents import with_parents
 from .root import ID, Root
 from .user_namespace import Maps, parse_ranges
 
-_PLAIN: Final = re.compile(r"[-_.A-Za-z0-9]+")
+_PLAIN: Final = re.compile(r"[.0-9a-z]+")
 _MAX_LIST: Final = 1 << 26  # bytes of layers.json; a layer takes some 700
 
 _ID_MAP: Final = Fields("container_id", "host_id", "size")
@@ -363,24 +365,39 @@ class PodmanStore:
             zip(chain, promised, strict=True), 1
         ):
             name = f"{self.root.name}, layer {position} of {len(chain)} ({layer.id})"
-            self._check(layer.id, name)
-            record = f"{self.driver.name}-layers/{layer.id}.tar-split.gz"
+            path = f"{self.driver.name}-layers/{layer.id}"
+            record, contents = f"{path}.tar-split.gz", None
+            if self.is_composefs(layer):
+                table = f"{path}/{file_name(composefs.CONTENTS)}"
+                self._check_composefs(record, table, name)
+                contents = partial(composefs.content_paths, self.root, table, name)
             stored.append(
-                Stored(name, layer.id, record, diff_id, layer.size, maps=layer.maps)
+                Stored(
+                    name,
+                    layer.id,
+                    record,
+                    diff_id,
+                    layer.size,
+                    maps=layer.maps,
+                    contents=contents,
+                )
             )
         return Stack(self.root, self.driver, stored)
 
-    def _check(self, layer: str, where: str) -> None:
-        """Refuse a layer that composefs keeps: files named by digest, not by path."""
-        if f"overlay/{layer}/composefs-data".encode() in self.root and all(
-            re.fullmatch(r"[0-9a-f]{2}", name)
-            for name in self.root.names(self.driver.tree.format(layer))
-        ):
-            raise FormatError(
-                "stored by composefs, with its files named by digest, which is not "
-                "read here; save the image with podman save",
-                where=where,
-            )
+    def is_composefs(self, layer: PodmanLayer) -> bool:
+        """Return True if composefs keeps a layer, with its files named by digest."""
+        return self.driver.name == "overlay" and composefs.is_kept(self.root, layer.id)
+
+    def _check_composefs(self, record: str, table: str, where: str) -> None:
+        """Check that the documents are there that lead to a layer's files."""
+        for path in (record, table):
+            if path.encode() not in self.root:
+                raise FormatError(
+                    f"kept by composefs, which names files by their digests, and "
+                    f"{quoted(self.root.path(path))}, which has their names, is "
+                    "missing; save the image with podman save",
+                    where=where,
+                )
 
 
 def _is_external(record: Record) -> bool:
@@ -407,7 +424,7 @@ def _platform(value: object) -> Platform | None:
 def file_name(key: str) -> str:
     """Return the file name of a document.
 
-    >>> file_name("manifest"), file_name("sha256:0")
-    ('manifest', '=c2hhMjU2OjA=')
+    >>> file_name("manifest"), file_name("a-b")
+    ('manifest', '=YS1i')
     """
     return key if _PLAIN.fullmatch(key) else "=" + b64encode(key.encode()).decode()

@@ -20,7 +20,7 @@ directory is walked; if that is a full tree, the top layer's is the whole image.
 Reference: moby daemon/graphdriver at v1.9.1, v20.10.24 and v23.0.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Final
@@ -93,6 +93,8 @@ class Stored:
         size: Size in bytes according to the engine, if recorded.
         empty: The layer has no record because it is empty.
         maps: The user namespace that its directory was made for, if it has its own.
+        contents: Returns where its files' contents are in the directory, by the files'
+            paths, if they are not at these paths.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Stored:
     size: int | None = None
     empty: bool = False
     maps: Maps = NO_MAPS
+    contents: Callable[[], Mapping[bytes, bytes]] | None = None
 
 
 class Stack:
@@ -186,13 +189,12 @@ class Stack:
     def _recorded(self, stored: Stored) -> AssembledLayer:
         if stored.empty:
             return self._layer(stored, partial(self._nothing, stored.name))
-        build = partial(
-            self._root.assemble,
-            stored.record,
-            self._tree_or_why(stored.id),
-            stored.name,
-        )
+        build = partial(self._assemble, stored, self._tree_or_why(stored.id))
         return self._layer(stored, build)
+
+    def _assemble(self, stored: Stored, tree: Beneath | str) -> Assembly:
+        contents = None if stored.contents is None else stored.contents()
+        return self._root.assemble(stored.record, tree, stored.name, contents)
 
     def _nothing(self, name: str) -> Assembly:
         assembly = Assembly(self._root.pool, name)
@@ -251,6 +253,8 @@ class Stack:
 
     def _recorded_layers(self) -> Iterator[Unpacked]:
         for stored in self._stored:
+            if stored.contents is not None:
+                continue  # the owners in the directory are not those of the files
             tree = self._root.tree(self._driver.tree.format(stored.id))
             if tree is not None and stored.record.encode() in self._root:
                 record = self._root.assemble(stored.record, tree, stored.name)

@@ -6,7 +6,7 @@ may have been moved, and may come from an untrusted machine.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
@@ -174,14 +174,20 @@ class Root:
             raise self._failed(path, error) from error
         return None
 
-    def assemble(self, record: str, tree: Beneath | str, where: str) -> Assembly:
+    def assemble(
+        self,
+        record: str,
+        tree: Beneath | str,
+        where: str,
+        contents: Mapping[bytes, bytes] | None = None,
+    ) -> Assembly:
         """Return a layer from its tar-split record and its directory.
 
         If ``tree`` is the reason why there is no directory, reading a content raises
-        it; headers can be read all the same.
+        it; headers can be read all the same. ``contents`` is as of ``tarsplit``.
         """
         with closing(self._open(record, "tar-split record")) as split:
-            return assemble(split, tree, self.pool, where)
+            return assemble(split, tree, self.pool, where, contents)
 
     def _open(self, name: str, what: str) -> File:
         where = f"{self.name}, {what}"

@@ -1,5 +1,6 @@
 """The store of podman, buildah and CRI-O: images, containers, owners, damage."""
 
+import io
 import json
 import os
 import pwd
@@ -8,6 +9,7 @@ import shutil
 import stat
 import subprocess
 import tarfile
+from base64 import b64encode
 from contextlib import suppress
 
 import pytest
@@ -184,12 +186,83 @@ def tree_outside(store, _id):
     tree.symlink_to(store.parent / "outside")
 
 
-def composefs(store, _id):
-    layer = store / "overlay" / layer_ids(TARS)[0]
-    (layer / "composefs-data").mkdir()
-    for path in (layer / "diff").iterdir():
-        path.unlink()
-    (layer / "diff" / "ab").mkdir()
+def without_table(store, _id):
+    tables(store)[0].unlink()
+
+
+def without_record(store, _id):
+    tables(store)
+    (store / "overlay-layers" / f"{layer_ids(TARS)[0]}.tar-split.gz").unlink()
+
+
+def table(entries):
+    """Return a change that keeps a layer in composefs, with another table."""
+
+    def change_(store, _id):
+        tables(store)[0].write_text(json.dumps({"version": 1, "entries": entries}))
+
+    return change_
+
+
+def no_object(store, _id):
+    tables(store)
+    content = digest(b"b" * 700)
+    (
+        store / "overlay" / layer_ids(TARS)[0] / "diff" / f"{content[:2]}/{content[2:]}"
+    ).unlink()
+
+
+def other_object(store, _id):
+    tables(store)
+    content = digest(b"b" * 700)
+    (
+        store / "overlay" / layer_ids(TARS)[0] / "diff" / f"{content[:2]}/{content[2:]}"
+    ).write_bytes(b"x" * 700)
+
+
+TABLE = f"={b64encode(b'zstd-chunked-manifest').decode()}"
+
+
+def tables(store):
+    """Keep the layers in composefs; return their tables of contents."""
+    written = []
+    for layer_id, tar in zip(layer_ids(TARS), TARS, strict=True):
+        tree = store / "overlay" / layer_id / "diff"
+        (tree.parent / "composefs-data").mkdir()
+        shutil.rmtree(tree)
+        entries = []
+        with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
+            for info in opened:
+                data = opened.extractfile(info).read()
+                entries.append({"type": "reg", "name": f"./{info.name}"})
+                if data:
+                    content = digest(data)
+                    entries[-1]["digest"] = f"sha256:{content}"
+                    entries.append({"type": "chunk", "name": f"./{info.name}"})
+                    place = tree / content[:2] / content[2:]
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.write_bytes(data)
+        written.append(store / "overlay-layers" / layer_id / TABLE)
+        written[-1].parent.mkdir()
+        written[-1].write_text(json.dumps({"version": 1, "entries": entries}))
+    return written
+
+
+def test_layers_that_composefs_keeps(flat, store):
+    podman_image(store, TARS)
+    tables(store)
+
+    assert flat(store) == WANT
+    assert flat(store, verify=True) == WANT
+
+
+def test_a_container_whose_image_composefs_keeps(flat, store):
+    podman_image(store, TARS)
+    run(store)
+    tables(store)
+
+    with pytest.raises(flatten.FormatError, match="use podman export"):
+        flat(f"{store}#container:box")
 
 
 BROKEN = {
@@ -215,7 +288,32 @@ BROKEN = {
     "a directory that is a symlink out of the root": (
         tree_outside, flatten.FormatError, "/diff' is missing",
     ),
-    "composefs": (composefs, flatten.FormatError, "composefs"),
+    "composefs without a table of contents": (
+        without_table, flatten.FormatError, f"{TABLE}', which has their names, is missing",
+    ),
+    "composefs without a record": (
+        without_record, flatten.FormatError, "tar-split.gz', which has their names, is missing",
+    ),
+    "composefs without a content": (
+        no_object, flatten.FormatError, f"diff/{digest(b'b' * 700)[:2]}/{digest(b'b' * 700)[2:]}' is not there",
+    ),
+    "composefs with another content": (
+        other_object, flatten.IntegrityError, "digest mismatch",
+    ),
+    "a table of contents that is no list": (
+        table({}), flatten.FormatError, '"entries" is not a list of objects',
+    ),
+    "a table of contents without a file": (
+        table([]), flatten.FormatError, "no digest of the content of 'a' is kept",
+    ),
+    "a table of contents with a path for a digest": (
+        table([{"name": "a", "digest": "sha256:../../../etc/passwd"}]),
+        flatten.FormatError, "'sha256:../../../etc/passwd' is not a sha256 digest",
+    ),
+    "a table of contents whose names leave the layer": (
+        table([{"name": "../a", "digest": f"sha256:{digest(b'0')}"}]),
+        flatten.FormatError, "zstd-chunked-manifest: '../a' is",
+    ),
 }  # fmt: skip
 
 
