@@ -14,6 +14,7 @@ import pytest
 import flatten
 from builders import docker_archive, layer, member
 from command import run
+from registries import push, registry
 
 NOISE = bytes(range(256)) * 3000
 LAYERS = [layer(member("a", NOISE)), layer(member("b", b"2"), member(".wh.a"))]
@@ -296,3 +297,36 @@ def test_podman(service, monkeypatch, want, tmp_path):
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(folder / "storage.conf"))
     assert exported("containers-storage:app", tmp_path) == want
     assert exported("containers-storage:#app", tmp_path) == want
+
+
+COMPOSEFS = """\
+[storage]
+driver = "overlay"
+graphroot = "{0}/root"
+runroot = "{0}/run"
+[storage.options]
+pull_options = {{enable_partial_images = "true", convert_images = "true"}}
+[storage.options.overlay]
+use_composefs = "true"
+"""
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("packed", ["gzip", "zstd:chunked"])
+def test_layers_that_podman_keeps_in_composefs(monkeypatch, want, tmp_path, packed):
+    """Podman's own tree has removed files, and their whiteouts, as of 5.8."""
+    for tool in ("docker-registry", "mkcomposefs", "podman", "skopeo"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"needs {tool}")
+    config = tmp_path / "storage.conf"
+    config.write_text(COMPOSEFS.format(tmp_path))
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(config))
+    with registry(tmp_path / "registry") as address:
+        push(f"docker-archive:{tmp_path}/image.tar", f"{address}/app:1",
+             "--dest-compress-format", packed)  # fmt: skip
+        subprocess.run(
+            ["podman", "pull", "--tls-verify=false", f"{address}/app:1"], check=True
+        )
+
+    assert [*tmp_path.glob("root/overlay/*/composefs-data/composefs.blob")]
+    assert exported(f"containers-storage:{tmp_path}/root", tmp_path) == want
