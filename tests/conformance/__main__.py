@@ -14,9 +14,7 @@ from typing import Any
 from .cases import CASES
 from .cases.case import Case
 from .images import as_layers
-from .runner import FAILURES, NAMES, STATUSES, WRITERS, Result, Tool, count, run
-
-GIB = 2**30
+from .runner import FAILURES, GIB, NAMES, STATUSES, WRITERS, Result, Tool, count, run
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -66,6 +64,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--memory", metavar="GIB", type=int, default=16,
         help="address space that each process of the tool may have (default: 16)",
     )  # fmt: skip
+    parser.add_argument(
+        "--disk", metavar="GIB", type=float, default=1.0,
+        help="stop the tool when its files take this much (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--adds", metavar="PATHS", default="",
+        help="paths that the tool adds to each tree, with commas between them",
+    )  # fmt: skip
     return parser
 
 
@@ -83,7 +89,10 @@ def main() -> int:
     if not args.command or "{in}" not in args.command or "{out}" not in args.command:
         parser.error("the command must contain {in} and {out}")
     limit(args.memory * GIB)
-    tool = Tool(args.command, args.form, args.output, args.timeout)
+    tool = Tool(
+        args.command, args.form, args.output, args.timeout,
+        int(args.disk * GIB), frozenset(filter(None, args.adds.split(","))),
+    )  # fmt: skip
     try:
         results = run(tool, cases, args.jobs)
     except (FileNotFoundError, PermissionError) as error:
@@ -96,12 +105,8 @@ def main() -> int:
 
 
 def limit(memory: int) -> None:
-    """Limit the address space and the size of files, here and in all children."""
-    for what, most in (
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_FSIZE, GIB),
-        (resource.RLIMIT_CORE, 0),
-    ):
+    """Limit the address space, here and in all children."""
+    for what, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
         hard = resource.getrlimit(what)[1]
         if hard == resource.RLIM_INFINITY or most < hard:
             resource.setrlimit(what, (most, hard))
@@ -116,10 +121,11 @@ def list_cases(cases: Sequence[Case]) -> int:
 
 
 def save_images(cases: Sequence[Case], form: str, folder: Path) -> int:
-    """Write the image of each case to a directory that bears its name."""
-    for case in cases:
+    """Write the image of each case to a directory with its position and name."""
+    for position, case in enumerate(cases, 1):
         if form in case.forms:
-            place = folder / re.sub(r"[^A-Za-z0-9]+", "-", case.id).strip("-")
+            slug = re.sub(r"[^A-Za-z0-9]+", "-", case.name).strip("-")
+            place = folder / f"{position:03}-rule-{case.rule}-{slug}"
             place.mkdir(parents=True)
             WRITERS[form](place / NAMES[form], as_layers(case.layers))
     return 0

@@ -27,6 +27,9 @@ STATUSES = {
     "skipped": "not run, as it needs root or another form of image",
 }
 FAILURES = {"wrong", "refused", "stopped"}
+GIB = 2**30
+TOP = Path("/")  # where names with many .. lead
+POLL = 0.5  # seconds between two looks at a tool that runs
 WRITERS = {"docker-archive": write_docker_archive, "oci": write_oci_layout}
 READERS = {"tar": read_tar, "dir": read_directory}
 NAMES = {"docker-archive": "image.tar", "oci": "image", "tar": "out.tar", "dir": "out"}
@@ -41,12 +44,16 @@ class Tool:
         form: What ``{in}`` is: ``docker-archive`` or ``oci``.
         output: What ``{out}`` must become: ``tar`` or ``dir``.
         timeout: Seconds that it may take for an image.
+        disk: Bytes that its files may take on the disk.
+        adds: Paths that it adds to each tree, such as ``.dockerenv``.
     """
 
     command: str
     form: str = "docker-archive"
     output: str = "tar"
     timeout: float = 60.0
+    disk: int = GIB
+    adds: frozenset[str] = frozenset()
 
     def argv(self, image: Path, out: Path) -> list[str]:
         """Return the command line for an image, without a shell."""
@@ -110,10 +117,14 @@ def judge_run(tool: Tool, case: Case, work: Path) -> Result:
     image = work / "in" / NAMES[tool.form]
     out = work / "out" / NAMES[tool.output]
     WRITERS[tool.form](image, as_layers(case.layers))
+    before = set(TOP.iterdir())
     ended = execute(tool, tool.argv(image, out), work)
     if ended.code < 0:
         return Result(case, "stopped", ended.message, ended.seconds)
-    if ended.code == 0 and (strays := stray_files(work, out)):
+    strays = sorted(str(path) for path in set(TOP.iterdir()) - before)
+    if ended.code == 0:
+        strays += stray_files(work, out)
+    if strays:
         detail = f"wrote outside of its output: {', '.join(strays)}"
         return Result(case, "wrong", detail, ended.seconds)
     status, detail = judge(tool, case, ended, out)
@@ -128,17 +139,37 @@ def execute(tool: Tool, argv: Sequence[str], work: Path) -> Ended:
             argv, cwd=work / "cwd", env={**os.environ, "TMPDIR": str(work / "tmp")},
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    try:
-        code = process.wait(tool.timeout)
-        message = last_line(work / "log")
-    except subprocess.TimeoutExpired:
-        code, message = -signal.SIGKILL, f"killed after {tool.timeout:g} seconds"
-    if code < 0:
-        message = message or f"died of {signal.Signals(-code).name}"
+    message = wait(process, tool, work) or last_line(work / "log")
     with suppress(ProcessLookupError):  # if none of its processes is left
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    code = process.wait()
+    if code < 0:
+        message = message or f"died of {signal.Signals(-code).name}"
     return Ended(code, message, time.monotonic() - begun)
+
+
+def wait(process: subprocess.Popen[bytes], tool: Tool, work: Path) -> str:
+    """Wait until the tool ends; return why it must be killed, or nothing."""
+    end = time.monotonic() + tool.timeout
+    while (left := end - time.monotonic()) > 0:
+        try:
+            process.wait(min(POLL, left))
+        except subprocess.TimeoutExpired:
+            if disk_usage(work) > tool.disk:
+                return f"killed at {tool.disk / GIB:g} GiB on the disk"
+        else:
+            return ""
+    return f"killed after {tool.timeout:g} seconds"
+
+
+def disk_usage(top: Path) -> int:
+    """Return the bytes that the files below a directory take on the disk."""
+    total = 0
+    for folder, _, names in os.walk(top):
+        for name in names:
+            with suppress(FileNotFoundError):  # the tool removed it meanwhile
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+    return total
 
 
 def last_line(log: Path) -> str:
@@ -165,7 +196,7 @@ def judge(tool: Tool, case: Case, ended: Ended, out: Path) -> tuple[str, str]:
     except Unreadable as error:
         return "wrong", str(error)
     found = [
-        differences(tree, expected)
+        differences(tree, expected, tool.adds)
         for expected in case.outcomes
         if not isinstance(expected, Refused)
     ]

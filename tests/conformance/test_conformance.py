@@ -12,6 +12,7 @@ import pytest
 
 import flatten
 
+from . import runner
 from .cases import CASES
 from .images import as_layers
 from .runner import NAMES, WRITERS, Ended, Tool, judge
@@ -88,7 +89,7 @@ def test_a_copy_of_the_kit_runs_flatten(kit):
 
     found = json.loads(done.stdout)["counts"]
     assert done.returncode == 0, done.stderr
-    assert (found["right"], found["open"]) == (7, 3)
+    assert (found["right"], found["open"]) == (7, 4)
 
 
 WRONG_TOOLS = {
@@ -109,6 +110,10 @@ WRONG_TOOLS = {
         "import time; time.sleep(99)",
         "stopped: 1 a whiteout hides a file: killed after 2 seconds",
     ),
+    "too much space": (
+        "import time; open('large', 'wb').write(bytes(2**24)); time.sleep(99)",
+        "stopped: 1 a whiteout hides a file: killed at 0.01 GiB on the disk",
+    ),
     "a file next to the output": (
         "import sys; open(sys.argv[2], 'w'); open(sys.argv[2] + '.more', 'w')",
         "wrong: 1 a whiteout hides a file: wrote outside of its output: out/out.tar.more",
@@ -119,11 +124,47 @@ WRONG_TOOLS = {
 @pytest.mark.parametrize(("code", "line"), WRONG_TOOLS.values(), ids=WRONG_TOOLS)
 def test_a_tool_that_is_wrong_is_named(kit, code, line):
     name = line.split(": ")[1]
-    done = kit(["-c", code], "--only", f"^{name}$", "--timeout", "2")
+    limits = ("--timeout", "2", "--disk", "0.01")
+    done = kit(["-c", code], "--only", f"^{name}$", *limits)
 
     assert done.returncode == 1
     assert done.stdout.startswith(line)
     assert done.stdout.splitlines()[-1].startswith("1 cases: 1 ")
+
+
+def test_what_is_written_to_the_root_of_the_machine_is_named(monkeypatch, tmp_path):
+    top = tmp_path / "top"
+    top.mkdir()
+    monkeypatch.setattr(runner, "TOP", top)
+    tool = Tool(f"sh -c 'echo > {top}/x; exit 1' {{in}} {{out}}")
+    result = runner.run_case(tool, CASES[0])
+
+    assert result.status == "wrong"
+    assert result.detail == f"wrote outside of its output: {top}/x"
+
+
+def test_paths_that_the_tool_adds_are_not_compared(kit):
+    code = (
+        "import sys, tarfile\n"
+        "tar = tarfile.open(sys.argv[2], 'w')\n"
+        "for name in 'b', '.dockerenv':\n"
+        "    info = tarfile.TarInfo(name)\n"
+        "    info.size = int(name == 'b')\n"
+        "    tar.addfile(info, __import__('io').BytesIO(b'1'))\n"
+        "tar.close()\n"
+    )
+    only = ("--only", "^1 a whiteout hides a file$")
+
+    assert kit(["-c", code], *only).returncode == 1
+    assert kit(["-c", code], *only, "--adds", "dev,.dockerenv").returncode == 0
+
+
+def test_images_are_saved_under_names_of_their_own(kit, tmp_path):
+    done = kit(["-c", ""], "--save", tmp_path / "images", "--oci")
+
+    assert done.returncode == 0, done.stderr
+    saved = len(list((tmp_path / "images").iterdir()))
+    assert saved == sum("oci" in case.forms for case in CASES)
 
 
 def test_a_pattern_that_matches_no_case_is_an_error(kit):

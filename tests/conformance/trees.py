@@ -203,10 +203,16 @@ def file_inode(place: bytes, known: dict[tuple[int, int], Inode]) -> Inode:
     return out
 
 
-def differences(tree: Tree, expected: Expected) -> list[str]:
-    """Return how a tree differs from the expected one, a sentence a difference."""
+def differences(
+    tree: Tree, expected: Expected, adds: frozenset[str] = frozenset()
+) -> list[str]:
+    """Return how a tree differs from the expected one, a sentence a difference.
+
+    Paths in ``adds`` may be in the tree without being expected.
+    """
     wanted = {clean(path): path for path in expected}
-    found = {path for path in tree if path or path in wanted}
+    ignored = {b"", *map(clean, adds)}
+    found = {path for path in tree if path in wanted or path not in ignored}
     out = [f"{shown(path)} should not be there" for path in sorted(found - set(wanted))]
     for path, name in wanted.items():
         if path not in tree:

@@ -209,6 +209,8 @@ CASES = (
     case(34, "members behind the end of a tar", USTAR,
          [layer_tar("a") + layer_tar("hidden"), ["b"]],
          BOTH, {"a": "1", "b": "2", "hidden": "1"}, REFUSED),
+    case(34, "junk behind a lone zero block", USTAR,
+         [layer_tar("a", end=bytes(512) + b"junk" * 999), ["b"]], BOTH, REFUSED),
     case(34, "members behind a lone zero block", USTAR,
          [layer_tar("a", end=bytes(512)) + layer_tar("hidden"), ["b"]],
          REFUSED, BOTH, {"a": "1", "b": "2", "hidden": "1"}),

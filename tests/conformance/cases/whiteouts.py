@@ -190,6 +190,9 @@ CASES = (
          [["d/", "d/x"], [member("d/.wh...")]], REFUSED, {"d/": "", "d/x": "1"}),
     case(5, "an entry below a whiteout", WHITEOUTS,
          [["a"], [directory(".wh.d"), member(".wh.d/x")]], REFUSED, {"a": "1"}),
+    case(5, "an entry below a whiteout, through a symlink", WHITEOUTS,
+         [["a", "l->.wh.d", "l/x"]],
+         REFUSED, {"a": "1"}, {"a": "1", "l": "->.wh.d"}, {"a": "1", "l/": "", "l/x": "1"}),
     # 6: whiteouts that are not regular files
     case(6, "a whiteout that is a directory", WHITEOUTS,
          [["a", "k"], [directory(".wh.a")]],
@@ -217,6 +220,13 @@ CASES = (
                   hard_link("b", ".wh..wh.plnk/7.1"),
                   hard_link("c", ".wh..wh.plnk/7.1")]],
          {"a": "1", "b": "P", "c": "=b"}, {"a": "1", "b": "P", "c": "P"}, REFUSED),
+    case(7, "a hard link before the file of AUFS's .wh..wh.plnk that it names", AUFS,
+         [["a", hard_link("b", ".wh..wh.plnk/7.1"), directory(".wh..wh.plnk"),
+           member(".wh..wh.plnk/7.1", "P")]],
+         {"a": "1", "b": "P"}, REFUSED),
+    case(7, "a hard link to nothing in AUFS's .wh..wh.plnk", AUFS,
+         [["a", directory(".wh..wh.plnk"), hard_link(".wh..wh.plnk/7.1", "gone")]],
+         {"a": "1"}, REFUSED),
     # 8: character devices 0:0
     case(8, "a character device 0:0 is a device, not a whiteout", FILE_TYPES,
          [["a"], [device("a")]], {"a": "<chr:0:0>"}),
