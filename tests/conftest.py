@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 
 from builders import docker_archive, layers, member
 from fixtures import FIXTURES, restored_root
+from flatten.tar import kernel
 
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)  # images are large
 
@@ -68,3 +69,14 @@ def folder(tmp_path):
     path.mkdir()
     (path / "old.tar").write_text("precious")
     return path
+
+
+@pytest.fixture(params=["kernel", "pure"])
+def headers_by(request, monkeypatch):
+    """Read and write headers with the kernel, and then without it."""
+    if request.param == "pure":
+        monkeypatch.setenv("FLATTEN_PURE", "1")
+        monkeypatch.setattr(kernel, "scan", None)
+    elif kernel.scan is None:
+        pytest.skip("needs the compiled kernel")
+    return request.param

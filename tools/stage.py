@@ -1,10 +1,11 @@
 """Lay out the tree that a release is built from.
 
-    python tools/stage.py build/release
+    python tools/stage.py build/release/tree
 
 The tree is the commit at HEAD, plus the manual page and the shell completions, which
 the command prints itself. They are generated for each release and are not in git, so
-they cannot disagree with the command's options.
+they cannot disagree with the command's options. Only the staged pyproject.toml lists
+them, since setuptools refuses data files that are missing.
 """
 
 import subprocess
@@ -18,9 +19,6 @@ GENERATED = {
     "share/fish/vendor_completions.d/flatten.fish": ["--print-completion", "fish"],
 }
 """Path of each generated file below the installation prefix, and its arguments."""
-
-EXTERNAL_DATA = '\n[tool.flit.external-data]\ndirectory = "data"\n'
-"""Added to the staged pyproject.toml only: flit refuses a directory that is missing."""
 
 
 def stage(source: Path, out: Path) -> None:
@@ -40,7 +38,10 @@ def stage(source: Path, out: Path) -> None:
         ).stdout  # fmt: skip
         path.write_bytes(text)
     with (out / "pyproject.toml").open("a") as file:
-        file.write(EXTERNAL_DATA)
+        file.write("\n[tool.setuptools.data-files]\n")
+        for name in GENERATED:
+            folder = name.rpartition("/")[0]
+            file.write(f'"{folder}" = ["data/{name}"]\n')
 
 
 if __name__ == "__main__":

@@ -27,7 +27,10 @@ from .wire import BLOCK_SIZE, parse_decimal, parse_number
 MAX_NUMBER: Final = 1 << 62  # for sizes and times: the sum of two still fits a column
 MAX_OWNER: Final = 1 << 32  # Linux's limit for ids; GNU tar fails on larger ones
 
-_PLAIN_FLAGS: Final = frozenset(b"123456")
+PLAIN: Final = frozenset((FILE, LINK, SYMLINK, DIRECTORY))
+"""Kinds of members that have no fields of their own, and the typeflags of most."""
+
+_OTHER_FLAGS: Final = frozenset(b"123456")
 
 Regions = list[tuple[int, int]]
 
@@ -130,6 +133,30 @@ def read_header(
     )
 
 
+def read_plain(block: bytes, offset: int) -> Fields:
+    """Read a header of one of the ``PLAIN`` kinds that nothing overrides.
+
+    The fields are those that ``read_header`` returns, in a fraction of the time. The
+    kernel reads most of these headers, if there is one.
+
+    Raises:
+        ValueError: The header breaks the format, or has impossible values.
+    """
+    kind, size, mtime = block[156], _size(block, {}), parse_number(block[136:148])
+    mode, uid, gid = parse_owner(block, {})
+    target = None
+    if kind == SYMLINK:
+        mode = 0o777
+        if size:
+            raise ValueError(NO_DATA.format(size))
+    if kind in (LINK, SYMLINK):
+        target = wire.text_field(block, 157, 257)
+    if kind != FILE:
+        size = 0  # no data follows, whatever the header says
+    name, data = wire.parse_name(block), offset + BLOCK_SIZE
+    return Fields(name, kind, (mode, uid, gid), mtime, size, data, size, target, None)
+
+
 def _size(block: bytes, records: Records) -> int:
     """Return a member's effective size."""
     size = parse_number(block[124:136])
@@ -183,7 +210,7 @@ def _kind(flag: int, name: bytes) -> int:
         return DIRECTORY
     if flag in b"0\x007S":
         return FILE
-    if flag in _PLAIN_FLAGS:
+    if flag in _OTHER_FLAGS:
         return flag
     if flag == ord("D"):
         return DIRECTORY

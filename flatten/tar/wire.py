@@ -19,6 +19,7 @@ Header"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
 import re
 import zlib
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final, TypeVar
 
 from .members import SparseMap
@@ -62,6 +63,7 @@ def padded(size: int) -> int:
     return size + 511 & -512
 
 
+@lru_cache(MAX_KNOWN)
 def parse_number(field: bytes) -> int:
     r"""Read a numeric header field: octal text, or base-256 (GNU, star).
 
@@ -113,12 +115,9 @@ def checksum_error(block: bytes) -> str:
     than digits, spaces and NULs are refused: bsdtar drops such members.
     """
     field = block[148:156]
+    if zlib.adler32(block) & 0xFFFF == _expected_sum(field) and block.isascii():
+        return ""
     spaces = 256 - sum(field)
-    digits = field[:6]  # "%06o\0 ", the usual form
-    if digits.isdigit() and field[6:] == b"\0 " and block.isascii():
-        with suppress(ValueError):  # not octal
-            if (zlib.adler32(block) & 0xFFFF) - 1 + spaces == int(digits, 8):
-                return ""
     stored = -1
     if not field.strip(b"01234567 \0"):
         with suppress(ValueError):
@@ -128,6 +127,17 @@ def checksum_error(block: bytes) -> str:
     if stored in (total, signed):
         return ""
     return f"header checksum is {quoted_field(field)}, but its bytes sum to {total:#o}"
+
+
+@lru_cache(MAX_KNOWN)
+def _expected_sum(field: bytes) -> int:
+    r"""Return 1 + the sum of a header's bytes that fits its checksum field.
+
+    Return -1 if the field is not in the usual form, "%06o\\0 ".
+    """
+    if field[6:] != b"\0 " or field[:6].strip(b"01234567"):
+        return -1
+    return int(field[:6], 8) + 1 - 256 + sum(field)
 
 
 def quoted_field(field: bytes) -> str:

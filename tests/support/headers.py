@@ -1,5 +1,6 @@
 """Headers of every format, and what flatten reads in them."""
 
+import flatten
 from builders import block, long_name, number, padded, pax, record
 from flatten.tar.layer import read_layer
 from flatten.tar.members import Members
@@ -63,6 +64,18 @@ class Memory:
 def index(tar, members=None):
     members = Members() if members is None else members
     return read_layer(Memory(tar), "layer", 0, members), members
+
+
+def rows_or_error(tar, members=None):
+    """Return all that is read of a layer, or the error; owners by their values."""
+    members = Members() if members is None else members
+    try:
+        found, _ = index(tar, members)
+    except flatten.FormatError as error:
+        return str(error)
+    columns = ("kinds", "layers", "sizes", "data", "mtimes", "targets", "extras")
+    owners = [members.owner_table[owner] for owner in members.owners]
+    return found, owners, {name: getattr(members, name) for name in columns}
 
 
 def sparse_gnu(name, regions, size, data, magic=GNU):

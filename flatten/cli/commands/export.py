@@ -12,6 +12,7 @@ from ...errors import UsageError
 from ...options import CHOICES, Options
 from ...outputs import atomic
 from ...outputs.choose import KINDS, kind
+from ...tar import kernel
 from .. import options, signals
 from ..messages import say
 
@@ -333,6 +334,8 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
                 f"fetched {done.transfer.fetched:,} of {done.transfer.size:,} "
                 f"bytes{what}"
             )
+        if kernel.scan is None:
+            say("there is no compiled kernel, so Python read all headers, more slowly")
     if args.json:
         from ..summary import print_summary, summary  # json, hashlib
 
