@@ -101,6 +101,9 @@ class Options(Selection):
         size: Size of a disk or file system in bytes or, with a leading ``+``, of its
             free space; None chooses a default.
         block_size: Bytes of a block of an EROFS; None chooses.
+        index: Write an EROFS without the contents, which stay in the image's files.
+        layers: Directory to keep layers in that are compressed or in no file of their
+            own; they are read from there. None keeps none.
         label: Label of a file system; None chooses.
         uuid: UUID of a file system, as 8-4-4-4-12 hexadecimal digits; None chooses one
             that depends on the image alone.
@@ -124,6 +127,8 @@ class Options(Selection):
     check: bool = True
     size: str | None = None
     block_size: int | None = None
+    index: bool = False
+    layers: str | os.PathLike[str] | None = None
     label: str | None = None
     uuid: str | None = None
     force: bool = False
@@ -164,6 +169,8 @@ class OptionFields(SelectionFields, total=False):
     check: bool
     size: str | None
     block_size: int | None
+    index: bool
+    layers: str | os.PathLike[str] | None
     label: str | None
     uuid: str | None
     force: bool

@@ -2,8 +2,8 @@
 
 import os
 import stat
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
@@ -54,6 +54,7 @@ class Exported:
         diff_ids: The layers' diff_ids, oldest first; None if the image records none.
         manifest: Digest of the image's manifest, or None if it has none.
         transfer: What was fetched, or None if the image is on this machine.
+        devices: The files that an index points at, in order; None for other outputs.
     """
 
     size: int
@@ -66,6 +67,7 @@ class Exported:
     diff_ids: tuple[str | None, ...] = field(default=(), compare=False)
     manifest: str | None = field(default=None, compare=False)
     transfer: Transfer | None = field(default=None, compare=False)
+    devices: tuple[str, ...] | None = field(default=None, compare=False)
 
 
 def export(
@@ -127,9 +129,7 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
     with (
         short_turns(),
         Reporter(progress) as reporter,
-        open_image(
-            os.fspath(source), options, verify=options.verify, advance=reporter.read
-        ) as opened,
+        _opened(source, options, sync=sync, advance=reporter.read) as opened,
         _checking(opened, options.verify) as check,
     ):
         image = with_additions(opened, options)
@@ -174,7 +174,28 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
         tuple(layer.diff_id for layer in image.layers),
         image.manifest,
         None if image.transfer is None else image.transfer(),
+        job.made.devices,
     )
+
+
+@contextmanager
+def _opened(
+    source: str | os.PathLike[str],
+    options: Options,
+    *,
+    sync: bool,
+    advance: Callable[[int], object],
+) -> Iterator[Image]:
+    """Open the image, and put its layers where ``options.layers`` says."""
+    with open_image(
+        os.fspath(source), options, verify=options.verify, advance=advance
+    ) as image:
+        if options.layers is None:
+            yield image
+        else:
+            from .outputs.layer_store import LayerStore  # seldom needed
+
+            yield LayerStore(Path(options.layers), sync=sync).stored(image)
 
 
 def plan_image(

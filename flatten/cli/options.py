@@ -229,6 +229,16 @@ def open_among(args: argparse.Namespace) -> Iterator[list[Image]]:
         yield images
 
 
+def add_layers_option(group: argparse._ActionsContainer) -> None:
+    """Add the option that keeps plain layers in a directory."""
+    group.add_argument(
+        "--layers",
+        metavar="DIR",
+        help="keep the plain tars of compressed layers, and of layers that are in no "
+        "file, by diff_id in DIR, and read them from there; many images can share it",
+    )
+
+
 def add_quiet_option(group: argparse._ActionsContainer) -> None:
     """Add the option that suppresses warnings."""
     group.add_argument("-q", "--quiet", action="store_true", help="print no warnings")

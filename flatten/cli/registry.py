@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "delta": "write the changes made by a range of steps as a layer",
     "derived": "list the images that were built on an image",
     "diff": "compare two images, an image and a tar, or two steps",
+    "mount": "mount an image on a directory, without copying it",
     "history": "list the steps that made an image, and their layers",
     "ls": "list the flattened tree, with the layer of each entry",
     "match": "find the image that a build of one more step would reuse",
@@ -42,7 +43,7 @@ HEADINGS: Final = {
     "compare": ("diff", "common", "verify"),
     "which image was built on which": ("ancestors", "derived", "match"),
     "engines' roots and archives": ("images", "containers", "users", "orphans"),
-    "make something else": ("delta",),
+    "make something else": ("delta", "mount"),
     "about flatten": ("help", "version"),
 }  # fmt: skip
 """The groups of commands in the main help, in this order."""

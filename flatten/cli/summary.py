@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..host.mounts import mount_command
 from ..pipeline import Exported
 
 
@@ -30,9 +32,17 @@ def summary(done: Exported, output: str | None, seconds: float) -> dict[str, Any
         "members": done.members,
         "bytes": done.size,
         "output": output and _described(output),
+        "mount": output and _mounting(output, done.devices),
         "seconds": round(seconds, 3),
         "warnings": done.warnings,
     }
+
+
+def _mounting(output: str, devices: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the command that mounts an index, without the directory at its end."""
+    if devices is None:
+        return None
+    return mount_command(os.path.abspath(output), devices)
 
 
 def _described(path: str) -> dict[str, Any]:

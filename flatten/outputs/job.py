@@ -39,6 +39,17 @@ class Shape:
     share: int = 0
 
 
+@dataclass(slots=True)
+class Made:
+    """What an output reports to its user, beyond that it is there.
+
+    Attributes:
+        devices: The files that an index points at, in order; None for other outputs.
+    """
+
+    devices: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A planned image to write.
@@ -54,6 +65,7 @@ class Job:
             name.
         advance: Called with the number of bytes after each write.
         notes: Warnings for the user, one sentence each; outputs append theirs.
+        made: What the output reports; outputs fill it in.
     """
 
     image: Image
@@ -65,6 +77,7 @@ class Job:
     before_commit: Callable[[], object] = nothing
     advance: Advance | None = None
     notes: list[str] = field(default_factory=list)
+    made: Made = field(default_factory=Made)
     _layers: Sequence[LayerBytes] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

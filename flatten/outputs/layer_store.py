@@ -17,12 +17,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Final
 
-from ..errors import FlattenError, IntegrityError, quoted
+from ..errors import FlattenError, IntegrityError, UsageError, quoted
 from ..host.compress import PlainSink
 from ..host.files import File, LayerBytes
+from ..host.inputs import compression
 from ..image.image import Image, Layer, Place
 from . import atomic
 
@@ -104,35 +106,42 @@ class LayerStore:
         self._sync = sync
 
     def stored(self, image: Image) -> Image:
-        """Return an image whose layers are all read from the store.
+        """Return an image whose layers are all plain in files.
 
-        Layers that the store does not have are added to it. The others are neither
-        fetched nor inflated. The image that is passed in remains the owner of all
-        files: closing either closes both.
+        Layers that are so already stay where they are; the others are read from the
+        store. What it does not have is added to it; what it has is neither fetched nor
+        inflated. The image that is passed in remains the owner of all files: closing
+        either closes both.
 
         Raises:
             IntegrityError: A layer does not have its diff_id.
             FlattenError: A layer cannot be read or written.
         """
+        wanted = [not is_in_file(image, layer) for layer in image.layers]
         missing = [
             layer
-            for layer in image.layers
+            for layer in compress(image.layers, wanted)
             if layer.diff_id is None or not self._path(layer.diff_id).exists()
         ]
         for layer in missing:
             layer.blob()  # start fetching all of them
         for layer in missing:
             layer.open()  # start inflating all of them
-        layers = tuple(map(self.open, image.layers))
-        for layer in layers:
+        stored = [self.open(layer) for layer in compress(image.layers, wanted)]
+        for layer in stored:
             image.resources.callback(layer.close)
 
         def check_unchanged() -> None:
             image.check_unchanged()
-            for layer in layers:
+            for layer in stored:
                 layer.check_unchanged()
 
-        return replace(image, layers=layers, check_unchanged=check_unchanged)
+        rest = iter(stored)
+        layers = [
+            next(rest) if want else layer
+            for layer, want in zip(image.layers, wanted, strict=True)
+        ]
+        return replace(image, layers=tuple(layers), check_unchanged=check_unchanged)
 
     def open(self, layer: Layer) -> StoredLayer:
         """Return a layer that is read from the store, and add it first if necessary.
@@ -170,6 +179,31 @@ class LayerStore:
                     f"{layer.name}: digest mismatch: expected {diff_id}, found {found}"
                     f"{reason and ': '}{reason}"
                 )
+
+
+def is_in_file(image: Image, layer: Layer) -> bool:
+    """Return True if a layer's plain tar is in a file of this machine.
+
+    Nothing is fetched to find out.
+    """
+    if image.transfer is not None:
+        return False
+    blob = layer.blob()
+    return blob.origin(0) is not None and compression(blob) is None
+
+
+def require_files(image: Image) -> None:
+    """Check that all layers of an image are plain in files.
+
+    Raises:
+        UsageError: One is not, and the user can choose where to keep it.
+    """
+    for layer in image.layers:
+        if not is_in_file(image, layer):
+            raise UsageError(
+                f"{layer.name}: not a plain tar in a file, which an index could point "
+                "at; name a directory to keep one in with --layers DIR"
+            )
 
 
 def _hashed(

@@ -10,14 +10,29 @@ from pathlib import Path
 import pytest
 
 import flatten
-from builders import config, digest, docker_archive, layers, legacy_archive, member
+from builders import (
+    config,
+    digest,
+    docker_archive,
+    layers,
+    legacy_archive,
+    member,
+    oci_files,
+)
 from flatten.errors import FlattenError, IntegrityError
 from flatten.image.verify import checking
 from flatten.outputs.layer_store import LayerStore
 from flatten.pipeline import plan_image
 from flatten.plan.pieces import pieces
 from flatten.sources.open import open_image
-from kinds import containerd, containers_storage, docker_root, oci
+from kinds import (
+    containerd,
+    containers_storage,
+    docker,
+    docker_root,
+    oci,
+    oci_archive,
+)
 from needs import root_only
 
 TARS = layers(["a", "d/", "d/x", "l=a"], ["b", "d/y"], ["-a", "d/x"])
@@ -46,11 +61,16 @@ def written(image):
     return list(pieces(plan_image(image)))
 
 
-@pytest.mark.parametrize(
-    "source",
-    [oci, docker_root, containers_storage, containerd],
-    ids=lambda f: f.__name__,
-)
+def packed_layout(folder, tars):
+    """Write a layout of compressed layers; return the reference."""
+    for name, data in oci_files(tars, pack=gzip.compress).items():
+        path = folder / "layout" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return str(folder / "layout")
+
+
+@pytest.mark.parametrize("source", [packed_layout, docker_root, containers_storage])
 def test_layers_of_every_kind_are_stored_by_diff_id(tmp_path, source):
     reference = source(tmp_path, TARS)
 
@@ -60,6 +80,17 @@ def test_layers_of_every_kind_are_stored_by_diff_id(tmp_path, source):
     assert names(tmp_path / "store") == sorted(f"sha256/{digest(t)}" for t in TARS)
     for tar in TARS:
         assert (tmp_path / "store/sha256" / digest(tar)).read_bytes() == tar
+
+
+@pytest.mark.parametrize("source", [docker, oci, oci_archive, containerd])
+def test_plain_layers_stay_where_they_are(tmp_path, source):
+    reference = source(tmp_path, TARS)
+
+    with open_image(reference) as image:
+        again = LayerStore(tmp_path / "store").stored(image)
+
+        assert again.layers == image.layers
+    assert not (tmp_path / "store").exists()
 
 
 def test_the_image_is_the_same(tmp_path):
@@ -74,7 +105,8 @@ def test_the_image_is_the_same(tmp_path):
 
 
 def test_layers_of_images_before_diff_ids_get_their_hash(tmp_path):
-    (tmp_path / "i.tar").write_bytes(legacy_archive(TARS))
+    packed = [gzip.compress(tar) for tar in TARS]
+    (tmp_path / "i.tar").write_bytes(legacy_archive(packed))
 
     with stored(str(tmp_path / "i.tar"), tmp_path / "store") as image:
         assert [x.diff_id for x in image.layers] == [
@@ -99,7 +131,8 @@ def test_a_layer_without_its_diff_id_is_not_stored(tmp_path):
     wrong = config(TARS, rootfs={"type": "layers", "diff_ids": [
         f"sha256:{digest(TARS[0])}", f"sha256:{'0' * 64}", f"sha256:{digest(TARS[2])}"
     ]})  # fmt: skip
-    (tmp_path / "i.tar").write_bytes(docker_archive(TARS, config_document=wrong))
+    packed = [gzip.compress(tar) for tar in TARS]
+    (tmp_path / "i.tar").write_bytes(docker_archive(packed, config_document=wrong))
 
     with pytest.raises(
         IntegrityError, match=f"expected sha256:0{{64}}, found sha256:{digest(TARS[1])}$"

@@ -4,12 +4,16 @@ The number that starts an id is the rule's; the value of a file is the position 
 the layer whose content shows.
 """
 
+from pathlib import Path
+
 import pytest
 
 import flatten
 from builders import END, docker_archive, layer, layers, long_name, member, pax
+from erofs_reader import Image as Erofs
 from flatten.tree.edit import Edits
-from listing import contents, listing, open_tar
+from indexes import can_mount, extracted, mounted_index
+from listing import contents, disk_listing, listing, open_tar
 
 
 @pytest.fixture
@@ -204,6 +208,32 @@ def test_tree(flat, each, want):
     got = contents(flat(*each))
 
     assert got == want
+
+
+def described(rows, *keys):
+    """Return rows but for the root, which these layers do not list."""
+    return [{key: row.get(key) for key in keys} for row in rows if row["path"]]
+
+
+@pytest.mark.parametrize("each", [each for each, _ in TREES.values()], ids=TREES)
+@pytest.mark.parametrize("index", [False, True], ids=["EROFS", "index"])
+def test_tree_in_an_erofs(flat, tmp_path, each, index):
+    tar, out = flat(*each), tmp_path / "o.erofs"
+    all_keys = ("path", "type", "mode", "uid", "gid", "mtime", "sha256", "linkname")
+
+    done = flatten.export(tmp_path / "image.tar", out, index=index)
+
+    want = listing(tar)
+    devices = done.devices or ()
+    image = Erofs(out.read_bytes(), [Path(path).read_bytes() for path in devices])
+    assert described(image.listing(), *all_keys) == described(want, *all_keys)
+    if can_mount:
+        with mounted_index(out, devices, tmp_path / "top") as top:
+            assert described(disk_listing(top), *all_keys) == described(want, *all_keys)
+    found = extracted(out, devices, tmp_path / "extracted")
+    if found is not None:
+        keys = ("path", "mode", "mtime")
+        assert described(found, *keys) == described(want, *keys)
 
 
 REFUSED = {

@@ -1,6 +1,8 @@
 """The main command: ``flatten IMAGE [-o OUT]``."""
 
 import argparse
+import os
+import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,6 +11,7 @@ from typing import Any, Final, NoReturn
 
 from ... import __version__, pipeline
 from ...errors import UsageError
+from ...host.mounts import mount_command
 from ...options import CHOICES, Options
 from ...outputs import atomic
 from ...outputs.choose import KINDS, kind
@@ -34,6 +37,7 @@ EFFECTIVE: Final = {
     "--force": ("directory",),
     "--size": ("disks.ext4", "disks.qcow2"),
     "--block-size": ("disks.erofs",),
+    "--index": ("disks.erofs",),
     "--label": ("disks.erofs", "disks.ext4", "disks.qcow2"),
     "--uuid": ("disks.erofs", "disks.ext4", "disks.qcow2"),
     "--no-check": (
@@ -146,7 +150,9 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
 
 def add_reading_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how to read the image, what to check and to print."""
-    options.add_point_arguments(options.add_input_options(parser))
+    group = options.add_input_options(parser)
+    options.add_point_arguments(group)
+    options.add_layers_option(group)
     add_safety_options(parser)
     add_message_options(parser)
 
@@ -199,11 +205,18 @@ def add_disk_options(parser: argparse.ArgumentParser) -> None:
         "[default: +25%%, at least +32M]",
     )
     group.add_argument(
+        "--index",
+        action="store_true",
+        help="write an EROFS of metadata only; contents stay in the layers of the "
+        "image, which must be plain, or are kept in --layers",
+    )
+    group.add_argument(
         "--block-size",
         metavar="SIZE",
         type=options.parse_size,
         help="size of a block of an EROFS, a power of two from 512 to 64K; Linux reads "
-        "at most the size of a page, and less than that from 6.4 on [default: 4K]",
+        "at most the size of a page, and less than that from 6.4 on [default: 4K; with "
+        "--index, 512]",
     )
     group.add_argument(
         "--label",
@@ -336,6 +349,9 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
             )
         if kernel.scan is None:
             say("there is no compiled kernel, so Python read all headers, more slowly")
+    if args.verbose and done.devices is not None:
+        command = mount_command(os.path.abspath(output), done.devices)
+        say(f"mount it by: {shlex.join(command)} DIRECTORY")
     if args.json:
         from ..summary import print_summary, summary  # json, hashlib
 
@@ -411,6 +427,8 @@ def read_options(args: argparse.Namespace) -> Options:
         check=not args.no_check,
         size=args.size,
         block_size=args.block_size,
+        index=args.index,
+        layers=args.layers,
         label=args.label,
         uuid=args.uuid,
         force=args.force,

@@ -10,10 +10,12 @@ from ...errors import FlattenError, UsageError, quoted
 from ...image.image import Image
 from ...options import Options
 from ...plan.plan import Plan
+from ...tar.wire import BLOCK_SIZE as TAR_BLOCK
 from ...tar.xattrs import ACL
 from .. import atomic
 from ..check import check
 from ..job import Job, Shape
+from ..layer_store import require_files
 from . import tools
 from .erofs_fs import BLOCK, BLOCKS, MAX_LABEL
 from .read_erofs import Erofs
@@ -55,16 +57,23 @@ class Output:
         self._compressor = name if level is None else f"{name},{level}"
         self._program: str | None = None
         self._choices: list[str] = []
+        if name != "none" and options.index:
+            raise UsageError("--index: it holds no contents that could be compressed")
         if name != "none":
             _, self._program = tools.find("mkfs.erofs")
             self._choices = _choices(self._program, options)
             require_fakeroot()
 
-    def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
+    def shape(self, image: Image) -> Shape:
         """Ask for a root, and for the xattrs that EROFS can hold.
 
         mkfs.erofs 1.5 treats mtimes before 1970 as very late ones, so it gets none.
+
+        Raises:
+            UsageError: It is to be an index, and a layer is in no file.
         """
+        if self._volume.index:
+            require_files(image)
         if self._program is None:
             return Shape(rooted=True, xattrs=XATTRS)
         return Shape(
@@ -82,7 +91,9 @@ class Output:
         ) as name:
             if self._program is None:
                 path = quoted(str(self.path))
-                write_erofs(job, name, path, self._limits, self._volume)
+                files = write_erofs(job, name, path, self._limits, self._volume)
+                if self._volume.index:
+                    job.made.devices = tuple(device.path for device in files)
                 if self._check:
                     check(job.plan, name, self.path, Erofs, lambda *_: False)
             else:
@@ -112,14 +123,15 @@ def _volume(options: Options) -> Volume:
     Raises:
         UsageError: The size of a block or the label is not valid.
     """
-    block = options.block_size or BLOCK
+    block = options.block_size or (TAR_BLOCK if options.index else BLOCK)
     if block not in BLOCKS:
         sizes = ", ".join(map(str, BLOCKS))
         raise UsageError(f"--block-size: {block} is not one of {sizes}")
     name = os.fsencode(label(options, "EROFS", MAX_LABEL, "rootfs"))
     if options.uuid is None:
-        return Volume(block, name)
-    return Volume(block, name, bytes.fromhex(options.uuid.replace("-", "")))
+        return Volume(block, name, index=options.index)
+    chosen = bytes.fromhex(options.uuid.replace("-", ""))
+    return Volume(block, name, chosen, options.index)
 
 
 def _choices(program: str, options: Options) -> list[str]:

@@ -18,6 +18,9 @@ erofs_dirent        12        nid, nameoff, file_type
 erofs_xattr_ibody   12        h_name_filter, h_shared_count
 _header
 erofs_xattr_entry   4         e_name_len, e_name_index, e_value_size
+erofs_inode_chunk   8         advise, device_id, blkaddr
+_index
+erofs_deviceslot    128       tag, blocks, mapped_blkaddr
 ==================  ========  ====================================================
 
 An inode's number, its *nid*, is its position in the file in slots of 32 bytes, since
@@ -30,6 +33,7 @@ that times before 1970 are kept in two's complement.
 Reference: Linux, fs/erofs/erofs_fs.h; https://erofs.docs.kernel.org, "On-disk format".
 """
 
+from collections.abc import Iterable
 from struct import Struct
 from typing import Final
 
@@ -56,10 +60,14 @@ DIRENT: Final = Struct("<QHBx")
 XATTR_HEADER: Final = Struct("<IB7x")
 XATTR_ENTRY: Final = Struct("<BBH")
 
+CHUNK_INDEX: Final = Struct("<HHI")  # aligned to its size
+_DEVICE: Final = Struct("<64sI60x")  # the other files are found by their numbers alone
+
 _SUPERBLOCK_AT: Final = 1024
 _MAGIC: Final = 0xE0F5E1E2
 _COMPAT: Final = 0x1 | 0x2  # the superblock has a checksum; i_mtime is the mtime
 _INCOMPAT_CHUNKED_FILE: Final = 0x4
+_INCOMPAT_DEVICE_TABLE: Final = 0x8
 
 # i_format: the version in bit 0, and the layout of the content from bit 1 on
 EXTENDED: Final = 1
@@ -69,6 +77,7 @@ CHUNK_BASED: Final = 4 << 1  # in chunks; their addresses are after the inode
 
 MAX_CHUNK_BITS: Final = 31  # a chunk has ``block << bits`` bytes
 ADDRESS: Final = Struct("<I")  # an entry of a chunk table
+INDEXES: Final = 0x20  # in i_u: the table has a CHUNK_INDEX for each chunk
 HOLE: Final = (1 << 32) - 1  # the address of a chunk of zeros
 
 XATTR_UNIT: Final = 4  # bytes; sizes and numbers of xattrs count it
@@ -90,14 +99,19 @@ FILE_TYPES: Final = {
 """The file_type of a directory entry, by the tar typeflag."""
 
 
-def head_size(block: int) -> int:
+def head_size(block: int, devices: int = 0) -> int:
     """Return the bytes before the first inode: whole blocks with the superblock.
 
-    >>> head_size(512), head_size(4096)
-    (1536, 4096)
+    >>> head_size(512), head_size(4096), head_size(512, 4)
+    (1536, 4096, 2048)
     """
-    end = _SUPERBLOCK_AT + _SUPERBLOCK.size
+    end = _SUPERBLOCK_AT + _SUPERBLOCK.size + _DEVICE.size * devices
     return end + -end % block
+
+
+def encode_devices(devices: Iterable[tuple[bytes, int]]) -> bytes:
+    """Encode the table of other files: the tag and the number of blocks of each."""
+    return b"".join([_DEVICE.pack(tag, blocks) for tag, blocks in devices])
 
 
 def encode_head(  # noqa: PLR0913 - the fields of a structure, by keyword
@@ -111,6 +125,7 @@ def encode_head(  # noqa: PLR0913 - the fields of a structure, by keyword
     uuid: bytes,
     label: bytes,
     chunked: bool,
+    devices: bytes = b"",
 ) -> bytes:
     """Return the bytes before the first inode.
 
@@ -127,10 +142,16 @@ def encode_head(  # noqa: PLR0913 - the fields of a structure, by keyword
         uuid: 16 bytes.
         label: At most 16 bytes.
         chunked: There is a file in chunks.
+        devices: The table of other files, if there are any.
     """
+    features = _INCOMPAT_CHUNKED_FILE if chunked else 0
+    if devices:
+        features |= _INCOMPAT_DEVICE_TABLE
+    count = len(devices) // _DEVICE.size
+    table_at = _SUPERBLOCK_AT + _SUPERBLOCK.size
 
     def padded(checksum: int) -> bytes:
-        return _SUPERBLOCK.pack(
+        fields = _SUPERBLOCK.pack(
             _MAGIC,
             checksum,
             _COMPAT,
@@ -145,15 +166,17 @@ def encode_head(  # noqa: PLR0913 - the fields of a structure, by keyword
             xattrs,
             uuid,
             label,
-            _INCOMPAT_CHUNKED_FILE if chunked else 0,
+            features,
             0,  # u1: compressors
-            0,  # extra_devices
-            0,  # devt_slotoff
+            count,
+            table_at // _DEVICE.size if devices else 0,
             0,  # dirblkbits: a directory's blocks are as large as others
             0,  # xattr_prefix_count
             0,  # xattr_prefix_start
             0,  # packed_nid
-        ).ljust(head_size(block) - _SUPERBLOCK_AT, b"\0")
+        )
+        size = head_size(block, count) - _SUPERBLOCK_AT
+        return (fields + devices).ljust(size, b"\0")
 
     summed = block - _SUPERBLOCK_AT if block > _SUPERBLOCK_AT else block
     return bytes(_SUPERBLOCK_AT) + padded(crc32c(padded(0)[:summed]))

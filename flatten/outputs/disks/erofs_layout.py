@@ -23,10 +23,12 @@ from ...plan.plan import Plan
 from ...tar.members import BLOCK as BLOCK_DEVICE
 from ...tar.members import CHAR, DIRECTORY, FILE, NO_EXTRA, SYMLINK, Column
 from .erofs_chunks import Chunks, choose_chunks
+from .erofs_devices import Devices
 from .erofs_directory import Entry, directory_size
 from .erofs_fs import (
     ADDRESS,
     CHUNK_BASED,
+    CHUNK_INDEX,
     FILE_TYPES,
     FLAT_INLINE,
     FLAT_PLAIN,
@@ -72,6 +74,8 @@ class Layout:
     Attributes:
         plan: The plan of the tree; the root is its first member.
         block: The size of a block, in bytes.
+        devices: The files that it points at, if it is an index.
+        head: The number of bytes before the first inode.
         xattrs: The encoded xattrs.
         chunks: The chunks of sparse files, by inode.
         names: How many names an inode has, by inode; only those with several.
@@ -83,14 +87,15 @@ class Layout:
         blocks: The number of blocks.
     """
 
-    def __init__(self, plan: Plan, block: int) -> None:
+    def __init__(self, plan: Plan, block: int, devices: Devices | None = None) -> None:
         """Place everything.
 
         Raises:
             FlattenError: A name, a target, a device number or an xattr is too large.
         """
         _check_limits(plan)
-        self.plan, self.block = plan, block
+        self.plan, self.block, self.devices = plan, block, devices
+        self.head = head_size(block, 0 if devices is None else len(devices.files))
         self.xattrs = Xattrs(plan)
         self.chunks = _chunks(plan, block)
         later = Counter(plan.inodes[position] for position in plan.links)
@@ -108,7 +113,7 @@ class Layout:
         plan, nids, kinds = self.plan, self.nids, self.plan.members.kinds
         firsts: dict[int, int] = {}
         block = self.block
-        at, directories, contents = head_size(block), 0, 0
+        at, directories, contents = self.head, 0, 0
         for position, inode in enumerate(plan.inodes):
             if position in plan.links:
                 nids.append(firsts[inode])
@@ -151,6 +156,9 @@ class Layout:
                 return Form(CHUNK_BASED, size, xattrs, table, chunks.blocks)
         if kind == FILE:
             size = members.sizes[inode]
+            if size and self.devices is not None and self.devices.find(inode):
+                index = CHUNK_INDEX.size + -xattrs % CHUNK_INDEX.size
+                return Form(CHUNK_BASED, size, xattrs, index, 0)
         elif kind == DIRECTORY:
             size = self._directory_sizes[position]
         elif kind == SYMLINK:

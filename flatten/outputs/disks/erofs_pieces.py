@@ -11,14 +11,15 @@ from ...tar.members import CHAR, DIRECTORY, FILE_TYPES, NO_EXTRA, SYMLINK, Colum
 from .erofs_directory import encode_block, split
 from .erofs_fs import (
     CHUNK_BASED,
+    CHUNK_INDEX,
     EXTENDED,
     HOLE,
+    INDEXES,
     INODE,
     SLOT,
     XATTR_HEADER,
     XATTR_UNIT,
     encode_device,
-    head_size,
 )
 from .erofs_layout import Form, Layout
 
@@ -56,7 +57,7 @@ class _Encoder:
         layout, plan, kinds = self._layout, self._plan, self._members.kinds
         folders, others = self._outside
         directories, contents = layout.directories, layout.contents
-        at = head_size(self._block)
+        at = layout.head
         for position, inode in enumerate(plan.inodes):
             if position in plan.links:
                 continue
@@ -72,7 +73,10 @@ class _Encoder:
             head = bytes(start - at) + self._inode(position, form, block)
             yield head + layout.xattrs.after(inode) if form.xattrs else head
             if form.layout == CHUNK_BASED:
-                yield from layout.chunks[inode].table(block)
+                if inode in layout.chunks:
+                    yield from layout.chunks[inode].table(block)
+                else:
+                    yield self._index(inode).rjust(form.inline, b"\0")
             elif form.inline:
                 inside = form.blocks * self._block
                 yield from self._content(position, inside, form.size)
@@ -92,7 +96,8 @@ class _Encoder:
         elif kind in (CHAR, BLOCK_DEVICE):
             where = encode_device(*extra.device)
         elif form.layout == CHUNK_BASED:
-            where = self._layout.chunks[inode].bits
+            chunks = self._layout.chunks.get(inode)
+            where = self._index_format(form) if chunks is None else chunks.bits
         count = 0
         if form.xattrs:
             count = 1 + (form.xattrs - XATTR_HEADER.size) // XATTR_UNIT
@@ -110,6 +115,17 @@ class _Encoder:
             extra.nanoseconds,
             links,
         )
+
+    def _index_format(self, form: Form) -> int:
+        """Return the format of a content that is one chunk of a device."""
+        return INDEXES | (-(-form.size // self._block) - 1).bit_length()
+
+    def _index(self, inode: int) -> bytes:
+        """Encode the address of a content on a device."""
+        assert self._layout.devices is not None, "contents are elsewhere"
+        address = self._layout.devices.find(inode)
+        assert address is not None, "its form says that it is elsewhere"
+        return CHUNK_INDEX.pack(0, *address)
 
     def _blocks(self, position: int) -> Iterator[Piece]:
         """Yield the blocks of a content that are outside of its inode."""
