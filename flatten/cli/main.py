@@ -73,9 +73,10 @@ def _answer(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader left: end silently, as cat does
         _discard_output()
         return BROKEN_PIPE
-    except OSError as error:  # mostly of standard output: the others have a filename
+    except OSError as error:
         _discard_output()
-        _fail(f"{shown(str(error.filename or 'standard output'))}: {error.strerror}")
+        name = error.filename or "standard output: cannot write"  # it has no filename
+        _fail(f"{shown(str(name))}: {error.strerror}")
         return FlattenError.exit_code
     except MemoryError:
         _fail("out of memory")

@@ -35,9 +35,11 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unexpected argument {more[0]!r}{self._remedy(args, more[0])}")
         return args
 
-    def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
-        """Print the help; argparse would ignore that it cannot be written."""
-        (sys.stdout if file is None else file).write(self.format_help())
+    def _print_message(
+        self, message: str, file: "SupportsWrite[str] | None" = None
+    ) -> None:
+        """Print the help or the version; argparse would ignore that it fails."""
+        (sys.stderr if file is None else file).write(message)
 
     def error(self, message: str) -> NoReturn:
         """Print a usage error and exit with code 2."""

@@ -409,17 +409,26 @@ def test_a_closed_pipe_prints_no_error(tmp_path):
     assert got.stdout.splitlines()[1] == "141"
 
 
-@pytest.mark.parametrize("words", ["ls {}", "config {}", "layers {}", "--help"])
+@pytest.mark.parametrize(
+    "words",
+    ["ls {}", "config {}", "layers {}", "report {} -o -", "--help", "--version"],
+)
 def test_a_full_disk_is_reported(tmp_path, monkeypatch, words):
     image = docker(tmp_path, layers(["a"]))
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
 
-    got = shell(f"$FLATTEN {words.format(image)} > /dev/full")
+    for buffered in ("", "1"):
+        monkeypatch.setenv("PYTHONUNBUFFERED", buffered)
+        got = shell(f"$FLATTEN {words.format(image)} > /dev/full")
+        assert (got.returncode, got.stderr) == (
+            1, "flatten: standard output: cannot write: No space left on device\n"
+        )  # fmt: skip
 
-    assert (got.returncode, got.stderr) == (
-        1,
-        "flatten: standard output: No space left on device\n",
-    )
+
+def test_a_page_that_cannot_be_written_is_named(tmp_path):
+    got = shell(f"$FLATTEN report {docker(tmp_path, layers(['a']))} -o /dev/full")
+
+    want = "flatten: '/dev/full': cannot write: No space left on device\n"
+    assert (got.returncode, got.stderr) == (1, want)
 
 
 def test_names_are_escaped_for_a_narrow_encoding(tmp_path):

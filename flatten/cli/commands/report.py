@@ -1,8 +1,9 @@
 """``flatten report IMAGE [-o OUT]``: what takes space in an image."""
 
 import argparse
-import os
 
+from ...errors import quoted
+from ...host.compress import PlainSink
 from ...outputs import atomic
 from ...pipeline import refuse_image
 from ...views.listing import TreePath
@@ -72,8 +73,10 @@ def _write_page(report: Report, output: str) -> None:
         print_bytes(page)
         return
     with atomic.create(Path(output)) as descriptor:
-        while page:
-            page = page[os.write(descriptor, page) :]
+        sink = PlainSink(descriptor, quoted(output))
+        view = memoryview(page)
+        while view:
+            view = view[sink.write(view) :]
 
 
 def _print(report: Report, top: int) -> None:
