@@ -65,6 +65,8 @@ class Reading:
         style: The kinds of marks that may occur.
         warnings: Receives one sentence for each kind of loss.
         trusted: Whether marks may be in xattrs that only root can see.
+        sealed: Why the files of lower layers cannot be found by their paths; "" if they
+            can.
         uid: Converts a uid on the disk to the image's.
         gid: Converts a gid on the disk to the image's.
     """
@@ -74,6 +76,7 @@ class Reading:
     style: Style = PLAIN
     warnings: list[str] = field(default_factory=list)
     trusted: bool = True
+    sealed: str = ""
     uid: Owners = int
     gid: Owners = int
 
@@ -88,7 +91,8 @@ def walk(trees: Sequence[Beneath], reading: Reading) -> Assembly:
 
     Raises:
         FlattenError: A file cannot be read.
-        FormatError: A content that should be in a lower layer is missing.
+        FormatError: A content that should be in a lower layer is missing, or needs a
+            layer that is sealed.
     """
     if reading.style.attributes and reading.trusted and not sees_trusted():
         raise FlattenError(
@@ -202,6 +206,12 @@ class _LayerWriter:
             if union.is_whiteout(node, directory):
                 self._mark(whiteout.hiding(here))
             elif union.redirect(node) is not None or union.is_metacopy(node):
+                if self._reading.sealed:
+                    raise FormatError(
+                        f"{quoted(here)} was moved, or only its metadata was changed; "
+                        f"the rest is in a layer below, but {self._reading.sealed}",
+                        where=self._reading.where,
+                    )
                 found = union.lookup(union.resolve(directory.path), name)
                 self._show(here, found, below)
                 if node.is_directory():

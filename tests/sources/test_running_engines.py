@@ -14,6 +14,9 @@ import pytest
 import flatten
 from builders import docker_archive, layer, member
 from command import run
+from engines import call
+from listing import contents
+from needs import need
 from registries import push, registry
 
 NOISE = bytes(range(256)) * 3000
@@ -315,9 +318,7 @@ use_composefs = "true"
 @pytest.mark.parametrize("packed", ["gzip", "zstd:chunked"])
 def test_layers_that_podman_keeps_in_composefs(monkeypatch, want, tmp_path, packed):
     """Podman's own tree has removed files, and their whiteouts, as of 5.8."""
-    for tool in ("docker-registry", "mkcomposefs", "podman", "skopeo"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"needs {tool}")
+    need("docker-registry", "mkcomposefs", "podman", "skopeo")
     config = tmp_path / "storage.conf"
     config.write_text(COMPOSEFS.format(tmp_path))
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(config))
@@ -330,3 +331,49 @@ def test_layers_that_podman_keeps_in_composefs(monkeypatch, want, tmp_path, pack
 
     assert [*tmp_path.glob("root/overlay/*/composefs-data/composefs.blob")]
     assert exported(f"containers-storage:{tmp_path}/root", tmp_path) == want
+
+
+CONTAINERD = """\
+version = 3
+root = "{0}/root"
+state = "{0}/state"
+[grpc]
+  address = "{0}/s"
+[plugins."io.containerd.service.v1.diff-service"]
+  default = ["erofs", "walking"]
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+  platform = "linux/amd64"
+  snapshotter = "{1}"
+  differ = "{2}"
+"""
+CHANGE = """
+mkdir "$1/m"
+ctr -a "$1/s" snapshots --snapshotter "$2" mounts "$1/m" box | sh -e
+rm "$1/m/b"
+echo own > "$1/m/new"
+umount "$1/m"
+"""
+
+
+@pytest.mark.engines
+@pytest.mark.parametrize("snapshotter", ["overlayfs", "native", "erofs"])
+def test_containerd(service, want, tmp_path, snapshotter):
+    """The image is read from its blobs, the container from its snapshot."""
+    need("containerd", "ctr", *(["mkfs.erofs"] if snapshotter == "erofs" else []))
+    differ = "erofs" if snapshotter == "erofs" else "walking"
+    (tmp_path / "c.toml").write_text(CONTAINERD.format(tmp_path, snapshotter, differ))
+    service(tmp_path, "containerd", "-c", tmp_path / "c.toml")
+    ctr = ["ctr", "-a", tmp_path / "s"]
+    options = ["--snapshotter", snapshotter]
+    if snapshotter not in call(*ctr, "plugins", "ls", "-q"):
+        pytest.skip(f"containerd has no snapshotter {snapshotter}")
+    call(*ctr, "images", "import", *options, tmp_path / "image.tar")
+    call(*ctr, "containers", "create", *options, "docker.io/library/app:latest", "box")
+    call("sh", "-ec", CHANGE, "sh", tmp_path, snapshotter)
+    root = tmp_path / "root"
+
+    assert exported(f"containerd:{root}#app", tmp_path) == want
+    flatten.export(f"{root}#container:box", tmp_path / "box.tar", sync=False)
+    tree = contents(tmp_path / "box.tar")
+    assert {path: tree[path] for path in tree if path != "./"} == {"new": "own\n"}
+    assert "no orphans" in run("orphans", root).stderr

@@ -135,7 +135,10 @@ def unpack(root, keys, driver="overlayfs", space="moby"):
         tree[whole] |= {b"parent": parent} if parent else {}
         parent = whole
         trees.append(
-            place / "snapshots" / str(number) / ("fs" if "fs" in driver else "")
+            place
+            / "snapshots"
+            / str(number)
+            / ("" if driver in {"native", "btrfs"} else "fs")
         )
         trees[-1].mkdir(parents=True)
     (place / "metadata.db").write_bytes(bolt({b"v1": {b"snapshots": tree}}))

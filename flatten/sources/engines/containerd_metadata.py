@@ -41,6 +41,12 @@ _DATABASE: Final = "metadata.db"
 _DRIVERS: Final = (
     Driver("overlayfs", f"{_SNAPSHOTTER}overlayfs/snapshots/{{}}/fs", OVERLAY),
     Driver("fuse-overlayfs", f"{_SNAPSHOTTER}fuse-overlayfs/snapshots/{{}}/fs", FUSE),
+    Driver(
+        "erofs",
+        f"{_SNAPSHOTTER}erofs/snapshots/{{}}/fs",
+        OVERLAY,
+        image=f"{_SNAPSHOTTER}erofs/snapshots/{{}}/layer.erofs",
+    ),
     Driver("native", f"{_SNAPSHOTTER}native/snapshots/{{}}", full=True),
     Driver("btrfs", f"{_SNAPSHOTTER}btrfs/snapshots/{{}}", full=True),
 )

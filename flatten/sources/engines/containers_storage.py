@@ -254,13 +254,6 @@ class ContainersStorage:
                 where=where,
             )
         *below, own = store.chain(container.layer, where)
-        if any(store.is_composefs(layer) for layer in below):
-            raise FormatError(
-                "its image is kept by composefs, which names files by their digests, "
-                "so files that the container moved or changed in part are not found; "
-                "use podman export",
-                where=where,
-            )
         diff_ids_ = [layer.diff_id for layer in below]
         chain, config = below, {}
         for image in store.images():

@@ -47,6 +47,8 @@ class Driver:
         upper: Directory of a container, if it is another one: only the changed files,
             with overlay marks if layers have none, and including docker's init layer.
         advice: What to do if a directory is empty.
+        image: EROFS file system that has a complete layer's files, if the directory is
+            empty then.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Driver:
     full: bool = False
     upper: str = ""
     advice: str = ""
+    image: str = ""
 
 
 _ALL: Final = (
@@ -215,9 +218,14 @@ class Stack:
         )
 
     def _walk(self, name: str, ids: Sequence[str], maps: Maps = NO_MAPS) -> Assembly:
-        if not self._driver.style.attributes:
-            ids = ids[:1]  # only overlay can move files here from lower layers
-        return walk([self._tree(id_, name) for id_ in ids], self._reading(name, maps))
+        trees, sealed = [self._tree(ids[0], name)], ""
+        if self._driver.style.attributes:  # overlay can move files from lower layers
+            for id_ in ids[1:]:
+                sealed = self._sealed(id_)
+                if sealed:
+                    break
+                trees.append(self._tree(id_, name))
+        return walk(trees, replace(self._reading(name, maps), sealed=sealed))
 
     def _walk_upper(self, name: str, ids: Sequence[str], maps: Maps) -> Assembly:
         upper = self._tree(ids[0], name, self._driver.upper)
@@ -271,9 +279,22 @@ class Stack:
             raise FormatError(tree, where=where)
         return tree
 
+    def _sealed(self, id_: str) -> str:
+        """Return why a lower layer has no directory of files by path; "" if it has."""
+        image = self._driver.image.format(id_)
+        if image and image.encode() in self._root:
+            return f"that is an EROFS file system, {quoted(self._root.path(image))}"
+        if any(each.id == id_ and each.contents is not None for each in self._stored):
+            return "composefs keeps that, with files named by digest"
+        return ""
+
     def _tree_or_why(self, id_: str, path: str = "") -> Beneath | str:
         """Return a directory, or the reason why there is none."""
         driver = self._driver
+        image = driver.image.format(id_)
+        if image and image.encode() in self._root:
+            path = quoted(self._root.path(image))
+            return f"its files are in {path}, an EROFS file system, which is not read"
         path = (path or driver.tree).format(id_)
         tree = self._root.tree(path)
         shown = quoted(self._root.path(path))

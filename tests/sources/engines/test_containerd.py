@@ -319,6 +319,35 @@ def test_layers_that_are_unpacked_to_full_trees(tmp_path, flat):
     assert without_root(flat(root)) == WANT
 
 
+def test_a_container_of_the_snapshotter_erofs(tmp_path, flat):
+    """Layers are file systems, which are mounted on their directories when needed."""
+    root = containerd_root(tmp_path / "root", BLOBS)
+    unpack(root, [*chain_of(TARS), "box"], "erofs")
+    names = {"docker.io/library/app:1": target(MANIFEST)}
+    contain(root, names, {"boxy": box(driver="erofs")})
+    snapshots = root / "io.containerd.snapshotter.v1.erofs" / "snapshots"
+    for name in ("1", "2"):
+        (snapshots / name / "layer.erofs").write_bytes(bytes(4096))
+    own = snapshots / "3" / "fs"
+    (own / "new").write_text("own")
+
+    assert flat(root) == WANT
+    assert without_root(flat(f"{root}#container:boxy")) == WANT | {"new": "own"}
+    (own / "moved").mkdir()
+    os.setxattr(own / "moved", "user.overlay.redirect", b"d")
+    with pytest.raises(
+        flatten.FormatError, match=r"below, but that is .*/2/layer.erofs"
+    ):
+        flat(f"{root}#container:boxy")
+    (own / "moved").rmdir()
+    discard(root, 1)
+    with pytest.raises(
+        flatten.FormatError,
+        match=r"/2/layer\.erofs', an EROFS file system, which is not read",
+    ):
+        flat(root)
+
+
 def test_locations_of_unpacked_layers(tmp_path):
     root = containerd_root(
         tmp_path / "root", BLOBS, {"moby": {"app:1": target(MANIFEST)}}

@@ -24,6 +24,10 @@ from stores import TREES, append, layer_ids, podman_image
 TARS = layers(["a", member("b", b"b" * 700)], ["-a", "c"])
 WANT = {"b": "b" * 700, "c": "1"}
 
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can own and make it"
+)
+
 
 def change(path, edit):
     """Rewrite the records of a list."""
@@ -256,13 +260,24 @@ def test_layers_that_composefs_keeps(flat, store):
     assert flat(store, verify=True) == WANT
 
 
-def test_a_container_whose_image_composefs_keeps(flat, store):
+@needs_root
+@pytest.mark.parametrize("attribute", ["metacopy", "redirect"])
+def test_a_container_whose_image_composefs_keeps(flat, store, attribute):
     podman_image(store, TARS)
-    run(store)
+    tree = run(store)
     tables(store)
+    (tree / "new").write_text("own")
+    os.mknod(tree / "c", 0o600 | stat.S_IFCHR, 0)
+    os.chmod(tree, 0o755)
+    want = {"./": "", "b": "b" * 700, "new": "own"}
 
-    with pytest.raises(flatten.FormatError, match="use podman export"):
-        flat(f"{store}#container:box")
+    assert flat(f"{store}#container:box") == want
+    (tree / "moved").write_bytes(bytes(700))
+    os.setxattr(tree / "moved", f"trusted.overlay.{attribute}", b"/b")
+    with pytest.raises(flatten.FormatError) as caught:
+        flat(f"{store}#container:box", force=True)
+    assert "'moved' was moved, or only its metadata was changed" in str(caught.value)
+    assert "but composefs keeps that, with files named by digest" in str(caught.value)
 
 
 BROKEN = {
@@ -464,10 +479,6 @@ def test_an_invalid_list_does_not_affect_images(flat, store, text, why):
 
 
 # --- containers
-
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0, reason="only root can own and make it"
-)
 
 
 def run(store, name="box", *, driver="overlay", **record):
