@@ -1,0 +1,7 @@
+// npm's tar: the archive argv[2] into the directory argv[3], as root would.
+import { mkdirSync } from 'node:fs';
+import { x } from 'tar';
+
+const [, , file, cwd] = process.argv;
+mkdirSync(cwd);
+await x({ file, cwd, preserveOwner: true, preservePaths: true, strict: true });
