@@ -20,6 +20,7 @@ Reference: moby image/tarexport/{save,load}.go and image/spec/v1.md.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,6 +55,7 @@ Stored = Archive | Folder
 
 MANIFEST: Final = "manifest.json"
 INDEX: Final = "index.json"
+_ID: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ def detect(files: Files) -> bool:
     """Return True if the archive or directory looks like one of docker's."""
     if MANIFEST.encode() in files:
         return not begins_with(files, MANIFEST, b"{")  # that is another kind's
+    if isinstance(files, Folder):
+        return bool(_legacy_ids(files))
     if not isinstance(files, Archive):
         return False
     if b"repositories" in files or _legacy_ids(files):
@@ -160,7 +164,6 @@ def entries(files: Files) -> Sequence[Entry]:
         files = files.within()
     assert isinstance(files, Archive | Folder), "there are no other files"
     if MANIFEST.encode() not in files:
-        assert isinstance(files, Archive), "detect says so"
         return [stored.entry() for stored in _read_legacy(files)]
     found = _read_manifest(files)
     if INDEX.encode() in files:
@@ -363,32 +366,39 @@ def _check_agreement(
 # --- before docker 1.10
 
 
-def _legacy_ids(archive: Archive) -> list[str]:
-    """Return the layers' ids: names of directories with a json and a layer.tar."""
-    ids = []
-    for name in archive.names():
-        head, _, tail = name.rpartition(b"/")
-        if tail == b"json" and head and head + b"/layer.tar" in archive:
-            ids.append(head.decode("utf-8", "surrogateescape"))
-    return ids
+def _legacy_ids(files: Stored) -> list[str]:
+    """Return the layers' ids: names of directories with a json and a layer.tar.
+
+    On the host only names that docker makes are looked at: others may be unreadable.
+    """
+    if isinstance(files, Folder):
+        heads = [name.encode() for name in files.names() if _ID.fullmatch(name)]
+    else:
+        found = (name.rpartition(b"/") for name in files.names())
+        heads = [head for head, _, tail in found if head and tail == b"json"]
+    return [
+        head.decode("utf-8", "surrogateescape")
+        for head in heads
+        if head + b"/json" in files and head + b"/layer.tar" in files
+    ]
 
 
-def _read_legacy(archive: Archive) -> list[_Stored]:
+def _read_legacy(files: Stored) -> list[_Stored]:
     """List the images: layers that have a name or, without names, no child."""
     parents: dict[str, str | None] = {}
     platforms: dict[str, Platform | None] = {}
-    for layer_id in _legacy_ids(archive):
+    for layer_id in _legacy_ids(files):
         config, _ = read_json(
-            archive, f"{layer_id}/json", f"json of {shown(layer_id[:12])}", shape=CONFIG
+            files, f"{layer_id}/json", f"json of {shown(layer_id[:12])}", shape=CONFIG
         )
         if not isinstance(config, dict):
-            archive.fail(f"{quoted(layer_id)}/json is not an object")
-        parents[layer_id] = _parent(config, archive)
+            files.fail(f"{quoted(layer_id)}/json is not an object")
+        parents[layer_id] = _parent(config, files)
         platforms[layer_id] = config_platform(config)
-    names = _repositories(archive)
+    names = _repositories(files)
     if not names:
-        if not archive.ended:
-            archive.fail(
+        if isinstance(files, Archive) and not files.ended:
+            files.fail(
                 "truncated: no manifest.json, no repositories, no end-of-archive mark"
             )
         inner = set(parents.values())
@@ -396,15 +406,15 @@ def _read_legacy(archive: Archive) -> list[_Stored]:
     entries = []
     for image_id, tags in names.items():
         if image_id not in parents:
-            archive.fail(f"layer {quoted(image_id)} is not in the archive")
+            files.fail(f"layer {quoted(image_id)} is not in the archive")
         entries.append(
             _Stored(
-                archive,
+                files,
                 image_id,
                 tuple(tags),
                 f"{image_id}/json",
                 platforms[image_id],
-                partial(_chain, image_id, parents, archive),
+                partial(_chain, image_id, parents, files),
                 parents[image_id],
                 {},
                 hashed=False,
@@ -413,38 +423,36 @@ def _read_legacy(archive: Archive) -> list[_Stored]:
     return entries
 
 
-def _chain(
-    image_id: str, parents: dict[str, str | None], archive: Archive
-) -> list[str]:
+def _chain(image_id: str, parents: dict[str, str | None], files: Stored) -> list[str]:
     """Return the names of the layers from the base to ``image_id``."""
     chain: dict[str, None] = {}
     current: str | None = image_id
     while current:
         if current in chain:
-            archive.fail(f"the parents of {quoted(image_id)} go in a circle")
+            files.fail(f"the parents of {quoted(image_id)} go in a circle")
         if current not in parents:
-            archive.fail(f"layer {quoted(current)} is not in the archive")
+            files.fail(f"layer {quoted(current)} is not in the archive")
         if len(chain) == MAX_LAYERS:
-            archive.fail(f"{quoted(image_id)} has more than {MAX_LAYERS:,} layers")
+            files.fail(f"{quoted(image_id)} has more than {MAX_LAYERS:,} layers")
         chain[current] = None
         current = parents[current]
     return [f"{layer_id}/layer.tar" for layer_id in reversed(chain)]
 
 
-def _parent(config: dict[str, Any], archive: Archive) -> str | None:
+def _parent(config: dict[str, Any], files: Stored) -> str | None:
     parent = config.get("parent")
     if parent is not None and not isinstance(parent, str):
-        archive.fail(f"a parent that is not an id: {quoted(str(parent))}")
+        files.fail(f"a parent that is not an id: {quoted(str(parent))}")
     return parent
 
 
-def _repositories(archive: Archive) -> dict[str, list[str]]:
+def _repositories(files: Stored) -> dict[str, list[str]]:
     """Return the names of each tagged image id."""
     names: dict[str, list[str]] = {}
-    if b"repositories" not in archive:
+    if b"repositories" not in files:
         return names
-    document, _ = read_json(archive, "repositories", "list of names")
-    where = f"{archive.name}, repositories"
+    document, _ = read_json(files, "repositories", "list of names")
+    where = f"{files.name}, repositories"
     if not isinstance(document, dict):
         raise FormatError("not an object", where=where)
     for name, tags in document.items():

@@ -4,6 +4,7 @@ import os
 import stat
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import NoReturn
 
 from ..errors import FlattenError, FormatError, quoted, shown
 from ..host.files import File, read_whole
@@ -60,6 +61,23 @@ class Folder:
         except OSError as error:
             raise FlattenError(f"{self.name}: {error.strerror}") from error
 
+    def names(self) -> list[str]:
+        """List what is in the directory, sorted; nothing if it is no directory.
+
+        Raises:
+            FlattenError: It cannot be listed.
+        """
+        try:
+            return sorted(os.listdir(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+
+    def fail(self, what: str) -> NoReturn:
+        """Raise FormatError for the directory as a whole."""
+        raise FormatError(what, where=self.name)
+
     def open(self, name: str, what: str) -> File:
         """Return a file's bytes; it stays open until ``resources`` closes it.
 
@@ -105,6 +123,13 @@ class Folder:
         except OSError as error:
             raise FlattenError(f"{where}: {path}: {error.strerror}") from error
         return regular_file(descriptor, name, where)
+
+
+def unreadable(path: Path, error: OSError) -> FlattenError:
+    """Return the error for a directory that cannot be listed."""
+    return FlattenError(
+        f"cannot read {quoted(str(path))}: {error.strerror}; read it as root"
+    )
 
 
 def regular_file(descriptor: int, name: str, where: str) -> File:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-from ..errors import FlattenError, quoted
+from ..errors import quoted
 from ..tar import magic
 from .archive import Archive
 from .documents import Files
@@ -34,10 +34,7 @@ def describe(files: Files) -> str | None:
 
 
 def _directory(folder: Folder) -> str | None:
-    try:
-        names = sorted(os.listdir(folder.path))
-    except OSError as error:
-        raise FlattenError(f"{folder.name}: {error.strerror}") from error
+    names = folder.names()
     if not names:
         return "an empty directory"
     for name in names:

@@ -1,12 +1,16 @@
 """Archives as builders and engines write them, each beside a hostile twin."""
 
+import io
 import json
+import shutil
 import subprocess
+import tarfile
 
 import pytest
 
 import flatten
 from builders import (
+    TRUSTED,
     archive,
     config,
     descriptor,
@@ -14,6 +18,7 @@ from builders import (
     docker_archive,
     layer,
     layers,
+    legacy_archive,
     member,
     oci_files,
 )
@@ -81,6 +86,48 @@ def test_the_kind_of_an_unpacked_docker_archive_can_be_given(image):
     path = image(docker_files([("app:1", [A])]))
 
     flatten.open_image(f"docker-archive:{path}").close()
+
+
+def unpacked(path, data):
+    """Unpack an archive into a directory, and return that."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as opened:
+        opened.extractall(path, **TRUSTED)
+    return path
+
+
+@pytest.mark.parametrize("tags", [{"app": {"1": f"{2:064x}"}}, None])
+def test_an_unpacked_docker_archive_of_before_1_10(tmp_path, tags):
+    data = legacy_archive([A, B], tags=tags)
+    folder = unpacked(tmp_path / "image", data)
+    (tmp_path / "image.tar").write_bytes(data)
+    name = "#app:1" if tags else ""
+    flatten.export(f"{tmp_path}/image.tar{name}", tmp_path / "want.tar")
+
+    flatten.export(f"{folder}{name}", tmp_path / "out.tar")
+
+    assert (tmp_path / "out.tar").read_bytes() == (tmp_path / "want.tar").read_bytes()
+    with flatten.open_image(f"docker-archive:{folder}") as opened:
+        assert opened.names == (("app:1",) if tags else ())
+
+
+def test_layers_of_before_1_10_that_are_not_there(tmp_path):
+    folder = unpacked(tmp_path / "image", legacy_archive([A, B]))
+    shutil.rmtree(folder / f"{1:064x}")
+
+    with pytest.raises(flatten.FormatError, match=f"layer '{1:064x}' is not in the ar"):
+        flatten.open_image(folder)
+
+
+@pytest.mark.parametrize("name", ["json", "layer.tar"])
+def test_a_link_out_of_a_layer_of_before_1_10_is_refused(tmp_path, name):
+    folder = unpacked(tmp_path / "image", legacy_archive([A]))
+    (folder / f"{1:064x}" / name).rename(tmp_path / "secret")
+    (folder / f"{1:064x}" / name).symlink_to("../../secret")
+
+    with pytest.raises(
+        flatten.FormatError, match="a symlink that leaves the directory"
+    ):
+        flatten.export(folder, tmp_path / "out.tar")
 
 
 @pytest.mark.parametrize("which", ["the layer", "the config", "manifest.json"])

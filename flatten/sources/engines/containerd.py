@@ -27,7 +27,7 @@ from ...image.chain_ids import chain_ids
 from ...image.image import Image, Layer
 from ..choice import CONTAINER, Entry, broken_entry, container_entry
 from ..documents import DIGEST, Files
-from ..folder import Folder
+from ..folder import Folder, unreadable
 from ..oci_layout import Manifest
 from . import containerd_metadata
 from .containerd_metadata import (
@@ -39,7 +39,7 @@ from .containerd_metadata import (
     Snapshotter,
 )
 from .containerd_store import BLOBS, BrokenContainer, ContainerdStore
-from .root import REMAPPED, Root, unreadable, usual_and_remapped
+from .root import REMAPPED, Root, usual_and_remapped
 from .stores import all_containers, all_images, whole_survey
 from .survey import StoredContainer, StoredLayer, Survey
 

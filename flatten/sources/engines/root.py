@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Final
 
 from ...errors import FlattenError, FormatError, quoted
@@ -19,7 +18,7 @@ from ...image.assembly import Assembly
 from ...image.tarsplit import assemble
 from ...tar.wire import normalise
 from ..documents import Documents
-from ..folder import Folder, regular_file
+from ..folder import Folder, regular_file, unreadable
 
 ID: Final = re.compile(r"[0-9a-f]{64}")
 """An id of an image, a container or a layer; it may become part of a path."""
@@ -54,13 +53,6 @@ def check_readable(folder: Folder, *names: str) -> None:
             continue
         except OSError as error:
             raise unreadable(folder.path / name, error) from error
-
-
-def unreadable(path: Path, error: OSError) -> FlattenError:
-    """Return the error for a directory that cannot be listed."""
-    return FlattenError(
-        f"cannot read {quoted(str(path))}: {error.strerror}; read it as root"
-    )
 
 
 def shift_in(name: str) -> tuple[int, int]:
