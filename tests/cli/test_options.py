@@ -129,6 +129,16 @@ def test_allow_setuid_needs_strict(tmp_path):
     assert "--allow-setuid has no effect without --strict" in got.stderr
 
 
+@pytest.mark.parametrize("command", [[], ["ls"], ["layers"]])
+def test_the_init_layer_of_an_image(image, tmp_path, command):
+    out = [] if command else ["-o", "o.tar"]
+    got = run(*command, "app.tar", "--with-init", *out, cwd=tmp_path)
+
+    assert (got.returncode, got.stdout) == (2, "")
+    assert "--with-init has no effect on an image" in got.stderr
+    assert list(tmp_path.iterdir()) == [image]
+
+
 @pytest.mark.usefixtures("image")
 def test_an_owner_map_has_an_effect_on_a_tar_in_both_spellings(tmp_path):
     (tmp_path / "map").write_text("0 7\n")
