@@ -15,6 +15,7 @@ from ..image.history import Point
 from ..image.image import Image
 from ..options import Access, Selection, SelectionFields
 from ..sources import open as sources
+from ..sources.choice import CONTAINER
 from ..sources.open import Opened
 from ..sources.references import parse_reference
 from ..tree.edit import Addition, Edits
@@ -638,7 +639,18 @@ def open_root(args: argparse.Namespace) -> Iterator[Opened]:
 
 
 def selection(args: argparse.Namespace, at: Point | None) -> SelectionFields:
-    """Return the fields that say which image of a source to read."""
+    """Return the fields that say which image of a source to read.
+
+    Raises:
+        UsageError: ``--with-init`` is given, but no container.
+    """
+    named = [args.image, getattr(args, "other", None)]
+    names = [parse_reference(each)[2] or "" for each in named if each is not None]
+    if args.with_init and not any(name.startswith(CONTAINER) for name in names):
+        raise UsageError(
+            "--with-init has no effect on an image; it is for a container, "
+            "ROOT#container:NAME"
+        )
     return {
         "platform": args.platform,
         "store": args.store,

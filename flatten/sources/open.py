@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
-from ..errors import FlattenError, SourceError, UsageError, quoted
+from ..errors import FlattenError, SourceError, quoted
 from ..host.files import File, LayerBytes
 from ..host.inputs import open_file, plain
 from ..host.spools import Pool
@@ -128,8 +128,7 @@ def open_image(
     Raises:
         SourceError: The path does not exist or holds no image of a known kind, or no
             image has that name or platform.
-        UsageError: The reference matches more than one image, or ``with_init`` is set
-            and it is not a container.
+        UsageError: The reference matches more than one image.
         FormatError: The source breaks its format.
     """
     selection = selection or Selection()
@@ -138,11 +137,6 @@ def open_image(
     with ExitStack() as resources:
         new_pool = partial(Pool, selection.limits, hashing=verify, advance=advance)
         opened, name = _open(reference, selection, resources, new_pool)
-        if selection.with_init and not (name or "").startswith(CONTAINER):
-            raise UsageError(
-                "--with-init has no effect on an image; it is for a container, "
-                "ROOT#container:NAME"
-            )
         wanted = Wanted(name, platform, selection.store)
         image = choose(opened.entries, wanted, opened.where).load()
         if not selection.with_init:
