@@ -8,7 +8,10 @@ needs neither root nor a mount. It reads no contents of files.
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
+
+MAX_MAJOR: Final = (1 << 12) - 1  # of a device number in Linux
+MAX_MINOR: Final = (1 << 20) - 1
 
 
 @dataclass(slots=True)

@@ -51,8 +51,6 @@ MAX_LABEL: Final = 15  # bytes; the field has 16, and tools expect a NUL
 MAX_NAME: Final = 255  # bytes (EROFS_NAME_LEN), also of an xattr's full name in Linux
 MAX_TARGET: Final = 4095  # bytes; Linux reads one page of a symlink
 MAX_VALUE: Final = (1 << 16) - 1  # bytes of an xattr
-MAX_MAJOR: Final = (1 << 12) - 1  # of a device number in Linux
-MAX_MINOR: Final = (1 << 20) - 1
 
 _SUPERBLOCK: Final = Struct("<IIIBBHQQIIII16s16sIHHHBBIQ24x")
 INODE: Final = Struct("<HHHHQIIIIqII16x")

@@ -22,6 +22,7 @@ from ...errors import FlattenError, quoted
 from ...plan.plan import Plan
 from ...tar.members import BLOCK as BLOCK_DEVICE
 from ...tar.members import CHAR, DIRECTORY, FILE, NO_EXTRA, SYMLINK, Column
+from ..inode import MAX_MAJOR, MAX_MINOR
 from .erofs_chunks import Chunks, choose_chunks
 from .erofs_devices import Devices
 from .erofs_directory import Entry, directory_size
@@ -33,8 +34,6 @@ from .erofs_fs import (
     FLAT_INLINE,
     FLAT_PLAIN,
     INODE,
-    MAX_MAJOR,
-    MAX_MINOR,
     MAX_NAME,
     MAX_TARGET,
     MAX_XATTRS,

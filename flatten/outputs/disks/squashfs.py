@@ -14,9 +14,10 @@ from ...host.compress import PlainSink
 from ...image.image import Image
 from ...options import Options
 from ...plan.plan import Plan
-from ...tar.members import SYMLINK
+from ...tar.members import BLOCK, CHAR, NO_EXTRA, SYMLINK
 from .. import atomic
 from ..check import check
+from ..inode import MAX_MAJOR, MAX_MINOR
 from ..job import Job, Shape
 from ..write_dir import ROOT
 from . import tools
@@ -70,7 +71,7 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Feed the tar to the program."""
-        _check_lengths(job.plan, self.path)
+        _check_limits(job.plan, self.path)
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
         with atomic.create_by_name(
             self.path, sync=job.sync, before_commit=job.before_commit
@@ -112,11 +113,11 @@ class Output:
                 *described, name]  # fmt: skip
 
 
-def _check_lengths(plan: Plan, output: Path) -> None:
-    """Refuse names and symlink targets that Linux could not read.
+def _check_limits(plan: Plan, output: Path) -> None:
+    """Refuse what Linux could not read.
 
     Raises:
-        FlattenError: One is too long.
+        FlattenError: A name, a symlink's target or a device number is too large.
     """
     members = plan.members
     for path, inode in plan:
@@ -127,10 +128,19 @@ def _check_lengths(plan: Plan, output: Path) -> None:
                     f"{quoted(str(output))}: {quoted(path)} has a name of {longest:,} "
                     f"bytes; Linux reads at most {MAX_NAME}"
                 )
-        if members.kinds[inode] == SYMLINK:
+        kind = members.kinds[inode]
+        if kind == SYMLINK:
             length = len(members.targets[inode])
             if length > MAX_TARGET:
                 raise FlattenError(
                     f"{quoted(str(output))}: the symlink {quoted(path)} has a target "
                     f"of {length:,} bytes; Linux reads at most {MAX_TARGET:,}"
+                )
+        elif kind in (CHAR, BLOCK):
+            major, minor = members.extras.get(inode, NO_EXTRA).device
+            if major > MAX_MAJOR or minor > MAX_MINOR:
+                raise FlattenError(
+                    f"{quoted(str(output))}: the device {quoted(path)} has the number "
+                    f"{major:,}:{minor:,}; Linux has at most "
+                    f"{MAX_MAJOR:,}:{MAX_MINOR:,}"
                 )

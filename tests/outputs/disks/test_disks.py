@@ -264,6 +264,10 @@ LIMITS = {
                          "has a name of 256 bytes; Linux reads at most 255"),
     "SquashFS, a target": ("squashfs", [member("a", type=b"2", target="t" * 4096)],
                            "has a target of 4,096 bytes; Linux reads at most 4,095"),
+    "SquashFS, a device": (
+        "squashfs", [member("a", type=b"3", device=(300_000, 7))],
+        "'a' has the number 300,000:7; Linux has at most 4,095:1,048,575",
+    ),
     "EROFS, a name": ("erofs", [member("n" * 256)],
                       "has a name of 256 bytes; EROFS holds at most 255"),
     "EROFS, a target": ("erofs", [member("a", type=b"2", target="t" * 4096)],
@@ -294,7 +298,11 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path, kind, words, why):
 @pytest.mark.parametrize("kind", ["squashfs", "erofs", "ext4"])
 def test_the_longest_names_and_targets_are_held(tmp_path, kind):
     need(*TOOLS[kind])
-    words = [member("n" * 255), member("a", type=b"2", target="t" * 4095)]
+    words = [
+        member("n" * 255),
+        member("a", type=b"2", target="t" * 4095),
+        member("d", type=b"4", device=(4095, 1_048_575)),
+    ]
     (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
 
     got = run("i.tar", "-o", f"o.{kind}", cwd=tmp_path)
