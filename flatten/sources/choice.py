@@ -15,7 +15,7 @@ CONTAINER: Final = "container:"
 USUAL_DRIVER: Final = "overlay2"
 """Docker's default driver: it is taken where several have the same image."""
 
-_DIGEST: Final = re.compile(r"sha(256|512):|[0-9a-f]{64}\Z")
+_DIGEST: Final = re.compile(r"sha(256|512):|[0-9a-f]{64,}(:|\Z)")
 _SHORT_ID: Final = re.compile(r"[0-9a-f]{12,63}")  # docker shows 12 digits
 _SHOWN: Final = 20  # images listed in a message
 _NAMES_SHOWN: Final = 4  # of each

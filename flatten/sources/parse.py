@@ -21,6 +21,7 @@ from ..errors import quoted
 
 _NOT_UTF_8: Final = re.compile("[\udc80-\udcff]")
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_MAX_DIGITS: Final = 1000  # int() takes a time that grows with their square
 
 
 def folded(key: str) -> str:
@@ -147,7 +148,10 @@ def parse_json(data: bytes, shape: Fields | None = None) -> Any:
     [{'Config': 'c.json'}]
     """
     document = json.loads(
-        _text(data), object_pairs_hook=_object, parse_constant=_refuse_constant
+        _text(data),
+        object_pairs_hook=_object,
+        parse_int=_integer,
+        parse_constant=_refuse_constant,
     )
     return document if shape is None else _spelled(document, shape)
 
@@ -171,6 +175,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     repeating = _Repeating(found)
     repeating.repeated = {key for key, count in times.items() if count > 1}
     return repeating
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:
+        raise ValueError(f"it has a number of {len(digits):,} digits")
+    return int(digits)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -203,6 +203,14 @@ PRETENDED = {
     "a tag's text": (f"app@sha256:{PINNED}", f"app:1@sha256:{PINNED}"),
     "a tag that is called so": (f"app:1@sha256:{PINNED}", f"app:1@sha256:{PINNED}"),
     "a repository that is called so": (PINNED, f"{PINNED}:latest"),
+    "a repository that is called so, with its tag": (
+        f"{PINNED}:latest",
+        f"{PINNED}:latest",
+    ),
+    "a repository that is called as a sha512 digest": (
+        PINNED * 2,
+        f"{PINNED * 2}:latest",
+    ),
     "a tag of the repository sha256": (f"sha256:{PINNED}", f"sha256:{PINNED}"),
     "a repository that is called as a short id": (PINNED[:12], f"{PINNED[:12]}:latest"),
     "no digest after the sign": ("app@", "app:1"),

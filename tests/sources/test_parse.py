@@ -117,6 +117,13 @@ def test_keys_of_maps_are_exact():
     assert parse_json(data, CONFIG) == json.loads(data)
 
 
+def test_a_number_of_too_many_digits_is_refused(tmp_path):
+    assert parse_json(b'{"x": %s}' % (b"9" * 1000)) == {"x": int("9" * 1000)}
+    data = docker(MANIFEST_TEXT[:-2] + ', "x": ' + "9" * 5000 + "}]")
+
+    assert "not JSON: it has a number of 5,000 digits" in refusal(tmp_path, data)
+
+
 def test_the_order_of_keys_is_kept():
     data = b'{"z": 1, "OS": 2, "a": 3}'
 
