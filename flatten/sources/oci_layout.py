@@ -33,6 +33,14 @@ _IMAGE_CONFIGS: Final = (
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 )
+_MANIFESTS: Final = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v1+prettyjws",
+)
 _DOCUMENT: Final = re.compile(
     r"text/.*|.*[/+](json|xml|yaml|protobuf|jws|jose|cose|cbor|pem|wasm)(;.*)?"
     r"|application/vnd\.(cyclonedx|spdx|in-toto)"
@@ -343,11 +351,12 @@ class _Walk:
         known = _id(digest), *ids
         called = names or _own_names(descriptor)
         if blob_path(digest).encode() not in files:  # a platform that was not fetched
-            if called and not ids and self.aside is not None:
-                missing = f"manifest {digest} is not there"
-                problem = FormatError(missing, where=files.name)
-                entry = broken_entry(known, called, "", problem, fetched=False)
-                self.aside.absent.append(entry)
+            if called and not ids:
+                self._add_absent(digest, known, called)
+            return
+        media_type = _unusual_type(descriptor) or "json"
+        if "json" not in media_type:  # such as a layer, in an index of BuildKit's cache
+            self._add_artifact(shown(media_type))
             return
         found = read_manifest(files, descriptor, digest, size)
         if "manifests" in found:
@@ -358,8 +367,7 @@ class _Walk:
             return
         artifact = _artifact(descriptor, found)
         if artifact is not None and not isinstance(found.get("config"), dict):
-            if self.aside is not None:
-                self.aside.artifacts.append(artifact)
+            self._add_artifact(artifact)
             return
         if "fsLayers" in found:
             old = "a manifest of schema 1; copy the image with skopeo first"
@@ -367,6 +375,18 @@ class _Walk:
         config, size = parse_descriptor(found.get("config"), f"{files.name}, manifest")
         known = known[0], _id(config), *known[1:]
         yield Manifest(files, known, called, platform, size, artifact=artifact)
+
+    def _add_absent(
+        self, digest: str, ids: tuple[str, ...], names: tuple[str, ...]
+    ) -> None:
+        problem = FormatError(f"manifest {digest} is not there", where=self.files.name)
+        if self.aside is not None:
+            entry = broken_entry(ids, names, "", problem, fetched=False)
+            self.aside.absent.append(entry)
+
+    def _add_artifact(self, kind: str) -> None:
+        if self.aside is not None:
+            self.aside.artifacts.append(kind)
 
 
 def _artifact(descriptor: dict[str, Any], manifest: dict[str, Any]) -> str | None:
@@ -377,6 +397,7 @@ def _artifact(descriptor: dict[str, Any], manifest: dict[str, Any]) -> str | Non
     config, layers = manifest.get("config"), manifest.get("layers")
     kinds = [
         manifest.get("mediaType") if "blobs" in manifest else None,
+        _unusual_type(descriptor) if config is None else None,
         manifest.get("artifactType"),
         descriptor.get("artifactType"),
         config.get("mediaType") if isinstance(config, dict) else None,
@@ -394,6 +415,15 @@ def _artifact(descriptor: dict[str, Any], manifest: dict[str, Any]) -> str | Non
     if types and len(types) == len(layers) and all(map(_DOCUMENT.fullmatch, types)):
         return contents
     return None
+
+
+def _unusual_type(descriptor: dict[str, Any]) -> str | None:
+    """Return a descriptor's media type if it is not that of a manifest or index.
+
+    Reference: OCI image-spec image-index.md: unknown media types are no errors.
+    """
+    media_type = descriptor.get("mediaType") or None
+    return None if media_type in (None, *_MANIFESTS) else str(media_type)
 
 
 def _own_names(descriptor: object) -> tuple[str, ...]:
@@ -423,7 +453,8 @@ def read_manifest(
         raise FormatError("not an object", where=where)
     if len(data) != size:
         raise FormatError(f"{len(data):,} bytes, the index says {size:,}", where=where)
-    types = [str(d["mediaType"]) for d in (descriptor, document) if "mediaType" in d]
+    found = (each.get("mediaType") for each in (descriptor, document))
+    types = [str(media_type) for media_type in found if media_type]
     if len(set(types)) > 1:
         both = quoted(", ".join(sorted(types)))
         raise FormatError(f"two media types, {both}", where=where)

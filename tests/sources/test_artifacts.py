@@ -114,6 +114,24 @@ ARTIFACTS["an artifact manifest of OCI 1.1's drafts"] = manifest_file(
 )
 
 
+def listed(*contents):
+    """Return the files of a layout whose index lists contents, with media types."""
+    items = [descriptor(data, media_type) for data, media_type in contents]
+    index = json.dumps({"manifests": items}).encode()
+    blobs = {f"blobs/sha256/{digest(data)}": data for data, _ in contents}
+    return blobs | {"index.json": index}
+
+
+ARTIFACTS |= {
+    "a build cache of BuildKit in an index": listed(
+        (gzip.compress(TARS[0]), f"{OCI}layer.v1.tar+gzip"),
+        (b'{"layers": []}', "application/vnd.buildkit.cacheconfig.v0"),
+    ),
+    "an unknown media type": listed((b"x", "application/x-unknown")),
+    "an unknown media type of JSON": listed((b"{}", "application/x-unknown+json")),
+}
+
+
 @pytest.mark.parametrize("files", ARTIFACTS.values(), ids=ARTIFACTS)
 def test_an_artifact_next_to_an_image_is_not_an_image(flat, files):
     assert flat(beside(files)) == {"a": "0"}
@@ -126,6 +144,21 @@ def test_an_artifact_alone_is_said_to_be_one(flat, files):
         match=r"holds no image, only artifacts: (application|text)/",
     ):
         flat(files)
+
+
+@pytest.mark.parametrize("kind", [None, "", "application/json"])
+def test_an_image_whose_descriptor_has_no_media_type_of_its_own(flat, kind):
+    files = oci_files(TARS)
+    index = json.loads(files["index.json"])
+    manifest_ = files.pop(f"blobs/sha256/{index['manifests'][0]['digest'][7:]}")
+    document = json.loads(manifest_)
+    document.pop("mediaType", None)
+    data = json.dumps(document).encode()
+    item = descriptor(data, kind)
+    files |= {f"blobs/sha256/{digest(data)}": data,
+              "index.json": json.dumps({"manifests": [item]}).encode()}  # fmt: skip
+
+    assert flat(files) == {"a": "0"}
 
 
 def test_an_image_whose_artifact_type_is_that_of_its_config(flat):

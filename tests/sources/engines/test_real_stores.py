@@ -216,6 +216,7 @@ def test_an_image_is_what_skopeo_copies(podman, tmp_path):
 
 
 def test_a_container_is_what_podman_exports(podman, tmp_path):
+    needs("setcap")
     podman("create", "--name", "box", "odd:1", "/x")
     podman("create", "--name", "new", "odd:1", "/x")
     podman.change("box", CHANGES)
@@ -252,6 +253,7 @@ def test_a_user_reads_the_users_store(podman, tmp_path):
     """In the user's namespace, where nobody sees xattrs called trusted."""
     if not podman.user:
         pytest.skip("that is of a user's store")
+    needs("setcap")
     python = [sys.executable, "-m", "flatten"]
     readable = ["runuser", "-u", podman.user, "--", *python, "--version"]
     if subprocess.run(readable, check=False, capture_output=True).returncode:
@@ -266,6 +268,7 @@ def test_a_user_reads_the_users_store(podman, tmp_path):
 
 
 def test_an_image_that_podman_commits(podman, tmp_path):
+    needs("setcap")
     podman("create", "--name", "source", "odd:1", "/x")
     podman.change("source", CHANGES)
     podman("commit", "source", "committed:1")
@@ -290,7 +293,7 @@ def test_everything_in_a_podman_store_is_listed_and_nothing_is_an_orphan(podman)
 
 
 def test_a_working_container_of_buildah(folder, archive, tmp_path):
-    needs("buildah")
+    needs("buildah", "setcap")
     options = ["--root", folder / "buildah", "--runroot", folder / "buildah-run",
                "--storage-driver", "overlay"]  # fmt: skip
     buildah = lambda *words: run("buildah", *options, *words)  # noqa: E731
@@ -351,13 +354,16 @@ SNAPSHOTTERS = ("overlayfs", "native")
 @pytest.fixture(scope="module")
 def imported(ctr, folder, archive):
     """Import the odd image plain and, as podman saves it, in gzip."""
+    import_ = ["images", "import"]
+    if "--local" in ctr(*import_, "--help"):  # otherwise 2.1 wants them configured
+        import_.append("--local")
     for snapshotter in SNAPSHOTTERS:
-        ctr("images", "import", "--snapshotter", snapshotter, archive)
+        ctr(*import_, "--snapshotter", snapshotter, archive)
     needs("podman")
     maker = Podman(folder / "maker", "vfs")
     maker("load", "-i", archive)
     maker("save", "--format", "oci-archive", "-o", folder / "gzip.tar", "odd:1")
-    ctr("-n", "k8s.io", "images", "import", "--snapshotter", "native", folder / "gzip.tar")  # fmt: skip
+    ctr("-n", "k8s.io", *import_, "--snapshotter", "native", folder / "gzip.tar")
     return ctr
 
 
@@ -386,6 +392,7 @@ def mounted(ctr, space, key, snapshotter, target):
 
 @pytest.mark.parametrize("snapshotter", SNAPSHOTTERS)
 def test_a_container_is_what_its_mount_shows(imported, tmp_path, snapshotter):
+    needs("setcap")
     image = "docker.io/library/odd:1"
     box = f"box-{snapshotter}"
     imported("containers", "create", "--snapshotter", snapshotter, image, box, "/x")
