@@ -1,4 +1,8 @@
-"""An EROFS image: written from the plan, or compressed by mkfs.erofs."""
+"""An EROFS image: written from the plan, or compressed by mkfs.erofs.
+
+mkfs.erofs of erofs-utils 1.7 and later reads a tar. It leaves out sparse members (seen in
+1.9.4), so a tree that has any is staged in a directory, as it is for earlier versions.
+"""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import FlattenError, UsageError, quoted
+from ...host.compress import PlainSink
 from ...image.image import Image
 from ...options import Options
 from ...plan.plan import Plan
@@ -29,7 +34,10 @@ from .stage import (
 from .stamps import label, stamp, uuid
 from .write_erofs import Volume, write_erofs
 
-COMPRESSORS: Final = ("none", "lz4hc", "lz4")
+COMPRESSORS: Final = (
+    "none", "lz4hc", "lz4", "zstd", "lzma", "deflate", "libdeflate",
+)  # fmt: skip
+LEVELLED: Final = ("lz4hc", "zstd", "lzma", "deflate", "libdeflate")
 XATTRS: Final = (b"user.", b"trusted.", b"security.", ACL)
 MAX_NAME: Final = 255  # bytes
 
@@ -53,21 +61,25 @@ class Output:
         self._limits = options.limits
         self._volume = _volume(options)
         self._uuid = options.uuid
-        name, level = tools.compressor(options.compress, COMPRESSORS, ("lz4hc",))
+        name, level = tools.compressor(options.compress, COMPRESSORS, LEVELLED)
         self._compressor = name if level is None else f"{name},{level}"
         self._program: str | None = None
         self._choices: list[str] = []
+        self._reads_tar = False
         if name != "none" and options.index:
             raise UsageError("--index: it holds no contents that could be compressed")
         if name != "none":
             _, self._program = tools.find("mkfs.erofs")
             self._choices = _choices(self._program, options)
-            require_fakeroot()
+            self._reads_tar = tools.offers(self._program, "--tar")
+            if not self._reads_tar:
+                require_fakeroot()
 
     def shape(self, image: Image) -> Shape:
         """Ask for a root, and for the xattrs that EROFS can hold.
 
-        mkfs.erofs 1.5 treats mtimes before 1970 as very late ones, so it gets none.
+        mkfs.erofs takes fractions of seconds from POSIX headers only. It takes mtimes
+        before 1970 for very late ones when it limits times, so it gets none.
 
         Raises:
             UsageError: It is to be an index, and a layer is in no file.
@@ -77,7 +89,7 @@ class Output:
         if self._program is None:
             return Shape(rooted=True, xattrs=XATTRS)
         return Shape(
-            posix=not as_root(),
+            posix=self._reads_tar or not as_root(),
             rooted=True,
             xattrs=XATTRS,
             times=(0, 1 << 62),
@@ -101,13 +113,19 @@ class Output:
             yield
 
     def _compress(self, program: str, job: Job, name: Path) -> None:
-        """Stage the tree and run mkfs.erofs on it.
+        """Run mkfs.erofs on the tar, or stage the tree and run it on that.
 
         The program reduces mtimes to SOURCE_DATE_EPOCH, which is later than all.
         """
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
         id_ = self._uuid or uuid(job, "erofs")
         how = (program, "--quiet", f"-z{self._compressor}", f"-U{id_}", *self._choices)
+        if self._reads_tar and not _has_sparse(job.plan):
+            with tools.fed((*how, "--tar=f", name), env, folder=name.parent) as pipe:
+                job.write_tar(PlainSink(pipe, program))
+            if self._check:
+                check(job.plan, name, self.path, Erofs, lambda *_: False)
+            return
         try:
             missed = run_on_tree(job, self.path, lambda tree: (*how, name, tree), env)
         except FlattenError as error:
@@ -150,6 +168,12 @@ def _choices(program: str, options: Options) -> list[str]:
                 "erofs-utils, or do not compress"
             )
     return [f"{option}{value}" for option, value in wanted.items()]
+
+
+def _has_sparse(plan: Plan) -> bool:
+    """Return True if a file of a tree is sparse."""
+    extras = plan.members.extras
+    return any(i in extras and extras[i].sparse is not None for i in plan.inodes)
 
 
 def _hint(plan: Plan) -> str:

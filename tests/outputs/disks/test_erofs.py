@@ -17,6 +17,7 @@ from disks import HARD, by_kernel, by_reader, found, mounted, plan_for
 from erofs_reader import Image as Erofs
 from everything import EVERYTHING
 from flatten.outputs.disks.erofs_chunks import choose_chunks
+from flatten.outputs.disks.tools import offers
 from headers import sparse_gnu
 from listing import listing
 from needs import PLACES, need, needs_user, root_only, run_as_user
@@ -114,6 +115,43 @@ def test_compressed_ones_hold_the_same(tmp_path):
     assert plain == best == fast
     with mounted(tmp_path / "lz4.erofs", tmp_path / "mounted") as top:
         assert by_kernel(top) == by_reader(tmp_path / "lz4.erofs")
+
+
+@root_only
+@pytest.mark.parametrize("how", ["zstd", "zstd:9", "lzma", "deflate", "libdeflate:3"])
+def test_compressors_of_later_releases(tmp_path, how):
+    image = tmp_path / "i.tar"
+    image.write_bytes(docker_archive(HARD))
+    name = how.partition(":")[0]
+    mkfs = shutil.which("mkfs.erofs", path=PLACES)
+    if mkfs is None or not offers(mkfs, name):
+        pytest.skip(f"needs an mkfs.erofs that compresses with {name}")
+
+    for out in ("1.erofs", "2.erofs"):
+        flatten.export(
+            image, tmp_path / out, compress=how, label="abc", block_size=4096
+        )
+
+    flatten.export(image, tmp_path / "best.erofs", compress="lz4hc")
+    assert (tmp_path / "1.erofs").read_bytes() == (tmp_path / "2.erofs").read_bytes()
+    got, want = by_reader(tmp_path / "1.erofs"), by_reader(tmp_path / "best.erofs")
+    assert got == want
+
+
+@root_only
+def test_sparse_files_in_compressed_ones(tmp_path):
+    need("mkfs.erofs")
+    image = tmp_path / "i.tar"
+    hole = sparse_gnu(b"s", [(8192, 512), (1 << 20, 0)], 1 << 20, b"s" * 512)
+    image.write_bytes(docker_archive(layers([hole, member("a", b"a")])))
+
+    flatten.export(image, tmp_path / "o.erofs", compress="lz4hc")
+
+    with mounted(tmp_path / "o.erofs", tmp_path / "mounted") as top:
+        assert (top / "s").read_bytes() == bytes(8192) + b"s" * 512 + bytes(
+            (1 << 20) - 8704
+        )
+        assert (top / "a").read_bytes() == b"a"
 
 
 # --- the same bytes
