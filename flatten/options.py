@@ -105,6 +105,8 @@ class Options(Selection):
         layers: Directory to keep layers in that are compressed or in no file of their
             own; they are read from there. None keeps none.
         label: Label of a file system; None chooses.
+        verity: Path to write the dm-verity hash tree of a file system to; the root hash
+            goes to the same name with ``.roothash`` appended.
         uuid: UUID of a file system, as 8-4-4-4-12 hexadecimal digits; None chooses one
             that depends on the image alone.
         force: Replace a directory that is not empty.
@@ -129,6 +131,7 @@ class Options(Selection):
     block_size: int | None = None
     index: bool = False
     layers: str | os.PathLike[str] | None = None
+    verity: str | os.PathLike[str] | None = None
     label: str | None = None
     uuid: str | None = None
     force: bool = False
@@ -171,6 +174,7 @@ class OptionFields(SelectionFields, total=False):
     block_size: int | None
     index: bool
     layers: str | os.PathLike[str] | None
+    verity: str | os.PathLike[str] | None
     label: str | None
     uuid: str | None
     force: bool

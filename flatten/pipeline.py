@@ -55,6 +55,7 @@ class Exported:
         manifest: Digest of the image's manifest, or None if it has none.
         transfer: What was fetched, or None if the image is on this machine.
         devices: The files that an index points at, in order; None for other outputs.
+        root_hash: The root hash (hex) of the dm-verity hash tree; None without one.
     """
 
     size: int
@@ -68,6 +69,7 @@ class Exported:
     manifest: str | None = field(default=None, compare=False)
     transfer: Transfer | None = field(default=None, compare=False)
     devices: tuple[str, ...] | None = field(default=None, compare=False)
+    root_hash: str | None = field(default=None, compare=False)
 
 
 def export(
@@ -134,7 +136,7 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
     ):
         image = with_additions(opened, options)
         _refuse_same(out, options)
-        for path in (out, options.config_out, options.list_out):
+        for path in (out, *_documents(options)):
             if path is not None:
                 refuse_image(path, image)
         shape = output.shape(image)
@@ -175,6 +177,7 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
         image.manifest,
         None if image.transfer is None else image.transfer(),
         job.made.devices,
+        job.made.root_hash,
     )
 
 
@@ -303,11 +306,20 @@ def _write_sidecars(job: Job, options: Options) -> None:
         write_sidecars(job, options)
 
 
+def _documents(options: Options) -> Iterator[str | os.PathLike[str] | int | None]:
+    """Yield the paths of what is written along with the output."""
+    yield from (options.config_out, options.list_out, options.verity)
+    if options.verity is not None:
+        from .outputs.disks.verity import root_hash_path  # seldom needed
+
+        yield root_hash_path(Path(options.verity))
+
+
 def _refuse_same(out: str | os.PathLike[str] | int, options: Options) -> None:
     """Refuse two files under one name: the later would replace the other."""
     paths = [
         path
-        for path in (out, options.config_out, options.list_out)
+        for path in (out, *_documents(options))
         if path is not None and not isinstance(path, int)
     ]
     names = [os.path.realpath(path) for path in paths]

@@ -33,6 +33,7 @@ def summary(done: Exported, output: str | None, seconds: float) -> dict[str, Any
         "bytes": done.size,
         "output": output and _described(output),
         "mount": output and _mounting(output, done.devices),
+        "root_hash": done.root_hash,
         "seconds": round(seconds, 3),
         "warnings": done.warnings,
     }

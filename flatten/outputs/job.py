@@ -45,9 +45,11 @@ class Made:
 
     Attributes:
         devices: The files that an index points at, in order; None for other outputs.
+        root_hash: The root hash (hex) of the dm-verity hash tree; None without one.
     """
 
     devices: tuple[str, ...] | None = None
+    root_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

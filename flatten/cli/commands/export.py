@@ -38,6 +38,9 @@ EFFECTIVE: Final = {
     "--size": ("disks.ext4", "disks.qcow2"),
     "--block-size": ("disks.erofs",),
     "--index": ("disks.erofs",),
+    "--verity": (
+        "disks.squashfs", "disks.erofs", "disks.ext4", "disks.qcow2",
+    ),
     "--label": ("disks.erofs", "disks.ext4", "disks.qcow2"),
     "--uuid": ("disks.erofs", "disks.ext4", "disks.qcow2"),
     "--no-check": (
@@ -219,6 +222,12 @@ def add_disk_options(parser: argparse.ArgumentParser) -> None:
         "--index, 512]",
     )
     group.add_argument(
+        "--verity",
+        metavar="FILE",
+        help="also write the dm-verity hash tree of the file system to FILE, as "
+        "veritysetup format does, and its root hash to FILE.roothash",
+    )
+    group.add_argument(
         "--label",
         metavar="NAME",
         help="label of an EROFS (at most 15 bytes), ext4 or qcow2 (16) "
@@ -336,6 +345,7 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
         )
     for warning in done.warnings:
         options.warn(args, warning)
+    goes_out = args.json or to_stdout or 1 in {how.config_out, how.list_out}
     if args.verbose:
         say(
             f"{done.layers:,} layers ({done.verified:,} verified), "
@@ -352,6 +362,8 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
     if args.verbose and done.devices is not None:
         command = mount_command(os.path.abspath(output), done.devices)
         say(f"mount it by: {shlex.join(command)} DIRECTORY")
+    if args.verbose and done.root_hash and not goes_out:
+        print(done.root_hash)
     if args.json:
         from ..summary import print_summary, summary  # json, hashlib
 
@@ -429,6 +441,7 @@ def read_options(args: argparse.Namespace) -> Options:
         block_size=args.block_size,
         index=args.index,
         layers=args.layers,
+        verity=args.verity,
         label=args.label,
         uuid=args.uuid,
         force=args.force,

@@ -1,7 +1,7 @@
 """An EROFS image: written from the plan, or compressed by mkfs.erofs.
 
-mkfs.erofs of erofs-utils 1.7 and later reads a tar. It leaves out sparse members (seen in
-1.9.4), so a tree that has any is staged in a directory, as it is for earlier versions.
+mkfs.erofs of erofs-utils 1.7 and later reads a tar. It leaves out sparse members (seen
+in 1.9.4), so a tree that has any is staged in a directory, as for earlier versions.
 """
 
 import os
@@ -32,6 +32,7 @@ from .stage import (
     warn_of_missed,
 )
 from .stamps import label, stamp, uuid
+from .verity import sealing
 from .write_erofs import Volume, write_erofs
 
 COMPRESSORS: Final = (
@@ -61,6 +62,9 @@ class Output:
         self._limits = options.limits
         self._volume = _volume(options)
         self._uuid = options.uuid
+        self._verity = options.verity
+        if options.index and options.verity is not None:
+            raise UsageError("--verity would not protect what --index points at")
         name, level = tools.compressor(options.compress, COMPRESSORS, LEVELLED)
         self._compressor = name if level is None else f"{name},{level}"
         self._program: str | None = None
@@ -98,9 +102,12 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Write the image, and read it back."""
-        with atomic.create_by_name(
-            self.path, sync=job.sync, before_commit=job.before_commit
-        ) as name:
+        with (
+            atomic.create_by_name(
+                self.path, sync=job.sync, before_commit=job.before_commit
+            ) as name,
+            sealing(job, self._verity) as seal,
+        ):
             if self._program is None:
                 path = quoted(str(self.path))
                 files = write_erofs(job, name, path, self._limits, self._volume)
@@ -110,6 +117,7 @@ class Output:
                     check(job.plan, name, self.path, Erofs, lambda *_: False)
             else:
                 self._compress(self._program, job, name)
+            seal(name)
             yield
 
     def _compress(self, program: str, job: Job, name: Path) -> None:

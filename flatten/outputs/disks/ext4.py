@@ -35,6 +35,7 @@ from .stage import (
     warn_of_missed,
 )
 from .stamps import label, stamp, uuid
+from .verity import sealing
 
 BLOCK: Final = 4096
 INODE: Final = 256
@@ -69,6 +70,7 @@ class Output:
         self._check = options.check
         self._label = label(options, "ext4", MAX_LABEL)
         self._uuid = options.uuid
+        self._verity = options.verity
         if options.compress not in (None, "none"):
             raise UsageError(
                 f"{quoted(str(out))}: ext4 cannot be compressed; compress the file "
@@ -91,10 +93,14 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Stage the tree and make the file system of it."""
-        with atomic.create_by_name(
-            self.path, sync=job.sync, before_commit=job.before_commit
-        ) as name:
+        with (
+            atomic.create_by_name(
+                self.path, sync=job.sync, before_commit=job.before_commit
+            ) as name,
+            sealing(job, self._verity) as seal,
+        ):
             self.make(job, name)
+            seal(name)
             yield
 
     def make(self, job: Job, name: Path) -> None:

@@ -9,6 +9,7 @@ from ...options import Options
 from .. import atomic
 from ..job import Job, Shape
 from . import ext4, tools
+from .verity import sealing
 
 
 class Output:
@@ -26,6 +27,7 @@ class Output:
             FlattenError: A program is missing.
         """
         self.path = out
+        self._verity = options.verity
         _, self._program = tools.find("qemu-img")
         self._inside = ext4.Output(out, options)
 
@@ -36,12 +38,16 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Make and check the file system, and convert it."""
-        with atomic.create_by_name(
-            self.path, sync=job.sync, before_commit=job.before_commit
-        ) as name:
+        with (
+            atomic.create_by_name(
+                self.path, sync=job.sync, before_commit=job.before_commit
+            ) as name,
+            sealing(job, self._verity) as seal,
+        ):
             with atomic.scratch_directory(self.path) as folder:
                 raw = folder / "disk"
                 self._inside.make(job, raw)
+                seal(raw)
                 how = ("convert", "-f", "raw", "-O", "qcow2", str(raw), str(name))
                 tools.run([self._program, *how], {}, folder=folder)
             yield

@@ -23,6 +23,7 @@ from ..write_dir import ROOT
 from . import tools
 from .read_squashfs import Squashfs
 from .stamps import stamp
+from .verity import sealing
 
 COMPRESSORS: Final = ("zstd", "gzip", "xz", "lz4")
 LEVEL: Final = 6  # of zstd; tar2sqfs's own default, 15, takes many times as long
@@ -51,6 +52,7 @@ class Output:
         """
         self.path = out
         self._check = options.check
+        self._verity = options.verity
         how = tools.compressor(options.compress, COMPRESSORS, _LEVELLED)
         self._compressor, self._level = how
         self._tool, self._program = tools.find("tar2sqfs", "sqfstar")
@@ -73,9 +75,12 @@ class Output:
         """Feed the tar to the program."""
         _check_limits(job.plan, self.path)
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
-        with atomic.create_by_name(
-            self.path, sync=job.sync, before_commit=job.before_commit
-        ) as name:
+        with (
+            atomic.create_by_name(
+                self.path, sync=job.sync, before_commit=job.before_commit
+            ) as name,
+            sealing(job, self._verity) as seal,
+        ):
             make = self._tar2sqfs if self._tool == "tar2sqfs" else self._sqfstar
             argv = [self._program, *make(job, str(name))]
             with tools.fed(argv, env, folder=name.parent) as pipe:
@@ -87,6 +92,7 @@ class Output:
                         f"{self.path}: sqfstar did not keep the root directory's "
                         f"{', '.join(sorted(lost))}; tar2sqfs does"
                     )
+            seal(name)
             yield
 
     def _is_excused(self, kind: str, path: bytes) -> bool:
