@@ -112,6 +112,7 @@ class Options(Selection):
         force: Replace a directory that is not empty.
         config_out: Path or open descriptor to write the image's config document to.
         list_out: Path or open descriptor to write a list of the output's entries to.
+        statement: Path to write an in-toto statement to: what the output was made from.
         strict: Refuse devices, unknown setuid files, and the like (``strict``).
         allow_setuid: Paths that may be setuid nevertheless.
     """
@@ -137,6 +138,7 @@ class Options(Selection):
     force: bool = False
     config_out: str | os.PathLike[str] | int | None = None
     list_out: str | os.PathLike[str] | int | None = None
+    statement: str | os.PathLike[str] | None = None
     strict: bool = False
     allow_setuid: tuple[str, ...] = ()
 
@@ -180,5 +182,6 @@ class OptionFields(SelectionFields, total=False):
     force: bool
     config_out: str | os.PathLike[str] | int | None
     list_out: str | os.PathLike[str] | int | None
+    statement: str | os.PathLike[str] | None
     strict: bool
     allow_setuid: tuple[str, ...]

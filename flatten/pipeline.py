@@ -159,7 +159,7 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
                 before_commit=before_commit,
                 advance=advance,
             )
-            with output.writing(job):
+            with _stating(out, image, options, sync=sync), output.writing(job):
                 if check is not None:
                     check.finish()
                 image.check_unchanged()
@@ -306,9 +306,22 @@ def _write_sidecars(job: Job, options: Options) -> None:
         write_sidecars(job, options)
 
 
+def _stating(
+    out: str | os.PathLike[str] | int, image: Image, options: Options, *, sync: bool
+) -> AbstractContextManager[None]:
+    """Write the statement, if one is asked for, when the output is complete."""
+    if options.statement is None:
+        return nullcontext()
+    from .statement import stating  # json, hashlib; seldom needed
+
+    return stating(out, image, options, options.statement, sync=sync)
+
+
 def _documents(options: Options) -> Iterator[str | os.PathLike[str] | int | None]:
     """Yield the paths of what is written along with the output."""
-    yield from (options.config_out, options.list_out, options.verity)
+    yield from (
+        options.config_out, options.list_out, options.verity, options.statement,
+    )  # fmt: skip
     if options.verity is not None:
         from .outputs.disks.verity import root_hash_path  # seldom needed
 

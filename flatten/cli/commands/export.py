@@ -31,6 +31,10 @@ EFFECTIVE: Final = {
         "tar", "image", "cpio", "disks.squashfs", "disks.erofs", "disks.ext4",
         "disks.qcow2",
     ),
+    "--statement": (
+        "tar", "image", "cpio", "disks.squashfs", "disks.erofs", "disks.ext4",
+        "disks.qcow2",
+    ),
     "--format": ("tar",),
     "--reflink": ("tar",),
     "--ownership": ("directory",),
@@ -173,6 +177,12 @@ def add_document_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write a list of the output's entries, with hashes of the contents, for "
         "flatten verify: JSON, one entry a line",
+    )
+    group.add_argument(
+        "--statement",
+        metavar="FILE",
+        help="write an in-toto statement with a SLSA provenance: the digests of the "
+        "output and of what it was made from",
     )
 
 
@@ -442,6 +452,7 @@ def read_options(args: argparse.Namespace) -> Options:
         index=args.index,
         layers=args.layers,
         verity=args.verity,
+        statement=args.statement,
         label=args.label,
         uuid=args.uuid,
         force=args.force,
