@@ -298,6 +298,12 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
         "may be repeated",
     )
     group.add_argument(
+        "--init",
+        metavar="HOSTFILE",
+        help="add a program of this machine as /sbin/init, executable, for a virtual "
+        "machine to start",
+    )
+    group.add_argument(
         "--owner-map",
         metavar="FILE",
         help="change owners: lines of [uid|gid] FROM TO [COUNT]",
@@ -342,7 +348,7 @@ def edits(args: argparse.Namespace) -> Edits:
         exclude=tuple(args.exclude),
         strip_components=args.strip_components,
         prefix=parse_prefix(args.prefix),
-        add=tuple(map(_addition, args.add)),
+        add=(*map(_addition, args.add), *_init(args.init)),
         owner_map=None if owners is None else _read_owner_map(owners),
         xattrs=None if args.xattrs is None else tuple(args.xattrs),
     )
@@ -364,6 +370,14 @@ def _addition(text: str) -> Addition:
     from ..image.added import parse_addition  # seldom needed
 
     return parse_addition(text)
+
+
+def _init(host: str | None) -> tuple[Addition, ...]:
+    if host is None:
+        return ()
+    from ..image.added import init_program  # seldom needed
+
+    return (init_program(host),)
 
 
 def _read_owner_map(name: str) -> OwnerMap:

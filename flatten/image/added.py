@@ -29,7 +29,7 @@ def parse_addition(text: str) -> Addition:
         UsageError: The text is not valid, or PATH leaves the root or is a whiteout.
 
     >>> parse_addition("build/init:/sbin/")
-    ('build/init', b'sbin/init')
+    Addition(host='build/init', path=b'sbin/init', mode=None)
     """
     host, colon, path = text.rpartition(":")
     if not colon or not host:
@@ -39,7 +39,15 @@ def parse_addition(text: str) -> Addition:
     parts = [part for part in os.fsencode(path).split(b"/") if part not in (b"", b".")]
     if b".." in parts or any(map(whiteout.is_mark, parts)):
         raise UsageError(f"{quoted(text)}: not a valid path in a tree")
-    return host, b"/".join(parts)
+    return Addition(host, b"/".join(parts))
+
+
+def init_program(host: str) -> Addition:
+    """Return the addition of a program as ``/sbin/init``, which Linux runs first.
+
+    It is executable, whatever its mode on the host.
+    """
+    return Addition(host, b"sbin/init", 0o755)
 
 
 def added_layer(
@@ -57,18 +65,21 @@ def added_layer(
         pool = Pool(limits)
         resources.callback(pool.close)
         assembly = Assembly(pool, "--add")
-        for host, path in additions:
-            _add(assembly, host, path, resources)
+        for addition in additions:
+            _add(assembly, addition, resources)
         assembly.finish()
         return assembly
 
     return AssembledLayer("--add", None, build, resources)
 
 
-def _add(assembly: Assembly, host: str, path: bytes, resources: ExitStack) -> None:
+def _add(assembly: Assembly, addition: Addition, resources: ExitStack) -> None:
     """Add a file or a directory tree; only a symlink at ``host`` itself is followed."""
+    host, path, mode = addition
     real = os.path.realpath(host)
     directory = os.path.isdir(real)
+    if directory and mode is not None:
+        raise UsageError(f"--init {quoted(host)}: a directory, not a program")
     start = b"" if directory else os.fsencode(os.path.basename(real))
     try:
         tree = Beneath(real if directory else os.path.dirname(real))
@@ -82,7 +93,7 @@ def _add(assembly: Assembly, host: str, path: bytes, resources: ExitStack) -> No
                     f"--add {quoted(host)}: a file needs a path in the image"
                 )
             if below:  # the root keeps its own metadata
-                _add_member(assembly, tree, number, name, below, status)
+                _add_member(assembly, tree, number, name, below, status, mode)
     except OSError as error:
         raise FlattenError(f"{quoted(host)}: {error.strerror}") from error
 
@@ -106,6 +117,7 @@ def _add_member(  # noqa: PLR0913, PLR0917 - what one member needs
     name: bytes,
     path: bytes,
     status: os.stat_result,
+    mode: int | None,
 ) -> None:
     kind = TYPEFLAGS.get(stat.S_IFMT(status.st_mode))
     shown = quoted(f"{tree.name}/{os.fsdecode(name)}")
@@ -114,11 +126,13 @@ def _add_member(  # noqa: PLR0913, PLR0917 - what one member needs
     if whiteout.is_mark(path.rpartition(b"/")[2]):
         raise UsageError(f"--add {shown}: the name is a whiteout")
     size = status.st_size if kind == FILE else 0
+    if mode is None:
+        mode = 0o777 if kind == SYMLINK else stat.S_IMODE(status.st_mode)
     assembly.add_bytes(
         gnu_member(
             path + (b"/" if kind == DIRECTORY else b""),
             kind,
-            owner=(0o777 if kind == SYMLINK else stat.S_IMODE(status.st_mode), 0, 0),
+            owner=(mode, 0, 0),
             size=size,
             mtime=int(status.st_mtime_ns // 10**9),
             target=tree.link(name) if kind == SYMLINK else b"",

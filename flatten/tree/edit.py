@@ -6,7 +6,7 @@ Edits change names, not content, so that the remaining members still merge into 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import FlattenError, quoted
 from ..tar import xattrs
@@ -14,8 +14,19 @@ from ..tar.members import NO_EXTRA, Members
 from .owners import OwnerMap
 from .tree import Names, Tree
 
-Addition = tuple[str, bytes]
-"""A host path, and the normalised path in the tree where it is added."""
+
+class Addition(NamedTuple):
+    """A host file or directory to add to a tree.
+
+    Attributes:
+        host: Its path on the host.
+        path: The normalised path in the tree where it is added.
+        mode: The permissions of a file; None keeps those that it has.
+    """
+
+    host: str
+    path: bytes
+    mode: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

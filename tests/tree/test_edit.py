@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tarfile
 
 import pytest
 
@@ -221,6 +222,18 @@ def test_added(image, host, tmp_path, args, more):
     assert contents(tmp_path / "o.tar") == ALL | more
 
 
+def test_an_init_is_executable_and_replaces_what_is_there(image, host, tmp_path):
+    (host / "init").chmod(0o600)
+
+    args = [image, "-o", "o.tar", "--add", f"{host}/d:sbin", "--init", host / "init"]
+    subprocess.run([*FLATTEN, *args], cwd=tmp_path, check=True)
+
+    with tarfile.open(tmp_path / "o.tar") as tar:
+        found = tar.getmember("sbin/init")
+        assert (found.mode, found.uid) == (0o755, 0)
+        assert tar.extractfile(found).read() == b"#!/bin/sh\n"
+
+
 def test_added_files_are_roots_and_have_their_modes_and_mtimes(image, host, tmp_path):
     edits = Edits(add=(parse_addition(f"{host}/init:p/init"),), prefix=b"ignored")
     flatten.export(image, f"{tmp_path}/o/", edits=edits, ownership="current")
@@ -243,6 +256,11 @@ REFUSED = {
     "a file as the root": (["--add", "init:"], "a file needs a path in the image"),
     "a FIFO": (["--add", "fifo:f"], "not a file, directory or symlink"),
     "what is not there": (["--add", "nothing:f"], "No such file"),
+    "a directory as the init": (
+        ["--init", "marked"],
+        "--init 'marked': a directory, not a program",
+    ),
+    "an init that is not there": (["--init", "nothing"], "No such file"),
     "an entry below a file": (["--add", "init:etc/conf/x"], "is not a directory"),
     "a pattern that is not valid": (
         ["--exclude", "[z-a]"],
