@@ -1,5 +1,6 @@
 """Find and run the programs that make file systems; report how they failed."""
 
+import fcntl
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ PACKAGES: Final = {
 
 _MORE_PLACES: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")  # not in users' PATH
 _SHOWN: Final = 2000  # maximum characters of a program's messages in an error
+_PIPE: Final = 1 << 20  # bytes; the most that an ordinary user may ask for
 _FULL: Final = 1 << 20  # bytes; a disk with less free space counts as full
 
 
@@ -112,6 +114,19 @@ def offers(program: str, option: str) -> bool:
     return re.search(rf"^\s*{re.escape(option)}\b", words, re.MULTILINE) is not None
 
 
+def succeeds(argv: Sequence[str | os.PathLike[str]], stdin: bytes) -> bool:
+    """Return True if a program accepts some arguments and a small input."""
+    with _running(
+        argv,
+        {},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        running.communicate(stdin)
+    return running.returncode == 0
+
+
 @contextmanager
 def fed(
     argv: Sequence[str | os.PathLike[str]],
@@ -143,6 +158,7 @@ def fed(
             argv, env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
         ) as running:
             assert running.stdin is not None, "it is a pipe"
+            _widen(running.stdin.fileno())
             with suppress(BrokenPipeError):  # its message says why
                 yield running.stdin.fileno()
             running.stdin.close()
@@ -154,6 +170,12 @@ def fed(
             text = b"\n".join(line for line in lines if not line.startswith(banner))
         if code or (banner is not None and text):
             raise failed(argv, code, text, folder)
+
+
+def _widen(pipe: int) -> None:
+    """Give a pipe more room than 64 KiB, so that its ends wait less for each other."""
+    with suppress(OSError):  # the user's pipes together have too much room
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE)
 
 
 @contextmanager

@@ -185,6 +185,24 @@ def test_sqfstar_makes_the_same_where_tar2sqfs_is_missing(image, tmp_path, monke
     assert got == want
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two processors")
+@pytest.mark.parametrize("tool", ["tar2sqfs", "sqfstar"])
+def test_a_squashfs_does_not_depend_on_the_processors(image, tmp_path, tool):
+    need(tool)
+    env = {**os.environ, **only(tmp_path, tool)}
+    (first, *_) = allowed = os.sched_getaffinity(0)
+
+    for name, processors in (("one", {first}), ("all", allowed)):
+        subprocess.run(
+            [*FLATTEN, image, "-o", f"{name}.squashfs"], cwd=tmp_path, check=True,
+            env=env, capture_output=True,
+            preexec_fn=lambda which=processors: os.sched_setaffinity(0, which),
+        )  # fmt: skip
+
+    one, all_ = ((tmp_path / f"{name}.squashfs") for name in ("one", "all"))
+    assert one.read_bytes() == all_.read_bytes()
+
+
 MISSING = {
     "squashfs": "needs tar2sqfs (squashfs-tools-ng) or sqfstar (squashfs-tools); on "
     "Debian: apt-get install squashfs-tools-ng",
