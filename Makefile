@@ -5,7 +5,11 @@
 # make check-engines  what needs docker, podman, qemu, a browser, FUSE, or some minutes
 # make fuzz    thousands of random images and headers, against the naive model and against
 #              real extraction; 200 moments for each signal; an hour
-# make conformance  run the conformance kit over flatten and other tools, in a Debian root
+# make conformance  run the conformance kit over flatten and other tools, in a Debian root,
+#              and write the tables of README.md and docs/conformance.md
+# make readers  give flatten's tars to other programs, in Debian roots, and write
+#              docs/readers.md
+# make findings  run the scripts of findings/, which install public packages
 # make wheels  build, check and try the sdist and the wheel
 # make image   the same, and a container image of flatten, made by flatten (mmdebstrap)
 
@@ -15,7 +19,7 @@ PYTHON ?= python3
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo check check-bare check-engines conformance lint types imports test fuzz bench bench-full fix clean
+.PHONY: demo check check-bare check-engines conformance readers findings lint types imports test fuzz bench bench-full fix clean
 
 $(VENV)/.installed: pyproject.toml setup.py flatten/_headers.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 2))' || \
@@ -58,6 +62,13 @@ check-engines: $(VENV)/.installed
 
 conformance:
 	tests/conformance/measure
+
+readers: $(VENV)/.installed
+	tests/readers/measure
+
+findings:
+	@failed=0; for script in findings/*.sh; do echo "$$script"; \
+	  bash "$$script" || [ $$? = 77 ] || failed=1; done; exit $$failed
 
 fuzz: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=fuzz FLATTEN_ROUNDS=20000 FLATTEN_MOMENTS=200 \

@@ -1,7 +1,6 @@
 """The documents are right: examples run, and options, rules and pages are listed."""
 
 import argparse
-import os
 import re
 import shlex
 import subprocess
@@ -119,24 +118,6 @@ def test_every_rule_has_a_test_that_exists():
     for function, case in named:
         assert f"def {function}(" in sources, function
         assert not case or f'"{case}"' in sources, case
-
-
-@pytest.mark.engines
-def test_flatten_gets_the_hard_cases_right():
-    if os.geteuid() != 0:
-        pytest.skip("needs root, for devices")
-    script = ROOT / "bench" / "hard_cases.py"
-    folder = Path(sys.executable).parent
-    done = subprocess.run(
-        [sys.executable, script, "flatten"],
-        env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"},
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    (row,) = done.stdout.splitlines()
-    counts = re.findall(r"(\d+) of (\d+)", row)
-
-    assert len(counts) == 2
-    assert all(right == cases for right, cases in counts)
 
 
 def test_every_rule_names_its_source():

@@ -3,4 +3,5 @@ import { createReadStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { unpackTar } from 'modern-tar/fs';
 
+process.umask(0);
 await pipeline(createReadStream(process.argv[2]), unpackTar(process.argv[3]));
