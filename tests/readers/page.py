@@ -12,15 +12,28 @@ Document = dict[str, Any]
 
 
 def write_page(page: Path, documents: Sequence[Document]) -> None:
-    """Write a table of features and readers, then what each reader did not read."""
+    """Write a table of features and readers, then what readers did not read right.
+
+    A reader that was run twice, in two roots, is there once.
+    """
+    readers = {each["reader"]: each for each in documents}
+    ordered = [readers[name] for name in sorted(readers, key=str.casefold)]
+    rows = [
+        [each["reader"], *(cell(each, name) for name in FEATURES)] for each in ordered
+    ]
     table = as_table([
         ["reader", *(feature.title for feature in FEATURES.values())],
         ["---"] * (1 + len(FEATURES)),
-        *([each["reader"], *(cell(each, name) for name in FEATURES)] for each in documents),
+        *rows,
     ])  # fmt: skip
-    dates = sorted({each["date"] for each in documents})
-    parts = [f"Measured {' and '.join(dates)}.", table, *map(details, documents)]
-    write(str(page), "\n\n".join(filter(None, parts)))
+    alike: dict[str, list[str]] = {}
+    for each in ordered:
+        alike.setdefault(details(each), []).append(each["reader"])
+    sections = [
+        f"### {', '.join(names)}\n\n{text}" for text, names in alike.items() if text
+    ]
+    dates = " and ".join(sorted({each["date"] for each in ordered}))
+    write(str(page), "\n\n".join([f"Measured on {dates}.", table, *sections]))
 
 
 def cell(document: Document, feature: str) -> str:
@@ -36,11 +49,17 @@ def cell(document: Document, feature: str) -> str:
 
 
 def details(document: Document) -> str:
-    """Return a section with a line for each tar that a reader did not read as it is."""
+    """Return a line for each error and for each wrong value.
+
+    Formats that fail in the same way share a line. What is only lost is in the table.
+    """
+    failed: dict[tuple[str, str], list[str]] = {}
+    for each in document["outcomes"]:
+        if each["status"] not in {"yes", "lost"}:
+            text = f"{each['status']}: {escaped(each['detail'])}"
+            failed.setdefault((each["feature"], text), []).append(each["format"])
     lines = [
-        f"- {FEATURES[each['feature']].title}, {each['format']}: {each['status']}: "
-        f"{escaped(each['detail'])}"
-        for each in document["outcomes"]
-        if each["status"] != "yes"
+        f"- {FEATURES[feature].title} ({', '.join(formats)}): {text}"
+        for (feature, text), formats in failed.items()
     ]
-    return "\n".join([f"### {document['reader']}", "", *lines]) if lines else ""
+    return "\n".join(lines)

@@ -74,7 +74,8 @@ def outcome(tool: Tool, tar: Path, expected: dict[str, str]) -> tuple[str, str]:
         out = work / "out" / {**NAMES, "json": "out.json"}[tool.output]
         ended = execute(tool, tool.argv(tar, out), work)
         if ended.code:
-            return ("stopped" if ended.code < 0 else "refused"), ended.message
+            message = ended.message.replace(f"{work}/", "").replace(f"{tar}", tar.name)
+            return ("stopped" if ended.code < 0 else "refused"), message
         try:
             tree = {**READERS, "json": read_members}[tool.output](out)
         except Unreadable as error:
