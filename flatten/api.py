@@ -8,7 +8,7 @@ import re
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Literal, Unpack, overload
@@ -108,6 +108,8 @@ def open_image(
         IntegrityError: With ``verify``: a digest does not match.
     """
     wanted = Selection(**selection)
+    if verify:  # whole layers
+        wanted = replace(wanted, access=replace(wanted.access, parts=False))
     found = sources.open_image(os.fspath(reference), wanted, verify=verify)
     try:
         if verify:

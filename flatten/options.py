@@ -35,11 +35,16 @@ class Access:
             docker.
         cacert: A PEM file of certificate authorities to trust as well.
         insecure: Allow plain HTTP, and TLS certificates that cannot be verified.
+        parts: Read only what is needed of layers in zstd:chunked and eStargz, by their
+            tables of contents. What is read is checked against the manifest, but the
+            layers' digests cannot be. So an export does it only if ``verify`` is not
+            set, and less than half is needed.
     """
 
     authfile: str | None = None
     cacert: str | None = None
     insecure: bool = False
+    parts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

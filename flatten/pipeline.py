@@ -127,6 +127,30 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
     Raises:
         FlattenError: As for ``export``.
     """
+    if not (options.verify or options.since is not None or options.layers is not None):
+        with suppress(_MostIsNeededError):
+            return _run(source, out, options, progress, sync, before_commit)
+    options = replace(options, access=replace(options.access, parts=False))
+    return _run(source, out, options, progress, sync, before_commit)
+
+
+class _MostIsNeededError(Exception):
+    """Whole layers are better than their parts."""
+
+
+def _run(  # noqa: PLR0913, PLR0917 - as of run
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str] | int,
+    options: Options,
+    progress: ProgressBar | Progress,
+    sync: bool,
+    before_commit: Callable[[], object],
+) -> Exported:
+    """Do what ``run`` does, once.
+
+    Raises:
+        _MostIsNeededError: Layers were opened in parts, but that does not pay.
+    """
     output = choose(out, options)
     with (
         short_turns(),
@@ -143,6 +167,8 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
         if shape.rooted and options.since is not None:
             raise UsageError("a delta is a layer: write it to a tar")
         plan = plan_image(image, options, shape=shape)
+        if options.access.parts:
+            _fetch_parts(image, plan)
         if options.strict:
             check_strict(plan, map(os.fsencode, options.allow_setuid), image.source)
         if check is not None:
@@ -199,6 +225,35 @@ def _opened(
             from .outputs.layer_store import LayerStore  # seldom needed
 
             yield LayerStore(Path(options.layers), sync=sync).stored(image)
+
+
+def _fetch_parts(image: Image, plan: Plan) -> None:
+    """Fetch what a plan needs of layers that are read in parts.
+
+    Raises:
+        _MostIsNeededError: It is more than half of them, or the headers that the tables
+            of contents give may differ from those of the layers.
+    """
+    from .image.chunked import ChunkedLayer  # datetime, seldom needed
+
+    layers = {
+        at: layer.content
+        for at, layer in enumerate(image.layers)
+        if isinstance(layer, ChunkedLayer)
+    }
+    if not all(content.exact for content in layers.values()):
+        raise _MostIsNeededError
+    ranges: dict[int, list[tuple[int, int]]] = {at: [] for at in layers}
+    members = plan.members
+    for inode in {*plan.inodes}:
+        if members.layers[inode] in ranges and members.stored(inode):
+            start = members.data[inode]
+            ranges[members.layers[inode]].append((start, start + members.stored(inode)))
+    needed = sum(stop - start for found in ranges.values() for start, stop in found)
+    if 2 * needed > sum(content.contents for content in layers.values()):
+        raise _MostIsNeededError
+    for at, content in layers.items():
+        content.fetch_contents(ranges[at])
 
 
 def plan_image(

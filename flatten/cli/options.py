@@ -442,6 +442,7 @@ def add_cache_options(group: argparse._ActionsContainer) -> None:
 
 def add_view_verify_options(group: argparse._ActionsContainer) -> None:
     """Add the options of views that say which layers to check against digests."""
+    group.set_defaults(parts=True)
     choice = group.add_mutually_exclusive_group()
     choice.add_argument(
         "--verify",
@@ -467,17 +468,37 @@ def verify(args: argparse.Namespace) -> "Verify":
 def say_unverified(
     args: argparse.Namespace, image: Image, checked: Sequence[bool]
 ) -> None:
-    """Print that layers with a digest were not checked, unless that was requested."""
-    from ..views.reading import has_digest  # for views only
+    """Print that layers with a digest were not checked, unless that was requested.
 
-    pairs = zip(image.layers, checked, strict=True)
-    count = sum(has_digest(layer) and not done for layer, done in pairs)
-    if count and args.verify is not False:
-        layers = "1 layer was" if count == 1 else f"{count:,} layers were"
+    Layers that are read by their tables of contents are checked against these.
+    """
+    from ..views.reading import has_digest, has_table  # for views only
+
+    if args.verify is False:
+        return
+    rest = [
+        layer for layer, done in zip(image.layers, checked, strict=True) if not done
+    ]
+    tables = sum(map(has_table, rest))
+    others = sum(map(has_digest, rest)) - tables
+    if others:
         note(
             args,
-            f"note: {image.source}: {layers} not verified; --verify checks the digests",
+            f"note: {image.source}: {_layers(others)} not verified; --verify checks "
+            "the digests",
         )
+    if tables and image.transfer is not None:
+        done = image.transfer()
+        note(
+            args,
+            f"note: {image.source}: {_layers(tables)} read in parts, by table of "
+            f"contents: fetched {done.fetched:,} of {done.size:,} bytes; --verify "
+            "fetches all and checks the digests",
+        )
+
+
+def _layers(count: int) -> str:
+    return "1 layer was" if count == 1 else f"{count:,} layers were"
 
 
 def cache(args: argparse.Namespace) -> "IndexCache | None":
@@ -630,7 +651,8 @@ def limits(args: argparse.Namespace) -> Limits:
 
 def access(args: argparse.Namespace) -> Access:
     """Return how to reach registries and web servers, as the options say."""
-    return Access(args.authfile, args.cacert, args.insecure)
+    parts = getattr(args, "parts", False) and not args.verify
+    return Access(args.authfile, args.cacert, args.insecure, parts)
 
 
 def open_source(args: argparse.Namespace) -> AbstractContextManager[Opened]:

@@ -56,6 +56,10 @@ class LayerBytes(HeaderBytes, Protocol):
         """Return True if only the bytes that are read are fetched, from elsewhere."""
         return False
 
+    def fetch(self, start: int, stop: int) -> None:  # noqa: ARG002 - for those
+        """Fetch a range that will be read, in few requests."""
+        return
+
     def arrival_digest(self) -> Callable[[], str] | None:
         """Return the way to the SHA-256 of all bytes, if they are hashed on arrival.
 
@@ -212,6 +216,10 @@ class Window(LayerBytes):
     def fetches_parts(self) -> bool:
         """Return what holds for the source."""
         return self._source.fetches_parts()
+
+    def fetch(self, start: int, stop: int) -> None:
+        """Fetch a range of the source."""
+        self._source.fetch(self._start + start, self._start + stop)
 
 
 def read_whole(source: LayerBytes, limit: int, where: str) -> bytes:

@@ -41,6 +41,7 @@ class Assembly(LayerBytes):
 
     Attributes:
         where: Its name in messages.
+        contents: Bytes of all contents.
     """
 
     def __init__(self, pool: Pool, where: str, packed: int = 0) -> None:
@@ -69,7 +70,7 @@ class Assembly(LayerBytes):
         self._crcs = array("Q")
         self._parts: dict[int, tuple[int, int]] = {}  # start in a file; size of that
         self._size = 0
-        self._contents = 0  # bytes of all contents
+        self.contents = 0
         self._held = _UNKNOWN, _UNKNOWN  # the content that ``extent`` opened last
 
     # --- assembling
@@ -123,9 +124,9 @@ class Assembly(LayerBytes):
             raise FormatError(f"a content of {size:,} bytes", where=self.where)
         self._starts.append(self._size)
         self._ends.append(self._size + size)
-        self._places.append(self._size - self._contents)
+        self._places.append(self._size - self.contents)
         self._size += size
-        self._contents += size
+        self.contents += size
         self._names += path
         self._name_ends.append(len(self._names))
         self._tree.append(tree)
@@ -256,7 +257,7 @@ class Assembly(LayerBytes):
         if number < len(self._starts):
             start, place = self._starts[number], self._places[number]
             return place - max(start - offset, 0)
-        return offset - self._contents
+        return offset - self.contents
 
     def _content(self, number: int, skip: int, view: memoryview) -> None:
         """Read part of a content."""

@@ -67,16 +67,37 @@ def assemble(
     """
     assembly = Assembly(pool, where, split.size())
     assembly.add_tree(tree)
+    add_record(assembly, decompress(split, "gzip", where), pool, contents)
+    return assembly
+
+
+def add_record(
+    assembly: Assembly,
+    chunks: Iterable[bytes],
+    pool: Pool,
+    contents: Mapping[bytes, bytes] | None = None,
+) -> None:
+    """Add what a record lists to an assembly, and finish it.
+
+    Args:
+        assembly: The assembly, which is empty.
+        chunks: The record, inflated.
+        pool: The pool that holds the headers.
+        contents: As for ``assemble``.
+
+    Raises:
+        FormatError: As for ``assemble``.
+    """
     record = _Record(assembly, pool, contents)
-    for number, line in enumerate(_lines(decompress(split, "gzip", where), where)):
+    for number, line in enumerate(_lines(chunks, assembly.where)):
         try:
             record.add(line)
         except ValueError as error:
             raise FormatError(
-                f"entry {number:,} of its tar-split record: {error}", where=where
+                f"entry {number:,} of its tar-split record: {error}",
+                where=assembly.where,
             ) from error
     assembly.finish()
-    return assembly
 
 
 def _lines(chunks: Iterable[bytes], where: str) -> Iterator[bytes]:

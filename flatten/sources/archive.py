@@ -11,14 +11,14 @@ from ..tar.magic import START
 from ..tar.members import FILE, LINK, NO_EXTRA, SYMLINK, Members
 from ..tar.reader import TarReader
 from ..tar.wire import normalise
-from .documents import Documents
+from .documents import Documents, Files
 
 MAX_HOPS: Final = 40  # links from member to member
 MAX_FILES: Final = 1 << 20  # in an archive of images: 250 bytes of memory each
 _STEP: Final = 1 << 20  # bytes compared at once
 
 
-class Archive:
+class Archive(Files):
     """An index of an archive; of a file that is not a tar, an empty one.
 
     Names are keys of the index, never paths on the host. Some tools take the first
@@ -34,13 +34,23 @@ class Archive:
         failure: The error that ended the index early, or None.
     """
 
-    def __init__(self, source: LayerBytes, name: str, pool: Pool) -> None:
-        """Index the archive with one small read per member; data is skipped."""
+    def __init__(
+        self, source: LayerBytes, name: str, pool: Pool, *, parts: bool = False
+    ) -> None:
+        """Index the archive with one small read per member; data is skipped.
+
+        Args:
+            source: The archive, not compressed.
+            name: Its name in messages.
+            pool: Inflates compressed layers.
+            parts: Whether layers may be read in parts, if the archive can.
+        """
         self.name = name
         self.pool = pool
         self.documents = Documents()
         self.failure: FormatError | None = None
         self._source = source
+        self._parts = parts and source.fetches_parts()
         self._rows: dict[bytes, int] = {}  # of files and links, by name
         self._earlier: dict[bytes, list[int]] = {}  # others of a name, until compared
         self._members = Members(limit=MAX_FILES, limited="files around an image")
@@ -90,6 +100,10 @@ class Archive:
                 that name and differ.
         """
         return self._bytes(self._find(name, what), what)
+
+    def open_parts(self, name: str, what: str) -> LayerBytes | None:
+        """Return a file, or None if the archive is here or is to be read whole."""
+        return self.open(name, what) if self._parts else None
 
     def place(self, name: str, what: str) -> tuple[int, int]:
         """Return the offset and the size of a file, which two names may share.

@@ -38,6 +38,8 @@ class Documents:
 class Files(Protocol):
     """Named files around an image: the members of an archive, or a directory's files.
 
+    Those that are on this machine inherit ``open_parts``.
+
     Attributes:
         name: The source's name in messages, as the user gave it.
         pool: Inflates compressed layers.
@@ -64,6 +66,13 @@ class Files(Protocol):
         Raises:
             FormatError: It does not exist, or it has more than ``limit`` bytes.
         """
+
+    def open_parts(self, name: str, what: str) -> LayerBytes | None:  # noqa: ARG002
+        """Return a blob of which only the parts that are read are fetched.
+
+        Return None if it is read whole: it is on this machine, or the user wants it.
+        """
+        return None
 
 
 def read_json(  # noqa: PLR0913 - the last two by keyword

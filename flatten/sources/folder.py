@@ -10,10 +10,10 @@ from ..errors import FlattenError, FormatError, quoted, shown
 from ..host.files import File, read_whole
 from ..host.spools import Pool
 from ..tar.wire import normalise
-from .documents import Documents
+from .documents import Documents, Files
 
 
-class Folder:
+class Folder(Files):
     """Files below a directory on the host.
 
     Symlinks are followed, as bazel's layouts consist of them; the content of a blob is

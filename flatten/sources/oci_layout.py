@@ -17,6 +17,12 @@ from typing import Any, Final
 from ..errors import FormatError, IntegrityError, quoted, shown
 from ..host.files import LayerBytes
 from ..image.blob import BlobLayer
+from ..image.chunked import (
+    ChunkedLayer,
+    WholeLayerNeededError,
+    read_table,
+    table_digest,
+)
 from ..image.image import Image, Layer
 from .choice import Entry, Platform, broken_entry, config_platform
 from .documents import CONTENT_DIGEST, Files, blob_path, diff_ids, read_json
@@ -165,7 +171,7 @@ class Manifest:
         count = len(descriptors)
         promised = diff_ids(config, count, f"{name}, config of {image_id[:12]}")
         layers: list[Layer] = []
-        known: dict[str, BlobLayer] = {}
+        known: dict[str, BlobLayer | ChunkedLayer] = {}
         for position, descriptor in enumerate(descriptors):
             digest = descriptor["digest"]
             found = None
@@ -173,8 +179,8 @@ class Manifest:
                 found = instead(position, promised)
             if found is None:
                 what = f"layer {position + 1} of {count}"
-                found = self._layer(descriptor, what, promised[position])
-                found.same = known.get(digest)
+                before = known.get(digest)
+                found = self._layer(descriptor, what, promised[position], before)
                 known.setdefault(digest, found)
             layers.append(found)
         digest = self.ids[0] if ":" in self.ids[0] else f"sha256:{self.ids[0]}"
@@ -185,8 +191,13 @@ class Manifest:
         return FormatError(what, where=self.files.name)
 
     def _layer(
-        self, descriptor: dict[str, Any], what: str, diff_id: str | None
-    ) -> BlobLayer:
+        self,
+        descriptor: dict[str, Any],
+        what: str,
+        diff_id: str | None,
+        before: BlobLayer | ChunkedLayer | None,
+    ) -> BlobLayer | ChunkedLayer:
+        """Return a layer; ``before`` is one with the same blob."""
         files, where = self.files, f"{self.files.name}, {what}"
         digest, size = parse_descriptor(descriptor, where)
         media_type = str(descriptor.get("mediaType") or "")
@@ -206,7 +217,30 @@ class Manifest:
         opener = partial(_open_blob, files, digest, size, what)
         unusual = "" if _TAR.fullmatch(media_type) else f", {shown(media_type)}"
         name = f"{where} ({digest}{unusual})"
-        return BlobLayer(name, diff_id, digest, opener, files.pool)
+        if isinstance(before, ChunkedLayer):
+            return replace(before, name=name, diff_id=diff_id)
+        chunked = before is None and self._in_parts(descriptor, what, diff_id, name)
+        if chunked:
+            return chunked
+        return BlobLayer(name, diff_id, digest, opener, files.pool, same=before)
+
+    def _in_parts(
+        self, descriptor: dict[str, Any], what: str, diff_id: str | None, name: str
+    ) -> ChunkedLayer | None:
+        """Return a layer that can be fetched in parts, else None."""
+        digest, size = parse_descriptor(descriptor, name)
+        annotations = descriptor.get("annotations") or {}
+        table = table_digest(annotations)
+        if table is None:
+            return None
+        blob = self.files.open_parts(blob_path(digest), what)
+        if blob is None or blob.size() != size:
+            return None  # a wrong size is found when it is opened
+        try:
+            tar = read_table(blob, annotations, self.files.pool, name)
+        except WholeLayerNeededError:
+            return None
+        return ChunkedLayer(name, diff_id, digest, table, tar, blob)
 
 
 def external_layer(digest: str, urls: Sequence[object]) -> str:

@@ -362,7 +362,8 @@ def _open_files(
         from .remote import open_url  # urllib3, for URLs only
 
         remote, where, transfer = open_url(path, pool, access, resources)
-        return _archive(remote, where, pool), (), transfer
+        archive = _archive(remote, where, pool, parts=access.parts)
+        return archive, (), transfer
     if kind is not None and not path:
         path = usual_place(kind) or path
     if os.path.isdir(path):
@@ -379,9 +380,11 @@ def _open_files(
     return _archive(file, file.where, pool), opened, None
 
 
-def _archive(file: LayerBytes, name: str, pool: Pool) -> Archive:
+def _archive(
+    file: LayerBytes, name: str, pool: Pool, *, parts: bool = False
+) -> Archive:
     """Return the archive in a file, which may be compressed."""
     archive = plain(file, pool, name)
     if archive is not file:
         archive.size()  # errors in the compressed data come first
-    return Archive(archive, name, pool)
+    return Archive(archive, name, pool, parts=parts)

@@ -30,7 +30,7 @@ from ..options import Access
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
 
-BLOCK: Final = 1 << 16  # bytes that are fetched at least
+BLOCK: Final = 1 << 16  # bytes that are fetched at least, unless told otherwise
 MOST: Final = 1 << 23  # and at most, in one request
 MAX_SIZE: Final = 1 << 42  # bytes of a file
 
@@ -56,8 +56,13 @@ class RemoteFile(LayerBytes):
         fetched: Bytes fetched so far.
     """
 
-    def __init__(self, fetch: Fetch, where: str) -> None:
+    def __init__(self, fetch: Fetch, where: str, block: int = BLOCK) -> None:
         """Prepare to fetch, without fetching yet.
+
+        Args:
+            fetch: Fetches parts of the file.
+            where: Its name in messages.
+            block: Bytes that are fetched at least; it divides ``MOST``.
 
         Raises:
             FormatError: The file is too large.
@@ -68,7 +73,8 @@ class RemoteFile(LayerBytes):
         self.where = where
         self.fetched = 0
         self._fetch = fetch
-        self._here = bytearray(-(-fetch.size // BLOCK))  # by block, 1 if it is here
+        self._block = block
+        self._here = bytearray(-(-fetch.size // block))  # by block, 1 if it is here
         self._lock = threading.Lock()
         try:
             with tempfile.TemporaryFile() as scratch:
@@ -99,16 +105,16 @@ class RemoteFile(LayerBytes):
             raise FormatError(
                 "ends too soon", where=self.where, offset=self._fetch.size
             )
-        self._need(offset, offset + len(view))
+        self.fetch(offset, offset + len(view))
         fill(self.descriptor, view, offset)
 
     def extent(self, offset: int) -> tuple[int, int, int] | None:
         """Return the scratch file, ``offset``, and how many bytes can be copied."""
         if offset >= self._fetch.size:
             return None
-        self._need(offset, offset + 1)
-        end = self._here.find(0, offset // BLOCK)
-        stop = self._fetch.size if end < 0 else end * BLOCK
+        self.fetch(offset, offset + 1)
+        end = self._here.find(0, offset // self._block)
+        stop = self._fetch.size if end < 0 else end * self._block
         return self.descriptor, offset, stop - offset
 
     def is_here(self) -> bool:
@@ -119,14 +125,14 @@ class RemoteFile(LayerBytes):
         """Return True."""
         return True
 
-    def _need(self, start: int, stop: int) -> None:
+    def fetch(self, start: int, stop: int) -> None:
         """Fetch the blocks of a range that are not here yet."""
         with self._lock:
-            block, last = start // BLOCK, -(-stop // BLOCK)
+            block, last = start // self._block, -(-stop // self._block)
             while (block := self._here.find(0, block, last)) >= 0:
                 before = self._here.rfind(0, 0, block)
                 run = block - 1 - before  # blocks before it that are here
-                most = min(max(run, last - block), MOST // BLOCK)
+                most = min(max(run, last - block), MOST // self._block)
                 end = self._here.find(1, block, block + most)
                 end = min(block + most, len(self._here)) if end < 0 else end
                 self._keep(block, end)
@@ -134,7 +140,8 @@ class RemoteFile(LayerBytes):
 
     def _keep(self, first: int, end: int) -> None:
         """Fetch some blocks, and keep them."""
-        start, stop = first * BLOCK, min(end * BLOCK, self._fetch.size)
+        start = first * self._block
+        stop = min(end * self._block, self._fetch.size)
         data = self._fetch(start, stop)
         self.fetched += len(data)
         if len(data) != stop - start:

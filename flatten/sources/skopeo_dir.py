@@ -26,7 +26,7 @@ from .oci_layout import index_entries
 MANIFEST: Final = "manifest.json"
 
 
-class _Layout:
+class _Layout(Files):
     """The files of the directory under the names that they have in an OCI layout.
 
     Attributes:

@@ -88,10 +88,14 @@ def _zeros(count: int) -> Iterator[bytes]:
 
 
 class _Window:
-    """The bytes of a layer that were read last; the next file is often in them."""
+    """The bytes of a layer that were read last; the next file is often in them.
+
+    Of a layer that is fetched in parts, no more than the file is read.
+    """
 
     def __init__(self, source: LayerBytes) -> None:
         self._source = source
+        self._ahead = 0 if source.fetches_parts() else AHEAD
         self._start = 0
         self._data = b""
 
@@ -99,7 +103,7 @@ class _Window:
         """Return a range of at most ``AHEAD`` bytes."""
         skip = offset - self._start
         if not 0 <= skip <= len(self._data) - size:
-            self._data = self._source.read(offset, AHEAD)
+            self._data = self._source.read(offset, max(size, self._ahead))
             self._start, skip = offset, 0
             if len(self._data) < size:
                 raise FormatError("ends too soon", where="a layer", offset=offset)
@@ -111,7 +115,8 @@ class _Window:
         while offset < stop:
             skip = offset - self._start
             if not 0 <= skip < len(self._data):
-                self._data = self._source.read(offset, AHEAD)
+                count = max(min(stop - offset, AHEAD), self._ahead)
+                self._data = self._source.read(offset, count)
                 self._start, skip = offset, 0
                 if not self._data:
                     raise FormatError("ends too soon", where="a layer", offset=offset)

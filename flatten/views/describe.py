@@ -14,7 +14,8 @@
 ``rdev``       of a device, ``major:minor``
 ``xattrs``     names, and values in base64, if there are any
 ``layer``      the position of the layer that it is from, from 1; null if from none
-``verified``   false in ``flatten ls``, if not all layers were checked; else absent
+``verified``   in ``flatten ls``, false or ``toc`` as of ``reading.verified`` if not all
+             layers were checked; else absent
 =============  ====================================================================
 
 Rows are in walk order: depth first, siblings bytewise by name.
@@ -25,7 +26,7 @@ import stat
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypedDict
+from typing import TYPE_CHECKING, Final, Literal, TypedDict
 
 from ..errors import FlattenError, quoted
 from ..host.beneath import Beneath
@@ -77,7 +78,7 @@ class Row(TypedDict, total=False):
     rdev: str
     xattrs: dict[str, str] | None
     layer: int | None
-    verified: bool
+    verified: bool | Literal["toc"]
 
 
 def plan_rows(plan: Plan, layers: Sequence[LayerBytes], own: int) -> Iterator[Row]:

@@ -12,6 +12,7 @@ from collections.abc import Hashable
 from typing import Final, NamedTuple
 
 from ..image.blob import BlobLayer
+from ..image.chunked import ChunkedLayer
 from ..image.image import Layer
 
 _SETTLED: Final = 2 * 10**9
@@ -80,6 +81,8 @@ def bytes_key(layer: Layer, chain_id: str | None) -> Hashable:
         chain_id: Its chain id: in an engine's root, a layer that is stored as a
             directory is recorded under it.
     """
+    if isinstance(layer, ChunkedLayer):
+        return layer.table
     if layer.place is not None and not isinstance(layer, BlobLayer):
         return layer.place, chain_id
     return location(layer) or _scratch_place(layer) or id(layer)

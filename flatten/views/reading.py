@@ -6,13 +6,15 @@ that digest. They are hashed, or they are at a place of the host whose bytes wer
 before and have not changed since (``identity.Location``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 from ..host.limits import Limits
 from ..image import read
 from ..image.blob import BlobLayer
+from ..image.chunked import ChunkedLayer
 from ..image.columns import Rows
 from ..image.image import Image, Layer
 from ..image.read import Index
@@ -21,6 +23,8 @@ from ..tar.layer import LayerIndex, read_layer
 from ..tar.members import Members
 from .identity import Location, has_file, location
 from .index_cache import IndexCache, pack
+
+Verified = bool | Literal["toc"]
 
 
 class Verify(Enum):
@@ -41,14 +45,11 @@ class CheckedIndex(Index):
 
     Attributes:
         checked: By position, whether the layer's bytes have the recorded digests.
+        verified: As of ``verified``.
     """
 
     checked: tuple[bool, ...]
-
-    @property
-    def verified(self) -> bool:
-        """Whether all layers were checked."""
-        return all(self.checked)
+    verified: Verified
 
 
 def read_index(
@@ -72,7 +73,14 @@ def read_index(
     """
     reader = LayerReader(cache, verify)
     index = read.read_index(image, limits, reader.read)
-    return CheckedIndex(index.members, index.layers, index.tree, tuple(reader.checked))
+    checked = tuple(reader.checked)
+    return CheckedIndex(
+        index.members,
+        index.layers,
+        index.tree,
+        checked,
+        verified(image.layers, checked),
+    )
 
 
 @dataclass(slots=True)
@@ -181,6 +189,8 @@ class LayerReader:
         if self._cache is None:
             return
         for at, (layer, before) in enumerate(zip(layers, known, strict=True)):
+            if not wanted[at] and at not in packed:
+                continue
             where = location(layer)
             if where != before.location or (where is None and has_file(layer)):
                 continue
@@ -192,6 +202,22 @@ class LayerReader:
             self._cache.trim()
 
 
+def verified(layers: Sequence[Layer], checked: Sequence[bool]) -> Verified:
+    """Return whether layers were checked, given for which their digests were.
+
+    ``toc`` means that some were checked against their tables of contents only.
+    """
+    rest = [layer for layer, done in zip(layers, checked, strict=True) if not done]
+    if not rest:
+        return True
+    return "toc" if all(map(has_table, rest)) else False
+
+
+def has_table(layer: Layer) -> bool:
+    """Return True if a layer is read by its table of contents."""
+    return isinstance(layer, ChunkedLayer)
+
+
 def has_digest(layer: Layer) -> bool:
     """Return True if the image records a digest of the layer."""
     return layer.diff_id is not None or layer.digest is not None
@@ -199,4 +225,4 @@ def has_digest(layer: Layer) -> bool:
 
 def fetches_parts(layer: Layer) -> bool:
     """Return True if reading a layer's headers fetches only those, from elsewhere."""
-    return isinstance(layer, BlobLayer) and layer.fetches_parts()
+    return has_table(layer) or (isinstance(layer, BlobLayer) and layer.fetches_parts())

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from ..image.image import Image
@@ -178,6 +178,7 @@ def document(report: Report, count: int) -> dict[str, Any]:
         "platform": "/".join(str(part) for part in platform if part) or None,
         "problem": report.problem or None,
         "verified": report.index.verified,
+        "transfer": image.transfer and asdict(image.transfer()),
         "size": report.size,
         "files": report.files,
         "paths": len(report.rows),

@@ -23,7 +23,7 @@ from ..tar.wire import normalise
 from ..tree.tree import Tree
 from .describe import describe
 from .identity import bytes_key
-from .reading import has_digest
+from .reading import Verified, has_digest, verified
 
 MAX_ALIASES: Final = 1000
 """Maximum number of aliases of one path, through symlinks, that are followed."""
@@ -82,13 +82,14 @@ class Found(TypedDict):
 
     Attributes:
         path: As given.
-        verified: All layers of the images that were read were checked.
+        verified: Whether all layers of the images that were read were checked, as of
+            ``reading.verified``.
         layers: The oldest layers of each image first.
         problems: Why some images could not be read.
     """
 
     path: str
-    verified: bool
+    verified: Verified
     layers: list[EventRow]
     problems: list[str]
 
@@ -156,10 +157,11 @@ def which(opened: Opened, path: str, limits: Limits, *, verify: bool = False) ->
         check.finish()
     if not events:
         raise _nothing(opened.where, wanted, read, problems)
-    digests = all(has_digest(layer) for image in read for layer in image.layers)
+    layers = [layer for image in read for layer in image.layers]
+    checked = [verify and has_digest(layer) for layer in layers]
     return {
         "path": path,
-        "verified": verify and digests,
+        "verified": verified(layers, checked),
         "layers": list(events.values()),
         "problems": [str(problem) for problem in problems],
     }

@@ -1,14 +1,10 @@
 """Archives on a web server: what is fetched of them, and servers that misbehave."""
 
-import contextlib
 import gzip
-import http.server
 import json
 import random
-import re
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -17,6 +13,7 @@ import flatten
 from builders import docker_archive, layer, member
 from command import run
 from flatten.sources.remote import BLOCK, MAX_SIZE
+from web import serving
 
 NOISE = random.Random(1).randbytes(3 << 20)
 BIG = [
@@ -26,85 +23,9 @@ BIG = [
 PLAIN = docker_archive(BIG)
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """A web server with one file, which is at every path.
-
-    Attributes:
-        data: The file.
-        ranges: Whether it sends ranges.
-        asked: (path, headers) of each request.
-        sent: Bytes of bodies sent.
-        spoil: Called with (handler, status, headers, body); returns what to send.
-        cut: Called with a body; returns after how many bytes to hang up, or None.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, data=PLAIN):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.data = data
-        self.ranges = True
-        self.asked = []
-        self.sent = 0
-        self.spoil = lambda _handler, *answer: answer
-        self.cut = lambda _body: None
-        self.lock = threading.Lock()
-
-    @property
-    def url(self):
-        return f"http://localhost:{self.server_address[1]}/image.tar"
-
-    def handle_error(self, *_):
-        """Say nothing: clients may leave."""
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-    def do_GET(self):
-        with self.server.lock:
-            self.server.asked.append((self.path, dict(self.headers)))
-        data = self.server.data
-        headers = {"ETag": '"1"', "Content-Type": "application/x-tar"}
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-        status, body = 200, data
-        if self.server.ranges and wanted:
-            start, last = int(wanted[1]), min(int(wanted[2]), len(data) - 1)
-            if start >= len(data):
-                status, body = 416, b""
-                headers["Content-Range"] = f"bytes */{len(data)}"
-            else:
-                status, body = 206, data[start : last + 1]
-                headers["Content-Range"] = f"bytes {start}-{last}/{len(data)}"
-        self.answer(*self.server.spoil(self, status, headers, body))
-
-    def answer(self, status, headers, body):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        at = self.server.cut(body)
-        with self.server.lock:
-            self.server.sent += len(body[:at])
-        self.wfile.write(body[:at])
-        self.close_connection = at is not None
-
-
-@contextlib.contextmanager
-def serving(*data):
-    with Server(*data) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server
-        server.shutdown()
-
-
 @pytest.fixture
 def server():
-    with serving() as found:
+    with serving(PLAIN) as found:
         yield found
 
 
@@ -232,7 +153,7 @@ def test_a_busy_server_is_asked_again(server, want, tmp_path, status):
 
 
 def test_a_redirect_to_another_server(server, want, tmp_path):
-    with serving() as other:
+    with serving(PLAIN) as other:
         server.spoil = lambda *_: (302, {"Location": other.url}, b"")
         assert exported(server.url, tmp_path) == want
         assert other.sent >= len(PLAIN)

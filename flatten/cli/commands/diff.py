@@ -150,5 +150,7 @@ def _document(change: Change, sides: tuple[Side, Side]) -> dict[str, Any]:
     }
     path = os.fsdecode(change.path.removeprefix(b"./").rstrip(b"/"))
     document = {"path": path, **described, "fields": change.fields}
-    verified = all(side.index.verified for side in sides)
-    return document if verified else document | {"verified": False}
+    states = {side.index.verified for side in sides}
+    if states == {True}:
+        return document
+    return document | {"verified": False if False in states else "toc"}

@@ -56,6 +56,7 @@ EFFECTIVE: Final = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments and options."""
+    parser.set_defaults(parts=True)
     parser.add_argument(
         "-V", "--version", action="version", version=f"flatten {__version__}"
     )

@@ -1,9 +1,10 @@
 """``flatten history IMAGE``: the steps that made an image, and their layers."""
 
 import argparse
+from dataclasses import asdict
 
 from ...tar.members import Members
-from ...views.reading import LayerReader
+from ...views.reading import LayerReader, verified
 from ...views.steps import StepRow, list_steps
 from .. import options
 from ..tables import human, one_line, print_json, print_table, utc
@@ -38,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
                     "id": image.id,
                     "names": image.names,
                     "problem": problem,
-                    "verified": all(reader.checked),
+                    "verified": verified(image.layers, reader.checked),
+                    "transfer": image.transfer and asdict(image.transfer()),
                     "steps": rows,
                 }
             )

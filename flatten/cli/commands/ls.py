@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
                 document = describe(index.members, *row)
                 if hashes is not None and "size" in document:
                     document["xxh3"] = hashes[row.inode]
-                if not index.verified:
-                    document["verified"] = False
+                if index.verified is not True:
+                    document["verified"] = index.verified
                 print_json_line(document)
         else:
             lines = _tree(index, rows) if args.tree else _long(index.members, rows)

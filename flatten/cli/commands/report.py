@@ -103,8 +103,9 @@ def _print(report: Report, top: int) -> None:
         spare = sum(equal.spare for equal in report.equal)
         groups = len(report.equal)
         print(f"duplicates: {groups:,} groups, {human(spare)} could be saved")
-    if not report.index.verified:
-        print("not verified: --verify checks the layers against the image's digests")
+    if report.index.verified is not True:
+        how = "only by table of contents" if report.index.verified else "not"
+        print(f"{how} verified: --verify checks the layers against the image's digests")
     _print_layers(report)
     _print_directories(report)
     _print_lists(report, top)

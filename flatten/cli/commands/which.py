@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="check the layers against the digests that the images record",
     )
+    parser.set_defaults(parts=True)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,9 +43,14 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for problem in found["problems"]:
         options.warn(args, problem)
-    if not found["verified"] and found["layers"]:
+    if found["verified"] is not True and found["layers"]:
+        how = (
+            "verified only by table of contents"
+            if found["verified"]
+            else "not verified"
+        )
         options.note(
-            args, "note: the layers were not verified; --verify checks their digests"
+            args, f"note: the layers were {how}; --verify checks their digests"
         )
     heads = ("EVENT", "TYPE", ">SIZE", "DIFF ID", ">LAYER", "IMAGES", "WHERE")
     print_table(heads, [line for row in found["layers"] for line in _lines(row)])

@@ -17,7 +17,7 @@ from ...host.spools import Pool
 from ...image.assembly import Assembly
 from ...image.tarsplit import assemble
 from ...tar.wire import normalise
-from ..documents import Documents
+from ..documents import Documents, Files
 from ..folder import Folder, regular_file, unreadable
 
 ID: Final = re.compile(r"[0-9a-f]{64}")
@@ -82,8 +82,8 @@ def usual_and_remapped(folder: Folder) -> Iterator[Folder]:
         yield folder.below(remapped[0])
 
 
-class Root:
-    """The data root of an engine; it implements ``documents.Files``.
+class Root(Files):
+    """The data root of an engine.
 
     Attributes:
         name: The path as given by the user, for messages.

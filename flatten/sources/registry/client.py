@@ -17,7 +17,6 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlencode, urlsplit
@@ -106,17 +105,41 @@ class Client:
             FormatError: It has another size.
             FlattenError: The registry cannot be reached, or sends no more bytes.
         """
-        return self._transport.retrying(partial(self._range, path, size))
+        return self._transport.retrying(
+            lambda done: self._range(path, size, done, size)
+        )
 
-    def _range(self, path: str, size: int, start: int) -> Iterator[bytes]:
-        """Yield the bytes of a blob from ``start`` to its end, in one request."""
+    def part(self, path: str, size: int, start: int, stop: int) -> bytes:
+        """Return a range of a blob of ``size`` bytes; not all of it.
+
+        Raises:
+            Refused: The registry has no such blob, or sends no ranges: status 200.
+            FormatError: It has another size.
+            FlattenError: The registry cannot be reached, or sends no more bytes.
+        """
+
+        def attempt(done: int) -> Iterator[bytes]:
+            return self._range(path, size, start + done, stop, whole=False)
+
+        return b"".join(self._transport.retrying(attempt))
+
+    def _range(
+        self, path: str, size: int, start: int, stop: int, *, whole: bool = True
+    ) -> Iterator[bytes]:
+        """Yield the bytes of a range, in one request.
+
+        A registry without ranges sends the whole blob, of which the range is used;
+        unless ``whole`` is allowed, that is ``Refused``.
+        """
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
-        if start:
-            headers["Range"] = f"bytes={start}-{size - 1}"
+        if start or stop < size:
+            headers["Range"] = f"bytes={start}-{stop - 1}"
         with self._get(path, headers) as response:
-            skip = self._first_byte(response, start, size)
-            left = size - skip
-            skip = start - skip
+            if response.status == 200 and not whole:
+                raise Refused(200, "it sends no ranges")
+            first = self._first_byte(response, start, stop, size)
+            left = stop - first
+            skip = start - first
             for data in self._transport.chunks(response):
                 left -= len(data)
                 if left < 0:
@@ -129,7 +152,7 @@ class Client:
                 raise ConnectionError(f"ended {left:,} bytes too soon")
 
     def _first_byte(
-        self, response: urllib3.BaseHTTPResponse, start: int, size: int
+        self, response: urllib3.BaseHTTPResponse, start: int, stop: int, size: int
     ) -> int:
         """Return the offset in the blob at which the body of an answer begins.
 
@@ -139,9 +162,10 @@ class Client:
         """
         first = 0
         if response.status == 206:
-            want = f"bytes {start}-{size - 1}/"
+            want = f"bytes {start}-{stop - 1}/"
             got = response.headers.get("Content-Range", "")
-            if not start or not got.startswith(want):
+            asked = start or stop < size
+            if not asked or not got.startswith(want):
                 raise FormatError(
                     f"the registry sent {shown(got or 'no Content-Range')}, asked for "
                     f"{want}{size}",
@@ -149,10 +173,10 @@ class Client:
                 )
             first = start
         length = response.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) != size - first:
+        if length.isdecimal() and int(length) != stop - first:
             raise FormatError(
                 f"the registry sends {int(length):,} bytes, the manifest says "
-                f"{size - first:,}",
+                f"{stop - first:,}",
                 where=self._where,
             )
         return first

@@ -17,14 +17,17 @@ from typing import Any, Final
 
 from ...errors import FlattenError, FormatError, IntegrityError, SourceError, shown
 from ...host.spools import Pool, Spool
+from ...image.chunked import WholeLayerNeededError
 from ...image.image import Transfer
 from ...options import Access
-from ..documents import MAX_DOCUMENT, Documents, blob_digest
+from ..documents import MAX_DOCUMENT, Documents, Files, blob_digest
+from ..remote import RemoteFile
 from .client import Client, Refused
 from .credentials import find_credentials
 from .settings import Endpoint, Registries
 
 CONNECTIONS: Final = 4
+PART: Final = 1 << 12  # bytes that are fetched of a blob at least
 _MAX_TAGS: Final = 1000  # looked at for the nearest one
 _TYPES: Final = (
     "application/vnd.oci.image.index.v1+json",
@@ -36,7 +39,7 @@ _ACCEPTED: Final = ", ".join(_TYPES)
 _SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1"
 
 
-class Repository:
+class Repository(Files):
     """An image of a registry, with the names of files that a layout would have.
 
     Attributes:
@@ -65,6 +68,8 @@ class Repository:
         self._manifests: dict[str, bytes] = {}
         self._sizes: dict[str, int] = {}
         self._spools: dict[str, _Download] = {}
+        self._parts: dict[str, RemoteFile] = {}
+        self._by_parts = access.parts
         self._todo: deque[_Download] = deque()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -89,6 +94,8 @@ class Repository:
         self._client.close()
         for thread in threads:
             thread.join()
+        for file in self._parts.values():
+            file.close()
 
     def descriptor(self) -> dict[str, Any]:
         """Return the descriptor of the manifest or index that was asked for."""
@@ -148,6 +155,32 @@ class Repository:
                 if len(self._threads) < CONNECTIONS:
                     self._start_thread(where)
             return self._spools[digest]
+
+    def open_parts(self, name: str, what: str) -> RemoteFile | None:
+        """Return a blob that is fetched as it is read; None if all of it is wanted."""
+        if not self._by_parts:
+            return None
+        digest = self._digest(name, what)
+        if digest not in self._parts:
+            where = f"{self.name}, {what}"
+            fetch = _Parts(self, digest, self._sizes[digest], what)
+            self._parts[digest] = RemoteFile(fetch, where, PART)
+        return self._parts[digest]
+
+    def fetch_part(self, digest: str, start: int, stop: int, what: str) -> bytes:
+        """Fetch a range of a blob.
+
+        Raises:
+            WholeLayerNeededError: The registry sends no ranges.
+            FlattenError: It has no such blob, or cannot be reached.
+        """
+        path = f"blobs/{digest}"
+        try:
+            return self._client.part(path, self._sizes[digest], start, stop)
+        except Refused as refused:
+            if refused.status == 200:
+                raise WholeLayerNeededError(f"{self.name}: {refused}") from refused
+            raise self._missing(what, digest, refused) from refused
 
     def _digest(self, name: str, what: str) -> str:
         found = blob_digest(name)
@@ -280,6 +313,26 @@ class Repository:
             reason = f"the registry has no {digest}"
             return FormatError(reason, where=f"{self.name}, {what}")
         return FlattenError(f"{self.name}, {what} {digest}: {refused}")
+
+
+class _Parts:
+    """Ranges of a blob.
+
+    Attributes:
+        size: The size of the blob.
+    """
+
+    def __init__(
+        self, repository: Repository, digest: str, size: int, what: str
+    ) -> None:
+        self.size = size
+        self._repository = repository
+        self._digest = digest
+        self._what = what
+
+    def __call__(self, start: int, stop: int) -> bytes:
+        """Return the bytes of a range."""
+        return self._repository.fetch_part(self._digest, start, stop, self._what)
 
 
 class _Download(Spool):

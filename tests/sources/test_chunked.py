@@ -1,0 +1,251 @@
+"""zstd:chunked and eStargz layers: what is fetched of them, and what is refused."""
+
+import hashlib
+import json
+import random
+import shutil
+import subprocess
+from functools import cache, partial
+
+import pytest
+
+import flatten
+from builders import MTIME, archive, docker_archive, layer, member
+from chunked import chunked_layout, estargz, zstd_chunked
+from command import run
+from flatten.options import Access
+from flatten.tree.edit import Edits
+from web import serving
+
+NOISE = random.Random(1).randbytes(3 << 20)
+TARS = [
+    layer(
+        "etc/",
+        member("etc/small", b"1", mode=0o4755, uid=1000, gid=7),
+        member("etc/big", NOISE[: 1 << 20]),
+        member("etc/holes", NOISE[:140_000] + bytes(140_000) + NOISE[:9]),
+        "etc/other=etc/small",
+        "to->etc/small",
+        member("etc/ls", b"x", records={b"SCHILY.xattr.user.a": b"b"}),
+        member("dev/null", type=b"3", device=(1, 3)),
+        member("pipe", type=b"6"),
+        member("x" * 150, b"long"),
+        member("empty"),
+        member("gone", NOISE),
+    ),
+    layer("-gone", member("etc/small", b"2", mtime=MTIME + 1), "a/", "a/*", "a/b"),
+]
+CHUNKED = {
+    "zstd:chunked": zstd_chunked,
+    "zstd:chunked without a record": partial(zstd_chunked, record=False),
+    "eStargz": estargz,
+}
+
+
+SMALL = layer("etc/", member("etc/small", b"1"), member("etc/ls", NOISE[:150_000]))
+
+
+@cache
+def image(make, tars=tuple(TARS)):
+    """Return the archive of a layout of chunked layers."""
+    packed = [make(tar) for tar in tars]
+    return archive(chunked_layout(packed).items())
+
+
+def view(server, *command):
+    done = run(command[0], server.url, *command[1:], "--no-cache")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(params=CHUNKED)
+def server(request):
+    with serving(image(CHUNKED[request.param])) as found:
+        yield found
+
+
+@pytest.mark.parametrize("command", [["ls"], ["ls", "--json"], ["ls", "--hash"]])
+def test_the_tree_is_that_of_the_whole_layers(server, command):
+    parts = view(server, *command)
+    fetched = server.sent
+    whole = view(server, *command, "--verify")
+
+    assert parts.stdout.replace(', "verified": "toc"', "") == whole.stdout
+    if "--hash" not in command:
+        assert fetched < 0.1 * len(server.data)
+
+
+def test_what_is_said(server):
+    done = view(server, "ls")
+    assert "2 layers were read in parts, by table of contents: fetched" in done.stderr
+
+    entry = json.loads(view(server, "ls", "--json").stdout.splitlines()[0])
+    assert entry["verified"] == "toc"
+    steps = json.loads(view(server, "history", "--json").stdout)
+    assert steps["verified"] == "toc"
+    assert steps["transfer"]["fetched"] < 0.1 * steps["transfer"]["size"]
+    assert "only by table of contents" in view(server, "report", "--no-equal").stdout
+    done = run("which", server.url, "etc/small", "--json")
+    assert json.loads(done.stdout)["verified"] == "toc"
+
+
+def test_cat_fetches_the_chunks_of_a_file(server):
+    done = view(server, "cat", "etc/small", "etc/other", "empty")
+    assert done.stdout == "21"
+    assert server.sent < 0.1 * len(server.data)
+
+    with flatten.open_image(server.url, access=Access(parts=True)) as opened:
+        assert opened.root.joinpath("etc/big").read_bytes() == NOISE[: 1 << 20]
+        holes = opened.root.joinpath("etc/holes").read_bytes()
+    assert holes == NOISE[:140_000] + bytes(140_000) + NOISE[:9]
+    assert server.sent < 0.6 * len(server.data), "not the file that is gone"
+
+
+def test_the_same_table_is_the_same_bytes(server):
+    done = run("diff", server.url, server.url, "--no-cache")
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert server.sent < 0.1 * len(server.data)
+
+
+def test_an_export_is_of_whole_layers(server, tmp_path):
+    flatten.export(server.url, tmp_path / "got.tar", sync=False)
+    (tmp_path / "image.tar").write_bytes(server.data)
+    flatten.export(tmp_path / "image.tar", tmp_path / "want.tar", sync=False)
+
+    assert (tmp_path / "got.tar").read_bytes() == (tmp_path / "want.tar").read_bytes()
+    assert server.sent >= len(server.data)
+
+
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="needs skopeo")
+@pytest.mark.engines
+def test_layers_of_skopeo(tmp_path):
+    (tmp_path / "image.tar").write_bytes(docker_archive(TARS))
+    copy_chunked(tmp_path / "image.tar", tmp_path / "layout")
+    files = list(on_disk(tmp_path / "layout"))
+    if not any(b"io.github.containers.zstd-chunked" in data for _, data in files):
+        pytest.skip("skopeo is older than the names of the annotations")
+    with serving(archive(files)) as server:
+        parts = view(server, "ls", "--hash", "--json")
+        server.sent = 0
+        view(server, "ls")
+        assert server.sent < 0.1 * len(server.data)
+        whole = view(server, "ls", "--hash", "--json", "--verify")
+    assert parts.stdout.replace(', "verified": "toc"', "") == whole.stdout
+
+
+def copy_chunked(image, layout):
+    subprocess.run(
+        ["skopeo", "--insecure-policy", "copy", "-q", "--dest-compress-format",
+         "zstd:chunked", f"docker-archive:{image}", f"oci:{layout}:1"], check=True,
+    )  # fmt: skip
+
+
+def on_disk(folder):
+    """Yield the names and contents of the files below a folder."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield str(path.relative_to(folder)), path.read_bytes()
+
+
+@pytest.mark.parametrize("include", [["etc/small", "dev"], ["etc/holes", "a"], []])
+def test_an_export_of_little_without_verifying_fetches_little(tmp_path, include):
+    """Also if all is wanted, since the second layer removes most of the first."""
+    edits = Edits(include=tuple(include))
+    with serving(image(zstd_chunked)) as server:
+        for name in ("want", "got"):
+            server.sent = 0
+            flatten.export(
+                server.url, tmp_path / name, sync=False, edits=edits,
+                verify=name == "want", access=Access(parts=True),
+            )  # fmt: skip
+    assert (tmp_path / "got").read_bytes() == (tmp_path / "want").read_bytes()
+    assert server.sent < (0.15 if include else 0.35) * len(server.data)
+
+
+@pytest.mark.parametrize("make", CHUNKED.values(), ids=CHUNKED)
+def test_an_export_of_most_fetches_all(tmp_path, make):
+    little = () if make is zstd_chunked else ("dev",)  # the table is not exact
+    with serving(image(make, tuple(TARS[:1]))) as server:
+        flatten.export(
+            server.url, tmp_path / "got", sync=False, edits=Edits(include=little),
+            verify=False, access=Access(parts=True),
+        )  # fmt: skip
+    assert server.sent > len(server.data)
+
+
+# --- layers that are read whole
+
+
+WHOLE = {
+    "a name that is not UTF-8": lambda entries: entries[1].update(name="\ufffd"),
+    "two members of one name": lambda entries: entries.append(dict(entries[0])),
+    "a chunk too large to check": lambda entries: entries[1].update(
+        size=1 << 30, chunkSize=0
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", WHOLE.values(), ids=WHOLE)
+@pytest.mark.parametrize("make", [zstd_chunked, estargz])
+def test_what_a_table_cannot_say_takes_the_whole_layer(make, edit):
+    with serving(image(partial(make, edit=edit), (SMALL,))) as server:
+        with flatten.open_image(server.url, access=Access(parts=True)) as opened:
+            assert opened.root.joinpath("etc/small").read_bytes() == b"1"
+        assert server.sent > 0.9 * len(server.data)
+
+
+# --- tables that are wrong
+
+
+def first(entries, **change):
+    """Change the first file that is in one chunk."""
+    found = next(e for e in entries if e.get("size") == 1)
+    found |= change
+
+
+SHA = "sha256:" + hashlib.sha256(b"other").hexdigest()
+Z = "io.github.containers.zstd-chunked."
+WRONG = {
+    "digest of the table": ({"annotate": {f"{Z}manifest-checksum": SHA}}, 5),
+    "place of the table": ({"annotate": {f"{Z}manifest-position": "9:9:9:1"}}, 5),
+    "place outside of the layer": (
+        {"annotate": {f"{Z}manifest-position": "99999999999:9:9:1"}}, 4,
+    ),
+    "no place": ({"annotate": {f"{Z}manifest-position": "here"}}, 4),
+    "place of the record": ({"annotate": {f"{Z}tarsplit-position": "9:9:9"}}, 5),
+    "digest of a chunk": (
+        {"edit": lambda e: first(e, digest=SHA, chunkDigest=SHA)}, 5,
+    ),
+    "no digest of a chunk": (
+        {"edit": lambda e: first(e, digest="", chunkDigest="")}, 4,
+    ),
+    "a chunk elsewhere": ({"edit": lambda e: first(e, offset=1)}, 4),
+    "a chunk outside": ({"edit": lambda e: first(e, offset=1 << 40)}, 4),
+    "another size": ({"edit": lambda e: first(e, size=2)}, 4),
+    "a file more": ({"edit": lambda e: e.append(dict(e[1], name="more"))}, 4),
+    "a file less": ({"edit": lambda e: e.pop(1)}, 4),
+    "a name that leaves": ({"edit": lambda e: first(e, name="../x")}, 4),
+    "a name that is a number": ({"edit": lambda e: first(e, name=1)}, 4),
+    "an offset that is a text": ({"edit": lambda e: first(e, offset="1")}, 4),
+    "an entry that is a list": ({"edit": lambda e: e.append([])}, 4),
+    "an unknown type": (
+        {"record": False, "edit": lambda e: first(e, type="door")}, 4,
+    ),
+    "a time that is none": (
+        {"record": False, "edit": lambda e: first(e, modtime="noon")}, 4,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "code"), WRONG.values(), ids=WRONG)
+def test_a_wrong_table_is_an_error(change, code):
+    with (
+        serving(image(partial(zstd_chunked, **change), (SMALL,))) as server,
+        pytest.raises(flatten.FlattenError, match=r"layer 1 of 1") as caught,
+        flatten.open_image(server.url, access=Access(parts=True)) as opened,
+    ):
+        opened.root.joinpath("etc/small").read_bytes()
+
+    assert caught.value.exit_code == code
+    assert "\n" not in str(caught.value)
