@@ -32,6 +32,7 @@ from .parse import CONFIG, INDEX_OR_MANIFEST
 MAX_DEPTH: Final = 4  # indexes in indexes; buildx writes 2
 MAX_DOCUMENTS: Final = 4096
 _KINDS_SHOWN: Final = 4  # media types in a message
+_URLS_SHOWN: Final = 4
 REF_NAME: Final = "org.opencontainers.image.ref.name"
 _NAMES: Final = ("io.containerd.image.name", REF_NAME)
 _ATTESTS: Final = "vnd.docker.reference.type"
@@ -244,8 +245,10 @@ class Manifest:
 
 
 def external_layer(digest: str, urls: Sequence[object]) -> str:
-    """Return the message for a layer that has to be fetched from elsewhere."""
-    place = f" from {quoted(str(urls[0]))}" if urls else ""
+    """Return the message for a layer that has to be fetched from one of some URLs."""
+    named = [quoted(str(url)) for url in urls[:_URLS_SHOWN]]
+    place = f" from {' or '.join(named)}" if urls else ""
+    place += f", or {len(urls) - len(named):,} more" if len(urls) > len(named) else ""
     return f"{digest} is not part of the image, it must be fetched{place}"
 
 

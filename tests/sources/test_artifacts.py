@@ -250,7 +250,12 @@ FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
         (
             {"mediaType": FOREIGN, "digest": f"sha256:{digest(b'')}", "size": 0,
              "urls": ["https://e.com/l"]},
-            "must be fetched from 'https://e.com/l'",
+            "must be fetched from 'https://e.com/l'$",
+        ),
+        (
+            {"mediaType": FOREIGN, "digest": f"sha256:{digest(b'')}", "size": 0,
+             "urls": [f"https://e.com/{letter}" for letter in "abcdef"]},
+            "from 'https://e.com/a' or .* or 'https://e.com/d', or 2 more$",
         ),
         (
             {"mediaType": f"{OCI}layer.nondistributable.v1.tar+gzip",
@@ -263,7 +268,8 @@ FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
             "is not there$",
         ),
     ],
-    ids=["of size 0, its blob being there", "nondistributable", "an ordinary one"],
+    ids=["of size 0, its blob being there", "many URLs", "nondistributable",
+         "an ordinary one"],
 )  # fmt: skip
 def test_a_layer_that_is_not_there(flat, item, why):
     files = oci_files(TARS, documents={"manifest": {"layers": [item]}})

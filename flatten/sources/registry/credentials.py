@@ -112,12 +112,16 @@ def _parse(text: bytes, path: Path) -> dict[str, Any]:
 def _look_up(
     document: dict[str, Any], keys: list[str], path: Path
 ) -> Credentials | None:
-    """Return a file's credentials for the first key that it has."""
+    """Return a file's credentials for the first key that it has.
+
+    Credential helpers come first, as for podman and docker.
+    """
     helpers = document.get("credHelpers") or {}
     auths = document.get("auths") or {}
     for key in keys:
         if helper := helpers.get(key):
             return _ask_helper(str(helper), key)
+    for key in keys:
         entry = auths.get(key)
         if isinstance(entry, dict) and (
             entry.get("auth") or entry.get("identitytoken")
@@ -160,7 +164,7 @@ def _ask_helper(name: str, key: str) -> Credentials | None:
     try:
         found = json.loads(done.stdout)
         user, secret = str(found["Username"]), str(found["Secret"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FlattenError(f"{shown(program)} get: no Username and Secret") from error
     if user == "<token>":
         return Credentials(identity_token=secret)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from ...errors import FormatError
 from ...image.image import Image
-from ..choice import Entry, Platform
+from ..choice import Entry
 from ..documents import Files
 from ..oci_layout import (
     REF_NAME,
@@ -60,11 +60,7 @@ def _entries(
         return
     ids = digest.removeprefix("sha256:"), files.root.removeprefix("sha256:")
     names = tuple(named.values())
-    yield Entry(ids, names, partial(_load, files, found), partial(_same, platform))
-
-
-def _same(platform: Platform) -> Platform:
-    return platform
+    yield Entry(ids, names, partial(_load, files, found), lambda: platform)
 
 
 def _load(files: Repository, descriptor: dict[str, Any]) -> Image:

@@ -162,7 +162,7 @@ WRONG = {
         "sends .* bytes, the manifest says",
     ),
     "a config of other bytes": (
-        on("/blobs/", lambda body: body.replace(b"amd64", b"arm64")), "digest mismatch",
+        on("/blobs/", lambda body: body.replace(b"amd64", b"arm64")), "its digest is",
     ),
     "HTML instead of a manifest": (
         on("/manifests/", lambda _: b"<html>Please log in</html>"), "not JSON",

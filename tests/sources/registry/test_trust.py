@@ -188,6 +188,18 @@ def test_a_program_that_keeps_the_secret(tokens, bin, want, tmp_path, key):
         assert len(asked) == 1
 
 
+def test_a_program_comes_before_a_more_specific_entry(tokens, bin, want, tmp_path):
+    address = tokens.proxy.address
+    program(bin, "test", ANSWERS.replace("KNOWN", address))
+    pair = base64.b64encode(b"me:wrong").decode()
+    access = configured(
+        tmp_path, credHelpers={address: "test"},
+        auths={f"{address}/a/gzip": {"auth": pair}},
+    )  # fmt: skip
+
+    assert exported(f"docker://{address}/a/gzip:1", tmp_path, access=access) == want
+
+
 def test_a_program_that_knows_nothing(tokens, bin, tmp_path):
     program(bin, "test", ANSWERS)
     access = configured(tmp_path, credsStore="test")
@@ -199,6 +211,10 @@ BROKEN = {
     "missing": (None, "No such file or directory"),
     "fails": ("echo hunter2; exit 3", "get: exit code 3"),
     "says nothing": ("true", "no Username and Secret"),
+    "says something endless": (
+        "head -c 200000 /dev/zero | tr '\\0' '['",
+        "no Username and Secret",
+    ),
     "says something else": ("echo '[\"hunter2\"]'", "no Username and Secret"),
 }
 
