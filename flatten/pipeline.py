@@ -3,7 +3,13 @@
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Unpack
@@ -12,7 +18,7 @@ from .errors import FormatError, UsageError, quoted
 from .host.spools import short_turns
 from .image.history import cut
 from .image.image import Image, Transfer
-from .image.read import read_layers
+from .image.read import Stack, read_layers
 from .image.verify import DigestCheck, checking
 from .options import OptionFields, Options
 from .outputs.atomic import nothing
@@ -36,6 +42,10 @@ from .tree.edit import (
     select_xattrs,
 )
 from .tree.tree import Tree
+
+Reuse = Callable[[Image], tuple[Image, Stack | None]]
+"""Takes an open image; returns it with the layers that were read before, and a stack of
+its lowest layers, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,7 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
     progress: ProgressBar | Progress = "never",
     sync: bool = True,
     before_commit: Callable[[], object] = nothing,
+    reuse: Reuse | None = None,
 ) -> Exported:
     """Do what ``export`` does, for a caller that has its own process.
 
@@ -123,6 +134,7 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
         sync: As for ``export``.
         before_commit: Called when all checks have passed, before the output gets its
             name; an exception prevents that.
+        reuse: Replaces layers by those that were read before, for another image.
 
     Raises:
         FlattenError: As for ``export``.
@@ -156,9 +168,11 @@ def _run(  # noqa: PLR0913, PLR0917 - as of run
         short_turns(),
         Reporter(progress) as reporter,
         _opened(source, options, sync=sync, advance=reporter.read) as opened,
-        _checking(opened, options.verify) as check,
+        ExitStack() as checks,
     ):
-        image = with_additions(opened, options)
+        image, stack = (opened, None) if reuse is None else reuse(opened)
+        check = checks.enter_context(_checking(image, options.verify))
+        image = with_additions(image, options)
         _refuse_same(out, options)
         for path in (out, *_documents(options)):
             if path is not None:
@@ -166,7 +180,7 @@ def _run(  # noqa: PLR0913, PLR0917 - as of run
         shape = output.shape(image)
         if shape.rooted and options.since is not None:
             raise UsageError("a delta is a layer: write it to a tar")
-        plan = plan_image(image, options, shape=shape)
+        plan = plan_image(image, options, shape=shape, stack=stack)
         if options.access.parts:
             _fetch_parts(image, plan)
         if options.strict:
@@ -257,7 +271,11 @@ def _fetch_parts(image: Image, plan: Plan) -> None:
 
 
 def plan_image(
-    image: Image, options: Options | None = None, *, shape: Shape | None = None
+    image: Image,
+    options: Options | None = None,
+    *,
+    shape: Shape | None = None,
+    stack: Stack | None = None,
 ) -> Plan:
     """Read the headers of all layers and plan the tar of the tree they make.
 
@@ -265,6 +283,7 @@ def plan_image(
         image: An open image.
         options: The edits to make, and the limits on resources.
         shape: The requirements of the output.
+        stack: The image's lowest layers, if they were applied before; it is changed.
 
     Raises:
         FormatError: A layer breaks its format or cannot be applied to the tree, or a
@@ -272,7 +291,7 @@ def plan_image(
     """
     options, shape = options or Options(), shape or Shape()
     image = with_additions(image, options)
-    tree, before = _stack(image, options)
+    tree, before = _stack(image, options, stack)
     if options.edits != NO_EDITS:
         _edit(tree, image, options)
     if shape.rooted:
@@ -317,17 +336,20 @@ def with_additions(image: Image, options: Options) -> Image:
     return replace(image, added=(layer,))
 
 
-def _stack(image: Image, options: Options) -> tuple[Tree, Snapshot | None]:
+def _stack(
+    image: Image, options: Options, stack: Stack | None
+) -> tuple[Tree, Snapshot | None]:
     """Read and apply all layers; return the tree, and its names as of ``since``.
 
     Data that only stacking needs is freed with this frame, above all the paths of the
     last layer, which take as much memory as those that planning creates.
     """
-    tree = Tree(Members(limit=options.limits.members))
+    stack = stack or Stack(Tree(Members(limit=options.limits.members)))
+    tree, start = stack.tree, stack.layers
     base = None if options.since is None else len(cut(image, options.since).layers)
     before = None if base is None else Snapshot(tree)
-    layers = read_layers(image, tree.members, limits=options.limits)
-    for count, layer in enumerate(layers, 1):
+    layers = read_layers(image, tree.members, start=start, limits=options.limits)
+    for count, layer in enumerate(layers, start + 1):
         tree.apply(layer)
         if count == base:
             before = Snapshot(tree)

@@ -48,11 +48,11 @@ def together(works: Sequence[Callable[[], T]]) -> list[T]:
         FlattenError: A child ended without a result.
         BaseException: The exception of the first function that failed.
     """
-    children: list[_Child[T]] = []
+    children: list[Child[T]] = []
     try:
         try:
             for work in works[1:]:
-                children.append(_Child())
+                children.append(Child())
                 children[-1].start(work)
         except OSError:
             children.pop().stop()
@@ -97,7 +97,7 @@ def each(keys: Iterable[int], do: Callable[[int], T], most: int) -> dict[int, T]
     return {key: result for part in parts for key, result in part.items()}
 
 
-class _Child(Generic[T]):
+class Child(Generic[T]):
     """A child process that runs one function."""
 
     def __init__(self) -> None:
@@ -123,6 +123,10 @@ class _Child(Generic[T]):
         finally:
             os.close(answer)
 
+    def fileno(self) -> int:
+        """Return the descriptor that is readable once the child has ended."""
+        return self._answer
+
     def result(self) -> T:
         """Wait for the child's function; return its result, or raise its exception.
 
@@ -141,6 +145,11 @@ class _Child(Generic[T]):
             raise value
         result: T = value
         return result
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the child, for functions that handle it."""
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGTERM)
 
     def stop(self) -> None:
         """Kill the child, if it has not ended."""

@@ -17,6 +17,20 @@ from .image import Image, Layer
 PARALLEL_FROM: Final = 1 << 26  # bytes of layers that several processes read
 AHEAD: Final = 1 << 18  # members that each process may read ahead: 30 MB
 
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A tree with the lowest layers of an image applied.
+
+    Attributes:
+        tree: The tree.
+        layers: The number of layers in it.
+    """
+
+    tree: Tree
+    layers: int = 0
+
+
 ReadLayers = Callable[[Image, Members], Iterator[LayerIndex]]
 
 
@@ -60,7 +74,12 @@ def read_index(
 
 
 def read_layers(
-    image: Image, into: Members, *, added: bool = False, limits: Limits | None = None
+    image: Image,
+    into: Members,
+    *,
+    added: bool = False,
+    start: int = 0,
+    limits: Limits | None = None,
 ) -> Iterator[LayerIndex]:
     """Read the headers of one layer after another, oldest first.
 
@@ -70,9 +89,10 @@ def read_layers(
         image: An open image.
         into: Receives the members.
         added: Read the layers added on top of the image, instead of the image's.
+        start: Number of the image's lowest layers that are not read.
         limits: Limits on the number of processes.
     """
-    layers = image.added if added else image.layers
+    layers = image.added if added else image.layers[start:]
     for layer in layers:
         layer.blob()  # start fetching all of them
     for layer in layers:
@@ -80,7 +100,7 @@ def read_layers(
     opened = [layer.headers() for layer in layers]
     times = Counter(map(id, opened))
     known: dict[int, LayerIndex] = {}
-    start = len(image.layers) if added else 0
+    start = len(image.layers) if added else start
     plain = [
         at
         for at, layer in enumerate(layers)

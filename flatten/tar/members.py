@@ -14,7 +14,7 @@ import stat
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, MutableSequence, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Any, ClassVar, Final
 
@@ -162,6 +162,23 @@ class Members:
     def __len__(self) -> int:
         """Return the number of members read so far, in all layers."""
         return len(self.kinds)
+
+    def copy(self) -> "Members":
+        """Return an independent copy; the items themselves never change."""
+        return replace(
+            self,
+            kinds=self.kinds[:],
+            layers=self.layers[:],
+            owners=self.owners[:],
+            sizes=self.sizes[:],
+            data=self.data[:],
+            mtimes=self.mtimes[:],
+            targets=dict(self.targets),
+            extras=dict(self.extras),
+            owner_table=self.owner_table[:],
+            owner_index=dict(self.owner_index),
+            allowance=replace(self.allowance),
+        )
 
     def imply(self, layer: int, mtime: int, nanoseconds: int = 0) -> int:
         """Append a directory that no layer lists and return its number."""

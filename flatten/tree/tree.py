@@ -58,6 +58,17 @@ class Tree:
         self._offset = 0  # of the header that is being applied, for messages
         self._bookkeeping: Names = {}  # AUFS's files in the layer being applied
 
+    def copy(self) -> "Tree":
+        """Return an independent copy of the tree and of its members."""
+        tree = Tree(self.members.copy())
+        tree.root = dict(self.root)
+        tree.root_inode = self.root_inode
+        tree.children = {inode: dict(names) for inode, names in self.children.items()}
+        tree.linked = set(self.linked)
+        tree.warnings = list(self.warnings)
+        tree._followed = self._followed
+        return tree
+
     def apply(self, index: LayerIndex) -> None:
         """Apply one layer on top of those before it.
 
