@@ -141,9 +141,9 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
     """
     if not (options.verify or options.since is not None or options.layers is not None):
         with suppress(_MostIsNeededError):
-            return _run(source, out, options, progress, sync, before_commit)
+            return _run(source, out, options, progress, sync, before_commit, reuse)
     options = replace(options, access=replace(options.access, parts=False))
-    return _run(source, out, options, progress, sync, before_commit)
+    return _run(source, out, options, progress, sync, before_commit, reuse)
 
 
 class _MostIsNeededError(Exception):
@@ -157,6 +157,7 @@ def _run(  # noqa: PLR0913, PLR0917 - as of run
     progress: ProgressBar | Progress,
     sync: bool,
     before_commit: Callable[[], object],
+    reuse: Reuse | None,
 ) -> Exported:
     """Do what ``run`` does, once.
 

@@ -131,15 +131,18 @@ class Transport:
         url: str,
         headers: dict[str, str],
         log_in: LogIn | None = None,
+        *,
+        method: str = "GET",
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """Yield the answer to a GET request, whatever its status.
+        """Yield the answer to a GET or HEAD request, whatever its status.
 
         Args:
             url: Of the host.
             headers: Headers for all hosts that are asked.
             log_in: Called once if the answer is 401, to set ``authorization``.
+            method: ``GET`` or ``HEAD``.
         """
-        response = self._answer(url, headers, log_in)
+        response = self._answer(method, url, headers, log_in)
         with self._lock:
             self._active.add(response)
         finished = False
@@ -155,13 +158,13 @@ class Transport:
                 response.close()
 
     def _answer(
-        self, url: str, headers: dict[str, str], log_in: LogIn | None
+        self, method: str, url: str, headers: dict[str, str], log_in: LogIn | None
     ) -> urllib3.BaseHTTPResponse:
         """Return the answer; log in, and wait for a busy server."""
         waited = 0
         while True:
             used = self.authorization
-            response = self._follow(url, headers)
+            response = self._follow(method, url, headers)
             if response.status == 401 and log_in is not None:
                 challenge = response.headers.get("WWW-Authenticate", "")
                 discard(response)
@@ -175,14 +178,16 @@ class Transport:
             else:
                 return response
 
-    def _follow(self, url: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _follow(
+        self, method: str, url: str, headers: dict[str, str]
+    ) -> urllib3.BaseHTTPResponse:
         """Send a request, and follow redirects."""
         own = _origin(url)
         for _ in range(MAX_HOPS):
             sent = dict(headers)
             if self.authorization and _origin(url) == own:
                 sent["Authorization"] = self.authorization
-            response = self.send("GET", url, sent)
+            response = self.send(method, url, sent)
             if response.status not in _REDIRECTS:
                 return response
             target = response.headers.get("Location", "")

@@ -97,6 +97,47 @@ class Client:
         body = b"".join(self._transport.retrying(attempt))
         return body, kind.partition(";")[0].strip()
 
+    def digest(self, path: str, accept: str) -> str | None:
+        """Return the digest of a document by HEAD, or None if the registry omits it.
+
+        Raises:
+            Refused: The registry has no such document.
+            FlattenError: The registry cannot be reached.
+        """
+        found: str | None = None
+
+        def attempt(_done: int) -> Iterator[bytes]:
+            nonlocal found
+            with self._get(path, {"Accept": accept}, method="HEAD") as response:
+                found = response.headers.get("Docker-Content-Digest")
+            yield from ()
+
+        for _ in self._transport.retrying(attempt):
+            pass
+        return found
+
+    def page(self, path: str, limit: int) -> tuple[bytes, str | None]:
+        """Return one page of a list, and the path of the next page, if there is one.
+
+        Raises:
+            Refused: The registry has no such list.
+            FormatError: The page has more than ``limit`` bytes.
+            FlattenError: The registry cannot be reached.
+
+        Reference: distribution-spec 1.1, "Listing Tags"; RFC 5988.
+        """
+        link = ""
+
+        def attempt(_done: int) -> Iterator[bytes]:
+            nonlocal link
+            with self._get(path, {"Accept": "application/json"}) as response:
+                link = response.headers.get("Link", "")
+                yield self._transport.body(response, limit)
+
+        body = b"".join(self._transport.retrying(attempt))
+        after = re.match(r'<[^>?]*\?([^>]*)>\s*;\s*rel="?next', link)
+        return body, None if after is None else f"{path.partition('?')[0]}?{after[1]}"
+
     def blob(self, path: str, size: int) -> Iterator[bytes]:
         """Return the bytes of a blob, resuming where a transfer broke.
 
@@ -183,7 +224,7 @@ class Client:
 
     @contextmanager
     def _get(
-        self, path: str, headers: dict[str, str]
+        self, path: str, headers: dict[str, str], *, method: str = "GET"
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         """Yield the answer to a request: 200 or 206.
 
@@ -192,7 +233,7 @@ class Client:
         """
         host, repository = self._endpoint.host, self._endpoint.repository
         url = f"{self._known_scheme()}://{host}/v2/{repository}/{path}"
-        with self._transport.get(url, headers, self._log_in) as response:
+        with self._transport.get(url, headers, self._log_in, method=method) as response:
             if response.status not in (200, 206):
                 raise Refused(response.status, _reason(response))
             yield response

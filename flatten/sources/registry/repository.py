@@ -11,9 +11,10 @@ import hashlib
 import json
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ...errors import FlattenError, FormatError, IntegrityError, SourceError, shown
 from ...host.spools import Pool, Spool
@@ -24,6 +25,7 @@ from ..documents import MAX_DOCUMENT, Documents, Files, blob_digest
 from ..remote import RemoteFile
 from .client import Client, Refused
 from .credentials import find_credentials
+from .reference import Reference
 from .settings import Endpoint, Registries
 
 CONNECTIONS: Final = 4
@@ -35,8 +37,10 @@ _TYPES: Final = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-_ACCEPTED: Final = ", ".join(_TYPES)
+ACCEPTED: Final = ", ".join(_TYPES)
 _SCHEMA_1: Final = "application/vnd.docker.distribution.manifest.v1"
+
+T = TypeVar("T")
 
 
 class Repository(Files):
@@ -74,8 +78,11 @@ class Repository(Files):
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closed = False
-        self._client, self.root, self.root_type = self._find(
-            registries.endpoints(self.reference, access), access
+        self._client, (self.root, self.root_type) = first_answer(
+            self.reference,
+            registries.endpoints(self.reference, access),
+            access,
+            self._root,
         )
 
     def transfer(self) -> Transfer:
@@ -125,7 +132,7 @@ class Repository(Files):
         try:
             if size is None:
                 path = f"manifests/{digest}"
-                data, _ = self._client.document(path, _ACCEPTED, limit)
+                data, _ = self._client.document(path, ACCEPTED, limit)
             elif size > limit:
                 raise FormatError(f"{size:,} bytes, over {limit:,}", where=where)
             else:
@@ -199,36 +206,11 @@ class Repository(Files):
 
     # --- finding the image
 
-    def _find(
-        self, endpoints: list[Endpoint], access: Access
-    ) -> tuple[Client, str, str]:
-        """Return the first endpoint that has the image, and what it refers to there."""
-        failure: FlattenError | None = None
-        for endpoint in endpoints:
-            credentials = partial(
-                find_credentials,
-                endpoint.registry,
-                endpoint.repository,
-                access.authfile,
-            )
-            client = Client(endpoint, self.name, credentials)
-            try:
-                return client, *self._root(client)
-            except FlattenError as error:
-                client.close()
-                failure = failure or error
-                if endpoint is endpoints[-1] and isinstance(error, SourceError):
-                    failure = error
-        assert failure is not None, "there is at least the registry itself"
-        raise failure
-
     def _root(self, client: Client) -> tuple[str, str]:
         """Fetch the manifest or index; return its digest and media type."""
         version = self.reference.version
         try:
-            data, kind = client.document(
-                f"manifests/{version}", _ACCEPTED, MAX_DOCUMENT
-            )
+            data, kind = client.document(f"manifests/{version}", ACCEPTED, MAX_DOCUMENT)
         except Refused as refused:
             raise self._no_image(client, refused) from refused
         if kind.startswith(_SCHEMA_1):
@@ -331,6 +313,35 @@ class _Parts:
     def __call__(self, start: int, stop: int) -> bytes:
         """Return the bytes of a range."""
         return self._repository.fetch_part(self._digest, start, stop, self._what)
+
+
+def first_answer(
+    reference: Reference,
+    endpoints: list[Endpoint],
+    access: Access,
+    ask: Callable[[Client], T],
+) -> tuple[Client, T]:
+    """Ask one endpoint after another; return the first that answers, and the answer.
+
+    Raises:
+        FlattenError: No endpoint answers; it is the error of the first one, or of the
+            registry itself if the image is not there.
+    """
+    failure: FlattenError | None = None
+    for endpoint in endpoints:
+        credentials = partial(
+            find_credentials, endpoint.registry, endpoint.repository, access.authfile
+        )
+        client = Client(endpoint, f"docker://{reference}", credentials)
+        try:
+            return client, ask(client)
+        except FlattenError as error:
+            client.close()
+            failure = failure or error
+            if endpoint is endpoints[-1] and isinstance(error, SourceError):
+                failure = error
+    assert failure is not None, "there is at least the registry itself"
+    raise failure
 
 
 class _Download(Spool):
