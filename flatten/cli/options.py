@@ -69,6 +69,12 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
         group,
         "read the image of this name, like #NAME; for a second image, repeat it",
     )
+    add_selection_options(group)
+    return group
+
+
+def add_selection_options(group: argparse._ActionsContainer) -> None:
+    """Add the options that say which image of a source to read, and how."""
     group.add_argument(
         "--platform",
         metavar="OS/ARCH",
@@ -83,7 +89,6 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     )
     _add_access_options(group)
     _add_limits(group)
-    return group
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,7 @@ from .options import apply_names
 from .parser import Formatter, Parser, refuse_unknown_command
 
 COMMANDS: Final = {
+    "batch": "flatten many images, and read what they share once",
     "ancestors": "list the images that an image was built on",
     "cat": "print files of the flattened tree",
     "common": "show how many steps and layers two images share",
@@ -43,7 +44,7 @@ HEADINGS: Final = {
     "compare": ("diff", "common", "verify"),
     "which image was built on which": ("ancestors", "derived", "match"),
     "engines' roots and archives": ("images", "containers", "users", "orphans"),
-    "make something else": ("delta", "mount"),
+    "make something else": ("batch", "delta", "mount"),
     "about flatten": ("help", "version"),
 }  # fmt: skip
 """The groups of commands in the main help, in this order."""

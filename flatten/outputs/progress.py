@@ -44,7 +44,7 @@ class Reporter:
     def __enter__(self) -> Self:
         """Prepare the bar for reading, which is shown after ``DELAY``."""
         if self._shows_bar():
-            self._reading = _bar("flatten: reading", delay=DELAY)
+            self._reading = bar("flatten: reading", delay=DELAY)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,7 +79,7 @@ class Reporter:
             yield _counting(total, self._progress)
             self._progress(total, total)
         elif self._shows_bar():
-            with _bar("flatten", total) as shown:
+            with bar("flatten", total) as shown:
                 yield shown.update
         else:
             yield None
@@ -91,7 +91,10 @@ class Reporter:
         return terminal or self._progress == "always"
 
 
-def _bar(label: str, total: int | None = None, delay: float = 0) -> "tqdm[NoReturn]":
+def bar(
+    label: str, total: int | None = None, *, delay: float = 0, unit: str = "B"
+) -> "tqdm[NoReturn]":
+    """Return a progress bar on standard error; bytes are counted in units of 1024."""
     from tqdm import tqdm  # 30 to 70 ms
 
     return tqdm(
@@ -100,8 +103,8 @@ def _bar(label: str, total: int | None = None, delay: float = 0) -> "tqdm[NoRetu
         delay=delay,
         leave=False,
         dynamic_ncols=True,
-        unit="B",
-        unit_scale=True,
+        unit=unit,
+        unit_scale=unit == "B",
         unit_divisor=1024,
     )
 

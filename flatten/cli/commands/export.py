@@ -105,6 +105,17 @@ def add_output_options(parser: argparse.ArgumentParser, format: str) -> None:
         help="write to OUT, whose suffix selects the kind of output; - is standard "
         "output [default: -]",
     )
+    add_tar_options(parser, group, format)
+    options.add_edit_options(parser)
+    add_directory_options(parser)
+    add_disk_options(parser)
+    add_document_options(parser)
+
+
+def add_tar_options(
+    parser: argparse.ArgumentParser, group: argparse._ActionsContainer, format: str
+) -> None:
+    """Add the options of tars; ``format`` is the default of ``--format``."""
     group.add_argument(
         "--compress",
         metavar="HOW",
@@ -129,10 +140,6 @@ def add_output_options(parser: argparse.ArgumentParser, format: str) -> None:
         action="store_false",
         help="do not wait until a file is on the disk before it gets its name",
     )
-    options.add_edit_options(parser)
-    add_directory_options(parser)
-    add_disk_options(parser)
-    add_document_options(parser)
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -270,14 +277,19 @@ def parse_disk_size(text: str) -> str:
 def add_directory_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for outputs that are directories."""
     group = parser.add_argument_group("output to a directory, -o DIR/")
+    add_ownership_option(group)
+    group.add_argument(
+        "--force", action="store_true", help="replace a directory that is not empty"
+    )
+
+
+def add_ownership_option(group: argparse._ActionsContainer) -> None:
+    """Add the option that says who owns the files of a directory."""
     group.add_argument(
         "--ownership",
         metavar="HOW",
         help="owners of the files: keep (the image's), current (you own everything) or "
         "map:FILE (as --owner-map FILE) [default: keep]",
-    )
-    group.add_argument(
-        "--force", action="store_true", help="replace a directory that is not empty"
     )
 
 
@@ -343,7 +355,7 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
     """
     started = time.monotonic()
     to_stdout = output == "-" and how.image_kind is None
-    _refuse_without_effect(args, "tar" if to_stdout else _kind(output, how))
+    refuse_without_effect(args, "tar" if to_stdout else _kind(output, how))
     how = _with_documents(args, how, to_stdout=to_stdout)
     with atomic.standard_output() if to_stdout else nullcontext(None) as out:
         done = pipeline.run(
@@ -388,7 +400,7 @@ def _kind(output: str, how: Options) -> str:
     return kind(output) if how.image_kind is None else "image"
 
 
-def _refuse_without_effect(args: argparse.Namespace, module: str) -> None:
+def refuse_without_effect(args: argparse.Namespace, module: str) -> None:
     """Refuse options that have no effect on an output of this kind.
 
     Raises:

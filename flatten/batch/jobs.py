@@ -1,0 +1,202 @@
+"""The jobs of a batch: one an image and digest, in the order of their layers.
+
+They are kept in a temporary database on disk, as there may be millions of them.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from ..errors import FlattenError, UsageError, quoted
+from ..options import Options
+from .names import key_path
+
+ID: Final = 8  # bytes of a diff_id that stand for the layer in the order of jobs
+_AT_ONCE: Final = 500  # rows read at once
+
+_SCHEMA: Final = """
+CREATE TABLE jobs (
+    id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, source TEXT NOT NULL,
+    layers BLOB
+);
+CREATE INDEX by_layers ON jobs (layers, id);
+CREATE TABLE outputs (
+    path TEXT PRIMARY KEY, job INTEGER, reference TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX by_job ON outputs (job);
+CREATE TABLE layers (id BLOB PRIMARY KEY, uses INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """An output of a job.
+
+    Attributes:
+        reference: The reference that it is made for, as in the list.
+        path: Its path or URL.
+    """
+
+    reference: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An image to make, and where to.
+
+    Attributes:
+        number: Its number in the batch.
+        source: The reference that is read, with the digest where it can have one.
+        digest: What the reference stands for: the digest of a manifest or an index, or
+            an image's id.
+        targets: Its outputs; they get the same bytes.
+        layers: The first ``ID`` bytes of each diff_id, oldest first; empty if some
+            are not known.
+        uses: For each layer, the number of jobs that have it.
+    """
+
+    number: int
+    source: str
+    digest: str
+    targets: tuple[Target, ...]
+    layers: tuple[bytes, ...] = ()
+    uses: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What all jobs of a batch have in common.
+
+    Attributes:
+        options: The options of the export.
+        fingerprint: A digest of those that change the output.
+        sync: Wait until files are on the disk before they get their names.
+        slots: Jobs that a machine does at a time.
+    """
+
+    options: Options
+    fingerprint: str
+    sync: bool = True
+    slots: int = 1
+
+
+class JobList:
+    """The jobs, in a temporary database; one thread uses it."""
+
+    def __init__(self) -> None:
+        """Create an empty list."""
+        self._database = sqlite3.connect("")  # a temporary file, deleted on closing
+        self._database.executescript(_SCHEMA)
+
+    def __enter__(self) -> Self:
+        """Return the list."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Delete it."""
+        self._database.close()
+
+    def add(self, digest: str, source: str, target: Target) -> None:
+        """Add an output, to the job with that digest or to a new one.
+
+        Raises:
+            UsageError: The output has the name of another image's output, or of the
+                document beside it.
+        """
+        run = self._database.execute
+        try:
+            run(
+                "INSERT OR IGNORE INTO jobs (digest, source) VALUES (?, ?)",
+                (digest, source),
+            )
+            (number,) = run(
+                "SELECT id FROM jobs WHERE digest = ?", (digest,)
+            ).fetchone()
+            self._claim(target.path, number, target.reference)
+            self._claim(key_path(target.path), None, target.reference)
+        except sqlite3.Error as error:
+            raise _failed(error) from error
+
+    def _claim(self, path: str, job: int | None, reference: str) -> None:
+        """Reserve a path for a job's output or, without a job, for a document."""
+        run = self._database.execute
+        found = run("SELECT job, reference FROM outputs WHERE path = ?", (path,))
+        row = found.fetchone()
+        if row is None:
+            run("INSERT INTO outputs VALUES (?, ?, ?)", (path, job, reference))
+        elif row[0] != job or (job is None and row[1] != reference):
+            raise UsageError(
+                f"{quoted(reference)} and {quoted(row[1])} would both be written to "
+                f"{quoted(path)}; name them apart with {{tag}} or {{digest}}"
+            )
+
+    def __iter__(self) -> Iterator[Job]:
+        """Yield all jobs, without their layers, in the order in which they were added.
+
+        Jobs may be changed in between.
+        """
+        last = 0
+        while rows := self._rows("id > ? ORDER BY id", (last,)):
+            for number, source, digest, _ in rows:
+                yield Job(number, source, digest, self._targets(number))
+                last = number
+
+    def pend(self, job: Job, layers: Sequence[bytes]) -> None:
+        """Set what is left to do of a job: its targets, and its image's layers."""
+        run = self._database.execute
+        chain = b"".join(layers)
+        try:
+            run("UPDATE jobs SET layers = ? WHERE id = ?", (chain, job.number))
+            for target in set(self._targets(job.number)) - {*job.targets}:
+                run("UPDATE outputs SET job = NULL WHERE path = ?", (target.path,))
+            self._database.executemany(
+                "INSERT INTO layers VALUES (?, 1) "
+                "ON CONFLICT (id) DO UPDATE SET uses = uses + 1",
+                [(layer,) for layer in {*layers}],
+            )
+        except sqlite3.Error as error:
+            raise _failed(error) from error
+
+    def pending(self) -> Iterator[Job]:
+        """Yield the jobs that are left, those with common lowest layers in a row."""
+        chain, last = b"", 0
+        while rows := self._rows(
+            "(layers, id) > (?, ?) ORDER BY layers, id", (chain, last)
+        ):
+            for number, source, digest, chain in rows:
+                ids = [chain[at : at + ID] for at in range(0, len(chain), ID)]
+                uses = tuple(map(self._uses, ids))
+                targets = self._targets(number)
+                yield Job(number, source, digest, targets, tuple(ids), uses)
+                last = number
+
+    def count(self) -> int:
+        """Return the number of jobs that are left."""
+        row = self._database.execute("SELECT count(layers) FROM jobs").fetchone()
+        return int(row[0])
+
+    def _rows(
+        self, where: str, values: tuple[object, ...]
+    ) -> list[tuple[int, str, str, bytes]]:
+        query = f"SELECT id, source, digest, layers FROM jobs WHERE {where} LIMIT ?"
+        try:
+            return self._database.execute(query, (*values, _AT_ONCE)).fetchall()
+        except sqlite3.Error as error:
+            raise _failed(error) from error
+
+    def _targets(self, job: int) -> tuple[Target, ...]:
+        query = "SELECT reference, path FROM outputs WHERE job = ? ORDER BY path"
+        return tuple(Target(*row) for row in self._database.execute(query, (job,)))
+
+    def _uses(self, layer: bytes) -> int:
+        query = "SELECT uses FROM layers WHERE id = ?"
+        return int(self._database.execute(query, (layer,)).fetchone()[0])
+
+
+def _failed(error: sqlite3.Error) -> FlattenError:
+    return FlattenError(
+        f"cannot keep the list of jobs in a temporary file: {error}; set TMPDIR to "
+        "another directory"
+    )

@@ -1,0 +1,201 @@
+"""From references to jobs: digests first, then the layers of what is not done yet.
+
+A registry is asked for a digest by HEAD. Only images that are left to do are looked at
+further: their manifest and config, which name the layers.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Final, TypeVar
+
+from ..errors import FlattenError
+from ..image.image import Image
+from ..options import Options
+from ..sources.choice import config_platform
+from ..sources.open import open_image
+from ..sources.references import REGISTRY, parse_reference
+from .jobs import ID, Common, Job, JobList, Target
+from .names import Template
+from .references import name_and_tag
+from .results import Result, failed
+from .retries import Retries
+from .storage import finished
+
+LOOKUPS: Final = 4
+"""References that are looked up at a time, each over one connection."""
+
+_UNLIKE: Final = ("limits", "access", "force", "config_out", "list_out")
+"""Options that do not change the output."""
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def fingerprint(options: Options) -> str:
+    """Return a digest of the options that change an output.
+
+    Host files that ``--add`` names count by their names, not by their contents.
+    """
+    fields = {k: v for k, v in asdict(options).items() if k not in _UNLIKE}
+    text = json.dumps(fields, sort_keys=True, default=repr)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def image_digest(image: Image) -> str:
+    """Return the digest of an image outside registries: its manifest's, or its id."""
+    return image.manifest or f"sha256:{image.id.removeprefix('sha256:')}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a reference stands for.
+
+    Attributes:
+        digest: The digest of a manifest or an index, or an image's id.
+        source: The reference to read, with the digest where it can have one.
+        values: The values of the template's fields.
+    """
+
+    digest: str
+    source: str
+    values: dict[str, str]
+
+
+def collect(
+    references: Iterable[str],
+    template: Template,
+    common: Common,
+    retries: Retries,
+    jobs: JobList,
+) -> Iterator[Result]:
+    """Add the jobs for some references; yield the failures.
+
+    Raises:
+        UsageError: Two images would be written to the same output, or an output would
+            leave its directory.
+    """
+    platform = "platform" in template.fields
+    find = partial(_find, platform=platform, options=common.options)
+    for reference, answer in _threaded(references, partial(retries.call, find)):
+        if isinstance(answer, FlattenError):
+            yield failed(reference, answer, answer.exit_code)
+        else:
+            output = template.path(answer.values, reference)
+            jobs.add(answer.digest, answer.source, Target(reference, output))
+
+
+def inspect(
+    jobs: JobList, common: Common, retries: Retries, *, force: bool
+) -> Iterator[Result]:
+    """Find the layers of all jobs; yield the results of outputs that are done already.
+
+    Args:
+        jobs: The jobs; those that are left are marked in it.
+        common: The options.
+        retries: How often to try.
+        force: Take no output for done.
+    """
+    look = partial(_look, common=common, force=force)
+    for job, answer in _threaded(jobs, partial(retries.call, look)):
+        if isinstance(answer, FlattenError):
+            for target in job.targets:
+                yield failed(
+                    target.reference, answer, answer.exit_code,
+                    digest=job.digest, output=target.path,
+                )  # fmt: skip
+            continue
+        done, layers = answer
+        yield from done
+        paths = {result.output for result in done}
+        left = tuple(t for t in job.targets if t.path not in paths)
+        if left:
+            jobs.pend(replace(job, targets=left), layers)
+
+
+def _find(reference: str, options: Options, *, platform: bool) -> _Found:
+    """Return what a reference stands for; its platform only if that is asked for.
+
+    Raises:
+        FlattenError: There is no such image, or it cannot be reached.
+    """
+    name, tag = name_and_tag(reference)
+    values = {"name": name, "tag": tag}
+    kind, path, _ = parse_reference(reference)
+    source = reference
+    digest = None
+    if kind == REGISTRY:
+        from ..sources.registry.lookup import find_digest  # urllib3, for registries
+
+        digest = find_digest(path, options.access)
+        source = f"{REGISTRY}://{path.removeprefix('//').partition('@')[0]}@{digest}"
+    if digest is None or platform:
+        with open_image(source, options) as image:
+            found = str(config_platform(image.config) or "unknown")
+            values["platform"] = found.replace("/", "-")
+            digest = digest or image_digest(image)
+    values["digest"] = digest.partition(":")[2]
+    return _Found(digest, source, values)
+
+
+def _look(
+    job: Job, common: Common, *, force: bool
+) -> tuple[list[Result], tuple[bytes, ...]]:
+    """Return the results of a job's outputs that are done, and the image's layers.
+
+    Raises:
+        FlattenError: The storage or the image cannot be read.
+    """
+    done = []
+    for target in () if force else job.targets:
+        document = finished(target.path, job.digest, common.fingerprint)
+        if document is not None:
+            done.append(Result.unchanged(target, document))
+    if len(done) == len(job.targets):
+        return done, ()
+    with open_image(job.source, common.options) as image:
+        diff_ids = [layer.diff_id for layer in image.layers]
+    if not all(diff_id and diff_id.startswith("sha256:") for diff_id in diff_ids):
+        return done, ()
+    return done, tuple(map(layer_id, filter(None, diff_ids)))
+
+
+def layer_id(diff_id: str) -> bytes:
+    """Return the bytes that stand for a layer in the order of jobs."""
+    return bytes.fromhex(diff_id.partition(":")[2])[:ID]
+
+
+def _threaded(
+    items: Iterable[A], do: Callable[[A], B]
+) -> Iterator[tuple[A, B | FlattenError]]:
+    """Call a function for each item in threads; yield items and answers as they come.
+
+    Only a few items are read ahead. An error of flatten is the answer.
+    """
+    waiting: dict[Future[B], A] = {}
+    source = iter(items)
+    more = True
+    with ThreadPoolExecutor(LOOKUPS) as threads:
+        try:
+            while more or waiting:
+                while more and len(waiting) < 2 * LOOKUPS:
+                    for item in source:
+                        waiting[threads.submit(do, item)] = item
+                        break
+                    else:
+                        more = False
+                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                    item = waiting.pop(future)
+                    error = future.exception()
+                    if error is None:
+                        yield item, future.result()
+                    elif isinstance(error, FlattenError):
+                        yield item, error
+                    else:
+                        raise error
+        finally:
+            for future in waiting:
+                future.cancel()
