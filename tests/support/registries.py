@@ -139,7 +139,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         with contextlib.closing(HTTPConnection(self.server.upstream, timeout=30)) as up:
             headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
-            up.request("GET", self.path, headers=headers)
+            method = "HEAD" if self.command == "HEAD" else "GET"
+            up.request(method, self.path, headers=headers)
             answer = up.getresponse()
             kept = {
                 k: v for k, v in answer.getheaders()
@@ -148,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
             body = answer.read()
         self.answer(*self.server.spoil(self, answer.status, kept, body))
 
-    do_POST = do_GET  # noqa: N815 - the name that http.server looks for
+    do_POST = do_HEAD = do_GET  # noqa: N815 - names that http.server looks for
 
     def answer(self, status, headers, body):
         """Send an answer; maybe not all of it."""
