@@ -95,6 +95,8 @@ class _Server:
             results = lost(job, FlattenError("out of memory"))
         except FlattenError as error:
             results = lost(job, error)
+        except Exception as error:  # of one image, and no reason to end the others
+            results = lost(job, FlattenError(f"internal error: {error!r}"))
         finally:
             child.stop()
         self._connection.send((number, results))

@@ -7,6 +7,7 @@ import fnmatch
 import glob
 import itertools
 import os
+import re
 import sys
 import zlib
 from collections import Counter
@@ -14,12 +15,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Final
 
-from ..errors import FlattenError, SourceError, UsageError, quoted, shown
+from ..errors import SourceError, UsageError, quoted, shown
 from ..options import Options
 from ..sources.references import DAEMONS, REGISTRY, is_url, parse_reference
+from ..sources.remote import fsspec_errors, fsspec_files
 from .names import split_name, stem
 
 _WILD: Final = frozenset("*?[")
+_WEB: Final = re.compile("https?://")  # may have a query, and cannot be listed
 _MAX_LINE: Final = 1 << 16  # characters of a reference in a list
 _PROBE: Final = 512  # bytes read to tell a list from an archive
 
@@ -52,7 +55,7 @@ def expand(sources: Iterable[str], options: Options) -> Iterator[str]:
             yield from (
                 _in_directory(source, options) if os.path.isdir(source) else (source,)
             )
-        elif _WILD.isdisjoint(path) or kind in DAEMONS:
+        elif _WILD.isdisjoint(path) or kind in DAEMONS or _WEB.match(path):
             yield source
         elif is_url(path):
             yield from _matching_urls(path)
@@ -192,17 +195,9 @@ def _matching(pattern: str) -> Iterator[str]:
 
 def _matching_urls(pattern: str) -> Iterator[str]:
     """Yield the URLs of the objects that match a glob, sorted."""
-    try:
-        from fsspec.core import url_to_fs  # 80 ms
-    except ImportError as error:
-        raise FlattenError(
-            f"{shown(pattern)}: needs fsspec: pip install 'flatten-image[remote]'"
-        ) from error
-    try:
-        files, path = url_to_fs(pattern)
+    with fsspec_errors(shown(pattern)):
+        files, path = fsspec_files(pattern, shown(pattern))
         found = sorted(map(files.unstrip_protocol, files.glob(path)))
-    except Exception as error:  # fsspec's packages have no common base
-        raise FlattenError(f"{shown(pattern)}: {error}") from error
     if not found:
         raise SourceError(f"{shown(pattern)}: nothing matches")
     yield from found

@@ -22,7 +22,7 @@ from .references import expand, in_shard
 from .resolve import collect, fingerprint, inspect
 from .results import Result, again, lost
 from .retries import Retries
-from .worker import work
+from .worker import LostWorkerError, work
 
 _LOSSES: Final = 2  # times that a job's process is killed until the job has failed
 
@@ -140,7 +140,6 @@ def run_jobs(
             for future in wait(running, pause, FIRST_COMPLETED).done:
                 attempt = running.pop(future)
                 results = _results(future, attempt)
-                attempt.losses += any(result.lost for result in results)
                 due = _due(results, attempt, retries)
                 if due is None:
                     yield from (again(result, attempt.number) for result in results)
@@ -162,16 +161,19 @@ def _submit(
 
 
 def _results(future: Future[list[Result]], attempt: _Attempt) -> list[Result]:
-    """Return the results of a job; if its worker was killed, that it was lost.
+    """Return the results of a job, and count how often it was lost.
 
-    Executors have exceptions of their own for that: LostWorkerError, Dask's
-    KilledWorker, BrokenExecutor.
+    An executor that gives up has tried again itself: Dask raises KilledWorker after
+    several workers have died.
     """
     error = future.exception()
     if error is None:
-        return future.result()
+        results = future.result()
+        attempt.losses += any(result.lost for result in results)
+        return results
     if not isinstance(error, Exception):
         raise error
+    attempt.losses += 1 if isinstance(error, LostWorkerError) else _LOSSES
     why = f"a worker process was lost ({type(error).__name__})"
     return lost(attempt.job, FlattenError(why))
 

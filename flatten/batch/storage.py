@@ -15,6 +15,7 @@ from typing import Any, Final
 from ..errors import FlattenError, quoted, shown
 from ..outputs import atomic
 from ..sources.references import is_url
+from ..sources.remote import fsspec_errors, fsspec_files
 from .names import key_path
 
 FORMAT: Final = 1
@@ -118,27 +119,21 @@ class _Remote:
         Raises:
             FlattenError: fsspec, or its package for this kind of URL, is missing.
         """
-        try:
-            from fsspec.core import url_to_fs  # 80 ms
-        except ImportError as error:
-            raise FlattenError(
-                f"{shown(url)}: needs fsspec: pip install 'flatten-image[remote]'"
-            ) from error
-        self._files: Any
-        with _errors(url):
-            self._files, _ = url_to_fs(url)
+        with fsspec_errors(shown(url)):
+            self._files, _ = fsspec_files(url, shown(url))
 
     def read(self, url: str) -> bytes | None:
         """Return the bytes of a document, or None if there is none."""
-        with _errors(url):
+        with fsspec_errors(shown(url)):
             try:
-                return bytes(self._files.cat_file(url, 0, _MAX_DOCUMENT))
+                data = self._files.cat_file(url, start=0, end=_MAX_DOCUMENT)
+                return bytes(data)
             except FileNotFoundError:
                 return None
 
     def size(self, url: str) -> tuple[int | None] | None:
         """Return an object's size, or None if it is missing."""
-        with _errors(url):
+        with fsspec_errors(shown(url)):
             try:
                 return (int(self._files.info(url)["size"]),)
             except FileNotFoundError:
@@ -158,7 +153,7 @@ class _Remote:
         with tempfile.TemporaryDirectory(prefix="flatten-") as folder:
             path = os.path.join(folder, url.rpartition("/")[2])
             yield path
-            with _errors(url):
+            with fsspec_errors(shown(url)):
                 try:
                     mode = "overwrite" if known else "create"
                     self._files.put_file(path, url, mode=mode)
@@ -167,22 +162,9 @@ class _Remote:
 
     def write(self, url: str, data: bytes) -> None:
         """Write a document, which appears as a whole."""
-        with _errors(url):
+        with fsspec_errors(shown(url)):
             self._files.pipe_file(url, data)
 
 
 def _store(output: str) -> _Local | _Remote:
     return _Remote(output) if is_url(output) else _Local()
-
-
-@contextmanager
-def _errors(url: str) -> Iterator[None]:
-    """Turn exceptions into those of flatten.
-
-    fsspec's packages raise their own: there is no common base but Exception.
-    """
-    try:
-        yield
-    except Exception as error:
-        why = getattr(error, "strerror", None) or str(error) or repr(error)
-        raise FlattenError(f"{shown(url)}: {shown(why)}") from error

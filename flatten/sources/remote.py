@@ -321,16 +321,9 @@ class _Fsspec:
 
     def __init__(self, url: str, where: str) -> None:
         """Learn the size."""
-        try:
-            from fsspec.core import url_to_fs  # 80 ms
-        except ImportError as error:
-            raise FlattenError(
-                f"{where}: needs fsspec: pip install 'flatten-image[remote]'"
-            ) from error
         self._where = where
-        self._files: Any
-        with self._errors():
-            self._files, self._path = url_to_fs(url)
+        with fsspec_errors(where):
+            self._files, self._path = fsspec_files(url, where)
             size = self._files.size(self._path)
         if size is None:
             raise SourceError(f"{where}: its size is not known")
@@ -338,19 +331,51 @@ class _Fsspec:
 
     def __call__(self, start: int, stop: int) -> bytes:
         """Return the bytes of a range."""
-        with self._errors():
-            return bytes(self._files.cat_file(self._path, start, stop))
+        with fsspec_errors(self._where):
+            # By keyword: in s3fs, the second parameter is the object's version.
+            return bytes(self._files.cat_file(self._path, start=start, end=stop))
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Turn exceptions into those of flatten.
 
-        fsspec's packages raise their own: there is no common base but Exception.
-        """
+def fsspec_files(url: str, where: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it.
+
+    Where fsspec's own package for object storage is missing, obstore is used.
+
+    Raises:
+        FlattenError: fsspec is missing.
+        Exception: The package for this kind of URL is missing, or does not like it.
+    """
+    try:
+        from fsspec.core import url_to_fs  # 80 ms
+    except ImportError as error:
+        raise FlattenError(
+            f"{where}: needs fsspec: pip install 'flatten-image[remote]'"
+        ) from error
+    try:
+        files, path = url_to_fs(url)
+    except ImportError:
         try:
-            yield
-        except FileNotFoundError as error:
-            raise SourceError(f"{self._where}: No such file or directory") from error
-        except Exception as error:
-            why = shown(getattr(error, "strerror", None) or str(error) or repr(error))
-            raise FlattenError(f"{self._where}: {why}") from error
+            from obstore.fsspec import register
+        except ImportError:
+            pass
+        else:
+            register(urlsplit(url).scheme)
+        files, path = url_to_fs(url)
+    return files, path
+
+
+@contextmanager
+def fsspec_errors(where: str) -> Iterator[None]:
+    """Turn exceptions into those of flatten.
+
+    fsspec's packages raise their own: there is no common base but Exception.
+    """
+    try:
+        yield
+    except FlattenError:
+        raise
+    except FileNotFoundError as error:
+        raise SourceError(f"{where}: No such file or directory") from error
+    except Exception as error:
+        why = shown(getattr(error, "strerror", None) or str(error) or repr(error))
+        raise FlattenError(f"{where}: {why}") from error

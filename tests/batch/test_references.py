@@ -81,8 +81,11 @@ def test_sources_follow_each_other(tmp_path):
     assert expanded(two, one) == [str(two), str(one)]
 
 
-def test_a_reference_to_a_registry_is_itself():
-    assert expanded("docker://alpine:3.20") == ["docker://alpine:3.20"]
+@pytest.mark.parametrize(
+    "reference", ["docker://alpine:3.20", "https://example.org/a.tar?signature=1"]
+)
+def test_a_reference_to_one_image_is_itself(reference):
+    assert expanded(reference) == [reference]
 
 
 @pytest.mark.parametrize("source", ["*.tar", "empty/"])
