@@ -67,8 +67,12 @@ def needs(*tools):
 
 @pytest.fixture(scope="module")
 def folder():
-    """Return a directory that other users may enter, unlike pytest's."""
-    path = Path(tempfile.mkdtemp(prefix="flatten-engines-"))
+    """Return a directory that other users may enter, unlike pytest's.
+
+    Its name is short: mount(8) passes the lower layers of an overlay to fsconfig, which
+    takes 256 bytes.
+    """
+    path = Path(tempfile.mkdtemp(prefix="f-"))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
@@ -321,7 +325,7 @@ def test_a_working_container_of_buildah(folder, archive, tmp_path):
 def ctr(folder):
     """Return a function that runs ctr, with a containerd of its own."""
     needs("containerd", "ctr")
-    place = folder / "containerd"
+    place = folder / "c"
     place.mkdir()
     address = place / "containerd.sock"
     (place / "config.toml").write_text(
