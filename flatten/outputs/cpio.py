@@ -27,7 +27,7 @@ class Output:
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
         """Ask for a root, and for mtimes that fit into 32 bits without a sign."""
-        return Shape(rooted=True, times=(0, MAX_NUMBER))
+        return Shape(rooted=True, times=(0, MAX_NUMBER), fractions=False)
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:

@@ -28,6 +28,7 @@ MAX_PATH: Final = 4095  # bytes that the kernel takes for one path (PATH_MAX - 1
 STEP: Final = 1 << 20  # bytes per write
 _BY_KERNEL: Final = 1 << 16  # bytes of a content from which the kernel copies it
 
+_UNCHANGED: Final = (1 << 32) - 1  # to chown; no file of Linux has this owner
 _REFUSED: Final = frozenset(
     (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE)
 )
@@ -234,6 +235,9 @@ class _DirectoryWriter:
         mode, uid, gid = members.owner_table[members.owners[inode]]
         if self._me is None:
             owned = self._attempt("owners", os.chown, target, uid, gid)
+            if owned and _UNCHANGED in (uid, gid):
+                owned = False
+                self.missed["owners"] += 1
         else:
             owned = self._me == (uid, gid)
         if members.kinds[inode] != SYMLINK:

@@ -1,4 +1,4 @@
-"""Names that a cpio archive cannot have; test_disks has its other tests."""
+"""What a cpio archive cannot hold; test_disks has its other tests."""
 
 import subprocess
 
@@ -43,3 +43,13 @@ def test_that_name_below_a_directory_is_an_ordinary_one(tmp_path):
         ["bsdtar", "-tf", tmp_path / "o.cpio"], check=True, capture_output=True
     ).stdout.split()
     assert listed[-3:] == [b"d", b"d/TRAILER!!!", b"z"]
+
+
+def test_fractions_of_a_second_are_counted(tmp_path):
+    words = ["a", member("b", records={b"mtime": b"5.25"})]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+
+    got = run("i.tar", "-o", "o.cpio", cwd=tmp_path)
+
+    want = "1 mtimes have a fraction of a second, which the output cannot hold"
+    assert (got.returncode, got.stderr) == (0, f"flatten: warning: {want}\n")

@@ -133,6 +133,21 @@ def test_times_that_the_file_system_changes_are_counted(seconds_until_2038, tmp_
     )
 
 
+@root_only
+@pytest.mark.parametrize("owner", [{"uid": 2**32 - 1}, {"gid": 2**32 - 1}])
+def test_the_owner_that_no_file_of_linux_has_is_counted(tmp_path, owner):
+    """To chown the number means that nothing changes."""
+    words = [member("a", mode=0o6755, **owner), member("b", uid=2**32 - 2)]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+
+    got = run("i.tar", "-o", "o/", cwd=tmp_path)
+
+    assert got.returncode == 0
+    assert "could not set 1 owners, 1 setuid bits" in got.stderr
+    assert (tmp_path / "o/a").stat().st_mode & 0o7777 == 0o755
+    assert (tmp_path / "o/b").stat().st_uid == 2**32 - 2
+
+
 def test_a_hole_of_60_gb_takes_no_space(tmp_path):
     records = {b"GNU.sparse.major": b"1", b"GNU.sparse.minor": b"0",
                b"GNU.sparse.name": b"f", b"GNU.sparse.realsize": b"%d" % (60 << 30)}  # fmt: skip
