@@ -1,6 +1,7 @@
 """Describe a file or directory that is not an image, for the error message."""
 
 import os
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -12,6 +13,7 @@ from .folder import Folder
 
 _TOP: Final = ("manifest.json", "index.json", "repositories", "oci-layout")
 _ROOTS: Final = frozenset(("bin", "etc", "lib", "sbin", "usr", "var"))
+_ARCHIVE: Final = re.compile(r".+\.(tar|tgz|tar\.(gz|bz2|xz|zst))", re.DOTALL)
 _ENOUGH: Final = 2  # of them make a root file system
 _REMEDIES: Final = {
     magic.UTF_16: "write it with docker save -o FILE",
@@ -55,7 +57,11 @@ def _tar(archive: Archive) -> str | None:
                 f"a tar whose {last} is in its directory {quoted(folder)}; pack what "
                 "is in that directory, not the directory itself"
             )
-    return _root({name.partition("/")[0] for name in names})
+    root = _root({name.partition("/")[0] for name in names})
+    inner = [name for name in names if _ARCHIVE.fullmatch(name)]
+    if root is None and len(inner) == 1:
+        return f"a tar that contains {quoted(inner[0])}; unpack it first"
+    return root
 
 
 def _root(names: Iterable[str]) -> str | None:

@@ -426,6 +426,10 @@ UNKNOWN = {
         archive([("./etc/os-release", b""), ("usr/bin/sh", b"")]),
         "but a root file system already",
     ),
+    "an archive in a tar": (
+        archive([("out/app.tar.gz", gzip.compress(docker_archive(TARS))), ("a", b"")]),
+        "but a tar that contains 'out/app.tar.gz'; unpack it first",
+    ),
     "a ZIP archive": (b"PK\3\4" + bytes(99), "but a ZIP archive; unpack it first"),
 }  # fmt: skip
 
