@@ -16,6 +16,7 @@ from typing import Unpack
 
 from .errors import FormatError, UsageError, quoted
 from .host.spools import short_turns
+from .image.blob import ChunkedLayer
 from .image.history import cut
 from .image.image import Image, Transfer
 from .image.read import Stack, read_layers
@@ -249,8 +250,6 @@ def _fetch_parts(image: Image, plan: Plan) -> None:
         _MostIsNeededError: It is more than half of them, or the headers that the tables
             of contents give may differ from those of the layers.
     """
-    from .image.chunked import ChunkedLayer  # datetime, seldom needed
-
     layers = {
         at: layer.content
         for at, layer in enumerate(image.layers)

@@ -198,6 +198,10 @@ class Assembly(LayerBytes):
         if descriptor != _UNKNOWN:
             os.close(descriptor)
 
+    def headers(self) -> "Headers":
+        """Return the bytes for reading headers, without opening any files."""
+        return Headers(self)
+
     def edited(self) -> Iterator[str]:
         """Yield the files whose CRC-64 differs from the recorded one."""
         columns = zip(self._starts, self._ends, self._crcs, strict=True)
@@ -386,7 +390,7 @@ class AssembledLayer:
 
         Unless the layer is open, they are assembled on each call, and not kept.
         """
-        return Headers(self._assembly or self.build())
+        return (self._assembly or self.build()).headers()
 
     def mismatch_reason(self) -> str:
         """Return a message that names an edited file, or "" if none is known."""

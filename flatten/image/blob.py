@@ -1,14 +1,19 @@
-"""Layers that are stored as blobs, compressed or not."""
+"""Layers that are stored as blobs: read whole, compressed or not, or in parts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from ..errors import FlattenError
 from ..host.files import LayerBytes
 from ..host.forward import forward
 from ..host.inputs import compression
 from ..host.spools import Pool
 from ..tar.read_header import HeaderBytes
 from .image import Place
+
+if TYPE_CHECKING:
+    from .chunked import Chunked
 
 
 @dataclass(slots=True)
@@ -71,4 +76,44 @@ class BlobLayer:
 
     def mismatch_reason(self) -> str:
         """Return "": a blob cannot tell which of its bytes is wrong."""
+        return ""
+
+
+class WholeLayerNeededError(FlattenError):
+    """A layer cannot be read in parts, although nothing is wrong with it."""
+
+
+@dataclass(slots=True)
+class ChunkedLayer:
+    """A layer of which only the parts that are read are fetched.
+
+    Attributes:
+        table: The digest of its table of contents; layers with the same table are the
+            same bytes.
+        content: The layer's tar.
+        stored: The layer as it is stored.
+    """
+
+    name: str
+    diff_id: str | None
+    digest: str | None
+    table: str
+    content: "Chunked"
+    stored: LayerBytes
+    place: None = None
+
+    def blob(self) -> LayerBytes:
+        """Return the layer as it is stored; what is read of it is fetched."""
+        return self.stored
+
+    def open(self) -> "Chunked":
+        """Return the layer's tar."""
+        return self.content
+
+    def headers(self) -> HeaderBytes:
+        """Return the bytes for reading headers, which fetch no contents."""
+        return self.content.headers()
+
+    def mismatch_reason(self) -> str:
+        """Return "": the bytes have no digest but those of their chunks."""
         return ""

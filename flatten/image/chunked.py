@@ -21,12 +21,11 @@ from array import array
 from binascii import a2b_base64
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from ..errors import FlattenError, FormatError, IntegrityError, quoted, shown
+from ..errors import FormatError, IntegrityError, quoted, shown
 from ..host.decompress import decompress
 from ..host.files import LayerBytes, Window
 from ..host.spools import Pool
@@ -42,7 +41,8 @@ from ..tar.members import (
 )
 from ..tar.wire import BLOCK_SIZE, normalise, padded
 from ..tar.write_header import posix_member
-from .assembly import Assembly, Headers
+from .assembly import Assembly
+from .blob import WholeLayerNeededError
 from .tarsplit import add_record
 
 MAX_TABLE: Final = 1 << 27  # bytes of a table, as JSON
@@ -78,10 +78,6 @@ _KINDS: Final = {
 _ZEROS: Final = b""  # instead of the digest of a chunk of zeros
 
 _Entry = dict[str, Any]
-
-
-class WholeLayerNeededError(FlattenError):
-    """A layer cannot be read in parts, although nothing is wrong with it."""
 
 
 class _Chunk(NamedTuple):
@@ -258,42 +254,6 @@ class Chunked(Assembly):
                 f"in the chunk at byte {self._from[chunk]:,} of the layer: expected "
                 f"sha256:{expected.hex()}, found sha256:{found.hex()}"
             )
-
-
-@dataclass(slots=True)
-class ChunkedLayer:
-    """A layer of which only the parts that are read are fetched.
-
-    Attributes:
-        table: The digest of its table of contents; layers with the same table are the
-            same bytes.
-        content: The layer's tar.
-        stored: The layer as it is stored.
-    """
-
-    name: str
-    diff_id: str | None
-    digest: str | None
-    table: str
-    content: Chunked
-    stored: LayerBytes
-    place: None = None
-
-    def blob(self) -> LayerBytes:
-        """Return the layer as it is stored; what is read of it is fetched."""
-        return self.stored
-
-    def open(self) -> Chunked:
-        """Return the layer's tar."""
-        return self.content
-
-    def headers(self) -> Headers:
-        """Return the bytes for reading headers, which fetch no contents."""
-        return Headers(self.content)
-
-    def mismatch_reason(self) -> str:
-        """Return "": the bytes have no digest but those of their chunks."""
-        return ""
 
 
 def table_digest(annotations: Mapping[str, object]) -> str | None:

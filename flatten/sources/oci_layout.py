@@ -16,13 +16,7 @@ from typing import Any, Final
 
 from ..errors import FormatError, IntegrityError, quoted, shown
 from ..host.files import LayerBytes
-from ..image.blob import BlobLayer
-from ..image.chunked import (
-    ChunkedLayer,
-    WholeLayerNeededError,
-    read_table,
-    table_digest,
-)
+from ..image.blob import BlobLayer, ChunkedLayer, WholeLayerNeededError
 from ..image.image import Image, Layer
 from .choice import Entry, Platform, broken_entry, config_platform
 from .documents import CONTENT_DIGEST, Files, blob_path, diff_ids, read_json
@@ -231,12 +225,16 @@ class Manifest:
         """Return a layer that can be fetched in parts, else None."""
         digest, size = parse_descriptor(descriptor, name)
         annotations = descriptor.get("annotations") or {}
-        table = table_digest(annotations)
-        if table is None:
+        if not annotations:
             return None
         blob = self.files.open_parts(blob_path(digest), what)
         if blob is None or blob.size() != size:
             return None  # a wrong size is found when it is opened
+        from ..image.chunked import read_table, table_digest  # datetime, seldom needed
+
+        table = table_digest(annotations)
+        if table is None:
+            return None
         try:
             tar = read_table(blob, annotations, self.files.pool, name)
         except WholeLayerNeededError:

@@ -11,8 +11,7 @@ import time
 from collections.abc import Hashable
 from typing import Final, NamedTuple
 
-from ..image.blob import BlobLayer
-from ..image.chunked import ChunkedLayer
+from ..image.blob import BlobLayer, ChunkedLayer
 from ..image.image import Layer
 
 _SETTLED: Final = 2 * 10**9

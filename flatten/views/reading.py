@@ -13,8 +13,7 @@ from typing import Literal
 
 from ..host.limits import Limits
 from ..image import read
-from ..image.blob import BlobLayer
-from ..image.chunked import ChunkedLayer
+from ..image.blob import BlobLayer, ChunkedLayer
 from ..image.columns import Rows
 from ..image.image import Image, Layer
 from ..image.read import Index

@@ -250,7 +250,7 @@ class Client:
         """Return True if the registry answers a TLS handshake."""
         name = host_name(self._endpoint.host)
         port = urlsplit(f"//{self._endpoint.host}").port or 443
-        context = ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without authorities, 20 ms
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # nothing is sent here
         try:

@@ -14,19 +14,21 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ...errors import FlattenError, FormatError, IntegrityError, SourceError, shown
 from ...host.spools import Pool, Spool
-from ...image.chunked import WholeLayerNeededError
+from ...image.blob import WholeLayerNeededError
 from ...image.image import Transfer
 from ...options import Access
 from ..documents import MAX_DOCUMENT, Documents, Files, blob_digest
-from ..remote import RemoteFile
 from .client import Client, Refused
 from .credentials import find_credentials
 from .reference import Reference
 from .settings import Endpoint, Registries
+
+if TYPE_CHECKING:
+    from ..remote import RemoteFile
 
 CONNECTIONS: Final = 4
 PART: Final = 1 << 12  # bytes that are fetched of a blob at least
@@ -162,10 +164,12 @@ class Repository(Files):
                     self._start_thread(where)
             return self._spools[digest]
 
-    def open_parts(self, name: str, what: str) -> RemoteFile | None:
+    def open_parts(self, name: str, what: str) -> "RemoteFile | None":
         """Return a blob that is fetched as it is read; None if all of it is wanted."""
         if not self._by_parts:
             return None
+        from ..remote import RemoteFile  # tempfile, seldom needed
+
         digest = self._digest(name, what)
         if digest not in self._parts:
             where = f"{self.name}, {what}"
