@@ -1,9 +1,10 @@
-/* Read plain tar headers, many at a time, for flatten/tar/kernel.py.
+/* Read and write plain tar headers, many at a time; flatten/_headers.pyi has the API.
  *
  * A header is plain if its name is a path but for "./" before it and "/" after it, if
  * its numbers are octal, and if nothing else describes its member but a path in a PAX
- * header. Every other header, and every error, is left to the caller. Nothing here
- * allocates memory or keeps anything between calls.
+ * header (read) or a GNU long name (written). Every other header, and every error in
+ * one, is left to Python. Nothing here allocates memory that grows with the input, or
+ * keeps anything between calls.
  *
  * The table of the fields is in flatten/tar/wire.py.
  */
@@ -16,13 +17,18 @@
 
 enum { BLOCK = 512 };
 enum { REGULAR = '0', LINK = '1', SYMLINK = '2', DIRECTORY = '5', PAX = 'x' };
+#define MAX_OCTAL ((INT64_C(1) << 33) - 1) /* 11 digits */
 enum { MAX_PREFIX = 130 }; /* star has two times after as many bytes */
-enum { MAX_PATH = 512 };   /* longer ones are charged, see Allowance */
 
 typedef struct {
     const uint8_t *at;
     int64_t size;
 } Text;
+
+static int64_t padded(int64_t size)
+{
+    return (size + BLOCK - 1) & -(int64_t)BLOCK;
+}
 
 /* Return the text of a field, up to its first NUL. */
 static Text text_field(const uint8_t *field, int64_t width)
@@ -41,46 +47,46 @@ static int parse_octal(const uint8_t *field, int width, int64_t *value)
     return digits && digits < width && (!field[digits] || field[digits] == ' ');
 }
 
-/* Compare a checksum in its usual form, "%06o\0 ", with the sum of the bytes. */
+/* Sum the bytes of a header, with spaces as its checksum. */
+static int64_t checksum(const uint8_t *block)
+{
+    uint32_t sum = 8 * ' ';
+    for (int i = 0; i < BLOCK; i++)
+        sum += block[i];
+    for (int i = 148; i < 156; i++)
+        sum -= block[i];
+    return sum;
+}
+
+/* Return whether a header has the right checksum in the usual form, "%06o\0 ". */
 static int has_checksum(const uint8_t *block)
 {
-    const uint8_t *field = block + 148;
-    int64_t stored, sum = 8 * ' ';
-    uint32_t bytes = 0;
-    for (int i = 0; i < BLOCK; i++)
-        bytes += block[i];
-    sum += bytes;
-    for (int i = 0; i < 8; i++)
-        sum -= field[i];
-    return !field[6] && field[7] == ' ' && parse_octal(field, 7, &stored)
-           && stored == sum;
+    int64_t stored;
+    return !block[154] && block[155] == ' ' && parse_octal(block + 148, 7, &stored)
+           && stored == checksum(block);
 }
 
 /* Return whether a name is a normalised path; of those with dots, only some are. */
 static int is_path(Text name)
 {
-    const uint8_t *part = name.at, *end = name.at + name.size;
-    for (;;) {
-        const uint8_t *slash = memchr(part, '/', (size_t)(end - part));
+    const uint8_t *part = name.at, *end = name.at + name.size, *slash;
+    do {
+        slash = memchr(part, '/', (size_t)(end - part));
         int64_t size = (slash ? slash : end) - part;
-        if (!size)
+        int whiteout = size > 3 && !memcmp(part, ".wh.", 4);
+        if (!size || whiteout || (part[0] == '.' && (size == 1 || part[1] == '.')))
             return 0;
-        if (part[0] == '.') { /* ".", "..", or a whiteout? */
-            if (size == 1 || part[1] == '.' || (size > 3 && !memcmp(part, ".wh.", 4)))
-                return 0;
-        }
-        if (!slash)
-            return 1;
-        part = slash + 1;
-    }
+        part = slash ? slash + 1 : end;
+    } while (slash);
+    return 1;
 }
 
-/* Find the path in a PAX header whose only record is "%d path=%s\n". */
-static int parse_pax(const uint8_t *block, const uint8_t *end, Text *path)
+/* Find the path in a PAX header of two blocks: its only record is "%d path=%s\n". */
+static int parse_pax(const uint8_t *block, Text *path)
 {
     const uint8_t *at = block + BLOCK, *stop;
     int64_t size, length = 0;
-    if (!parse_octal(block + 124, 12, &size) || size > MAX_PATH || size > end - at)
+    if (!parse_octal(block + 124, 12, &size) || size > BLOCK)
         return 0;
     stop = at + size;
     while (at < stop && *at >= '0' && *at <= '9' && length <= size)
@@ -106,60 +112,44 @@ typedef struct {
     int64_t reached;              /* end of the last data in the stream */
 } State;
 
-/* Append a text with a NUL; return the number of bytes, or 0 without room. */
-static int64_t put(uint8_t *out, int64_t room, Text text)
-{
-    if (text.size >= room)
-        return 0;
-    memcpy(out, text.at, (size_t)text.size);
-    out[text.size] = 0;
-    return text.size + 1;
-}
-
-/* Append the path of a member's name; return the number of bytes, or 0. */
+/* Append a path and a NUL; return the number of bytes, or 0 if it is none. */
 static int64_t put_path(uint8_t *out, int64_t room, Text prefix, Text name)
 {
-    int64_t size = 0;
     Text *first = prefix.size ? &prefix : &name;
-    if (first->size > 2 && !memcmp(first->at, "./", 2)) {
-        first->at += 2;
-        first->size -= 2;
-    }
-    if (prefix.size) {
-        size = put(out, room, prefix);
-        if (!size)
-            return 0;
-        out[size - 1] = '/';
-    }
-    int64_t more = put(out + size, room - size, name);
-    size += more - 1; /* without the NUL */
-    if (!more || !size)
+    if (first->size > 2 && !memcmp(first->at, "./", 2))
+        *first = (Text){first->at + 2, first->size - 2};
+    int64_t size = prefix.size + (prefix.size > 0) + name.size;
+    if (!size || size >= room)
         return 0;
-    if (out[size - 1] == '/')
-        out[--size] = 0;
+    memcpy(out, prefix.at, (size_t)prefix.size);
+    out[prefix.size] = '/';
+    memcpy(out + size - name.size, name.at, (size_t)name.size);
+    size -= out[size - 1] == '/';
+    out[size] = 0;
     return is_path((Text){out, size}) ? size + 1 : 0;
 }
 
-/* Read one member's header, and the PAX header before it, into a row.
+/* Read the next member's header, and the PAX header before it, into a row.
  *
- * Returns whether it is plain; otherwise the state is as before.
+ * Returns 0 if it is not plain or not in the buffer, and changes nothing then.
  */
-static int scan_member(const uint8_t *block, const uint8_t *end, int64_t offset,
+static int scan_member(const uint8_t *buffer, int64_t length, int64_t base,
                        const Columns *into, State *state)
 {
-    Text prefix = {block, 0}, long_name = {block, 0};
+    int64_t offset = state->offset, left = length - (offset - base);
+    if (offset < base || left < BLOCK || state->rows >= into->rows)
+        return 0;
+    const uint8_t *block = buffer + (offset - base);
+    Text none = {block, 0}, prefix = none, name = none;
     int64_t mode, uid, gid, size, mtime, names, targets = 0;
     if (!has_checksum(block))
         return 0;
     if (block[156] == PAX) {
-        int64_t skipped;
-        if (!parse_pax(block, end, &long_name))
+        if (left < 3 * BLOCK || !parse_pax(block, &name)
+            || !has_checksum(block + 2 * BLOCK))
             return 0;
-        skipped = 2 * BLOCK; /* a body of at most one block */
-        if (end - block < skipped + BLOCK || !has_checksum(block + skipped))
-            return 0;
-        block += skipped;
-        offset += skipped;
+        block += 2 * BLOCK;
+        offset += 2 * BLOCK;
     }
     uint8_t kind = block[156];
     if (kind != REGULAR && kind != LINK && kind != SYMLINK && kind != DIRECTORY)
@@ -173,29 +163,27 @@ static int scan_member(const uint8_t *block, const uint8_t *end, int64_t offset,
         || !parse_octal(block + 116, 8, &gid) || !parse_octal(block + 124, 12, &size)
         || !parse_octal(block + 136, 12, &mtime) || (kind == SYMLINK && size))
         return 0;
-    if (long_name.size)
-        names = put_path(into->names + state->names, into->names_size - state->names,
-                         (Text){block, 0}, long_name);
-    else
-        names = put_path(into->names + state->names, into->names_size - state->names,
-                         prefix, text_field(block, 100));
+    names = put_path(into->names + state->names, into->names_size - state->names,
+                     name.size ? none : prefix,
+                     name.size ? name : text_field(block, 100));
     if (!names)
         return 0;
     if (kind == LINK || kind == SYMLINK) {
         uint8_t *out = into->targets + state->targets;
         int64_t room = into->targets_size - state->targets;
         Text target = text_field(block + 157, 100);
-        targets = kind == LINK ? put_path(out, room, (Text){block, 0}, target)
-                               : put(out, room, target);
-        if (!targets)
+        targets = kind == LINK ? put_path(out, room, none, target) : target.size + 1;
+        if (!targets || targets > room)
             return 0;
+        if (kind == SYMLINK) {
+            memcpy(out, target.at, (size_t)target.size);
+            out[target.size] = 0;
+        }
     }
-    if (kind != REGULAR)
-        size = 0; /* no data follows, whatever the header says */
-    if (kind == SYMLINK)
-        mode = 0777;
+    mode = kind == SYMLINK ? 0777 : mode & 07777;
+    size = kind == REGULAR ? size : 0; /* others have no data, whatever they say */
     into->kinds[state->rows] = kind;
-    into->owners[state->rows] = (mode & 07777) << 42 | uid << 21 | gid;
+    into->owners[state->rows] = mode << 42 | uid << 21 | gid;
     into->sizes[state->rows] = size;
     into->data[state->rows] = offset + BLOCK;
     into->mtimes[state->rows] = mtime;
@@ -203,86 +191,227 @@ static int scan_member(const uint8_t *block, const uint8_t *end, int64_t offset,
     state->names += names;
     state->targets += targets;
     state->reached = offset + BLOCK + size;
-    state->offset = (state->reached + BLOCK - 1) & -(int64_t)BLOCK;
+    state->offset = padded(state->reached);
     return 1;
 }
 
-static void scan_members(const uint8_t *start, const uint8_t *end, int64_t base,
-                         const Columns *into, State *state)
+static void release(Py_buffer *buffers, int count)
 {
-    while (state->rows < into->rows) {
-        int64_t at = state->offset - base;
-        if (at < 0 || at > end - start - BLOCK
-            || !scan_member(start + at, end, state->offset, into, state))
-            return;
-    }
+    while (count--)
+        PyBuffer_Release(&buffers[count]);
 }
-
-PyDoc_STRVAR(scan_doc,
-"scan(buffer, base, state, kinds, numbers, names, targets)\n--\n\n"
-"Append a row for each plain header, up to the first that is not plain.\n\n"
-"Args:\n"
-"    buffer: Bytes of the stream.\n"
-"    base: Their offset in the stream.\n"
-"    state: Five int64: rows, bytes of names and bytes of targets appended so far,\n"
-"        the offset of the next header, and the end of the last data.\n"
-"    kinds: A byte per row: the typeflag.\n"
-"    numbers: Four columns of int64, one after another: the owner (mode << 42 |\n"
-"        uid << 21 | gid), the size, the offset of the data, the mtime.\n"
-"    names: The paths, each with a NUL behind it.\n"
-"    targets: The targets of the links, each with a NUL behind it.");
 
 static PyObject *scan(PyObject *module, PyObject *args)
 {
-    Py_buffer buffer, view, kinds, numbers, names, targets;
+    enum { BUFFER, STATE, KINDS, NUMBERS, NAMES, TARGETS, BUFFERS };
+    Py_buffer in[BUFFERS];
     long long base;
-    PyObject *result = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "y*Lw*w*w*w*w*:scan", &buffer, &base, &view, &kinds,
-                          &numbers, &names, &targets))
+    if (!PyArg_ParseTuple(args, "y*Lw*w*w*w*w*:scan", &in[BUFFER], &base, &in[STATE],
+                          &in[KINDS], &in[NUMBERS], &in[NAMES], &in[TARGETS]))
         return NULL;
-    int64_t rows = numbers.len / (4 * (Py_ssize_t)sizeof(int64_t));
-    int64_t *column = numbers.buf;
+    int64_t rows = in[NUMBERS].len / (4 * (Py_ssize_t)sizeof(int64_t));
+    int64_t *column = in[NUMBERS].buf;
     Columns into = {
-        .kinds = kinds.buf, .names = names.buf, .targets = targets.buf,
+        .kinds = in[KINDS].buf, .names = in[NAMES].buf, .targets = in[TARGETS].buf,
         .owners = column, .sizes = column + rows, .data = column + 2 * rows,
-        .mtimes = column + 3 * rows, .rows = rows < kinds.len ? rows : kinds.len,
-        .names_size = names.len, .targets_size = targets.len,
+        .mtimes = column + 3 * rows, .rows = rows < in[KINDS].len ? rows : in[KINDS].len,
+        .names_size = in[NAMES].len, .targets_size = in[TARGETS].len,
     };
-    State *state = view.buf;
-    if (view.len != sizeof *state || base < 0 || base >= INT64_MAX >> 1
-        || state->rows < 0 || state->names < 0 || state->names > names.len
-        || state->targets < 0 || state->targets > targets.len || state->offset < 0) {
-        PyErr_SetString(PyExc_ValueError, "the state of the scan is impossible");
-    } else {
+    State *state = in[STATE].buf;
+    int possible = in[STATE].len == sizeof *state && base >= 0 && base < INT64_MAX / 2
+                   && state->rows >= 0 && state->offset >= 0 && state->names >= 0
+                   && state->names <= into.names_size && state->targets >= 0
+                   && state->targets <= into.targets_size;
+    if (possible) {
         Py_BEGIN_ALLOW_THREADS
-        scan_members(buffer.buf, (const uint8_t *)buffer.buf + buffer.len, base, &into,
-                     state);
+        while (scan_member(in[BUFFER].buf, in[BUFFER].len, base, &into, state))
+            ;
         Py_END_ALLOW_THREADS
-        result = Py_NewRef(Py_None);
+    } else {
+        PyErr_SetString(PyExc_ValueError, "the state of the scan is impossible");
     }
-    PyBuffer_Release(&buffer);
-    PyBuffer_Release(&view);
-    PyBuffer_Release(&kinds);
-    PyBuffer_Release(&numbers);
-    PyBuffer_Release(&names);
-    PyBuffer_Release(&targets);
-    return result;
+    release(in, BUFFERS);
+    return possible ? Py_NewRef(Py_None) : NULL;
+}
+
+/* The columns of a plan: the first two by position, the others by inode or owner. */
+enum { INODES, SPECIAL, KINDS, LAYERS, OWNERS, SIZES, DATA, MTIMES, OWNER_FIELDS, ALL };
+static const int WIDTHS[] = {4, 1, 1, 2, 4, 8, 8, 8, 24};
+#define CELL(plan, type, column, row) (((const type *)(plan)->columns[column].buf)[row])
+
+typedef struct {
+    PyObject *paths, *targets; /* by position; by inode */
+    Py_buffer columns[ALL];
+    Py_ssize_t positions, rows;
+} Plan;
+
+typedef struct {
+    Text path, target;
+    const uint8_t *owner; /* the mode, uid and gid fields */
+    int64_t head, size, data, mtime;
+    uint16_t layer;
+    uint8_t kind;
+} Member;
+
+static int get_plan(PyObject *tuple, Plan *plan)
+{
+    Py_buffer *in = plan->columns;
+    if (!PyArg_ParseTuple(tuple, "O!O!y*y*y*y*y*y*y*y*y*", &PyList_Type, &plan->paths,
+                          &PyDict_Type, &plan->targets, &in[INODES], &in[SPECIAL],
+                          &in[KINDS], &in[LAYERS], &in[OWNERS], &in[SIZES], &in[DATA],
+                          &in[MTIMES], &in[OWNER_FIELDS]))
+        return 0;
+    plan->positions = PyList_Size(plan->paths);
+    plan->rows = PY_SSIZE_T_MAX;
+    for (int i = INODES; i < OWNER_FIELDS; i++) {
+        Py_ssize_t length = in[i].len / WIDTHS[i];
+        Py_ssize_t *least = i < KINDS ? &plan->positions : &plan->rows;
+        if (length < *least)
+            *least = length;
+    }
+    return 1;
+}
+
+static int get_text(PyObject *object, Text *text)
+{
+    char *at;
+    Py_ssize_t size;
+    if (!object || PyBytes_AsStringAndSize(object, &at, &size) < 0)
+        return 0;
+    *text = (Text){(const uint8_t *)at, size};
+    return 1;
+}
+
+/* Read a member; return 0 if it is not plain, with an exception if it is impossible. */
+static int get_member(const Plan *plan, Py_ssize_t position, Member *member)
+{
+    if (position < 0 || position >= plan->positions)
+        return 0;
+    uint32_t inode = CELL(plan, uint32_t, INODES, position), owner;
+    if (CELL(plan, uint8_t, SPECIAL, position) || inode >= plan->rows)
+        return 0;
+    *member = (Member){
+        .kind = CELL(plan, uint8_t, KINDS, inode),
+        .layer = CELL(plan, uint16_t, LAYERS, inode),
+        .size = CELL(plan, int64_t, SIZES, inode),
+        .data = CELL(plan, int64_t, DATA, inode),
+        .mtime = CELL(plan, int64_t, MTIMES, inode),
+        .head = BLOCK,
+    };
+    owner = CELL(plan, uint32_t, OWNERS, inode);
+    if (owner >= plan->columns[OWNER_FIELDS].len / WIDTHS[OWNER_FIELDS]
+        || member->size < 0 || member->size > MAX_OCTAL || member->mtime < 0
+        || member->mtime > MAX_OCTAL
+        || !get_text(PyList_GetItem(plan->paths, position), &member->path))
+        return 0;
+    member->owner = &CELL(plan, uint8_t, OWNER_FIELDS, (size_t)WIDTHS[OWNER_FIELDS] * owner);
+    if (member->path.size > 100)
+        member->head += BLOCK + padded(member->path.size + 1);
+    if (member->kind == SYMLINK) {
+        PyObject *number = PyLong_FromUnsignedLong(inode);
+        if (!number)
+            return 0;
+        get_text(PyDict_GetItemWithError(plan->targets, number), &member->target);
+        Py_DECREF(number);
+        if (!member->target.at || member->target.size > 100)
+            return 0;
+    }
+    return member->head <= member->data && member->data < INT64_MAX / 2;
+}
+
+static void put_octal(uint8_t *field, int digits, int64_t value)
+{
+    for (; digits--; value >>= 3)
+        field[digits] = (uint8_t)('0' + (value & 7));
+}
+
+/* Write one block, as write_header.header does. */
+static void put_block(uint8_t *block, const Member *member)
+{
+    int64_t name = member->path.size < 100 ? member->path.size : 100;
+    memset(block, 0, BLOCK);
+    memcpy(block, member->path.at, (size_t)name);
+    memcpy(block + 100, member->owner, 24);
+    put_octal(block + 124, 11, member->size);
+    put_octal(block + 136, 11, member->mtime);
+    block[156] = member->kind;
+    if (member->target.size)
+        memcpy(block + 157, member->target.at, (size_t)member->target.size);
+    memcpy(block + 257, "ustar  ", 8);
+    put_octal(block + 148, 6, checksum(block));
+    block[155] = ' ';
+}
+
+/* Write all blocks of a member's header: first its name, if that is long. */
+static void put_header(uint8_t *out, const Member *member)
+{
+    int64_t size = member->path.size, room = member->head - 2 * BLOCK;
+    if (room > 0) {
+        Member name = {
+            .path = {(const uint8_t *)"././@LongLink", 13}, .kind = 'L',
+            .owner = (const uint8_t *)"0000000\0" "0000000\0" "0000000", .size = size + 1,
+        };
+        put_block(out, &name);
+        memcpy(out + BLOCK, member->path.at, (size_t)size);
+        memset(out + BLOCK + size, 0, (size_t)(room - size));
+    }
+    put_block(out + member->head - BLOCK, member);
+}
+
+static PyObject *encode(PyObject *module, PyObject *args)
+{
+    PyObject *tuple, *object;
+    Py_ssize_t position, stop;
+    long long below, most, begin = 0, end = 0;
+    uint16_t layer = 0;
+    Py_buffer out = {.buf = NULL};
+    Plan plan;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "O!nnLLO:encode", &PyTuple_Type, &tuple, &position, &stop,
+                          &below, &most, &object)
+        || (object != Py_None && PyObject_GetBuffer(object, &out, PyBUF_WRITABLE) < 0))
+        return NULL;
+    if (!get_plan(tuple, &plan)) {
+        PyBuffer_Release(&out);
+        return NULL;
+    }
+    if (out.buf && out.len < most)
+        most = out.len;
+    for (int first = 1; position < stop; position++, first = 0) {
+        Member member;
+        if (!get_member(&plan, position, &member))
+            break;
+        int64_t at = member.data - member.head;
+        begin = first ? at : begin;
+        end = first ? at : end;
+        layer = first ? member.layer : layer;
+        if (member.size >= below || member.layer != layer || at != padded(end)
+            || member.size > most - (member.data - begin))
+            break;
+        if (out.buf) {
+            uint8_t *content_end = (uint8_t *)out.buf + (end - begin);
+            memset(content_end, 0, (size_t)(at - end));
+            put_header(content_end + (at - end), &member);
+        }
+        end = member.data + member.size;
+    }
+    release(plan.columns, ALL);
+    PyBuffer_Release(&out);
+    return PyErr_Occurred() ? NULL : Py_BuildValue("nL", position, end - begin);
 }
 
 static PyMethodDef methods[] = {
-    {"scan", scan, METH_VARARGS, scan_doc},
+    {"scan", scan, METH_VARARGS, "See _headers.pyi."},
+    {"encode", encode, METH_VARARGS, "See _headers.pyi."},
     {NULL, NULL, 0, NULL},
 };
-
-static PyModuleDef_Slot slots[] = {{0, NULL}};
 
 static struct PyModuleDef module = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "flatten._headers",
-    .m_doc = "Read plain tar headers; see flatten.tar.kernel.",
+    .m_doc = "Read and write plain tar headers, many at a time.",
     .m_methods = methods,
-    .m_slots = slots,
 };
 
 PyMODINIT_FUNC PyInit__headers(void)

@@ -94,7 +94,10 @@ class _TarWriter:
         layer.readinto(span.offset, view[start : start + span.length])
         for position, patch in span.patches:
             at = start + position
-            view[at : at + len(patch)] = patch
+            if isinstance(patch, bytes):
+                view[at : at + len(patch)] = patch
+            else:
+                patch.write(view[at : at + patch.size])
         if self._frees:
             for begin, end in _own(span):
                 layer.release(span.offset + begin, end - begin)
@@ -150,11 +153,11 @@ def _own(span: Span) -> Iterator[tuple[int, int]]:
     patch may belong to anything, also to contents that are written later.
     """
     begin = 0
-    for position, patch in span.patches:
-        if len(patch) >= 2 * BLOCK_SIZE:  # more than a header, and padding before it
+    for position, length in span.places():
+        if length > BLOCK_SIZE:
             if position - begin >= FREED_FROM:
                 yield begin, position
-            begin = position + len(patch) - BLOCK_SIZE
+            begin = position + length - BLOCK_SIZE
     if span.length - begin >= FREED_FROM:
         yield begin, span.length
 

@@ -4,7 +4,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from ..errors import FormatError, quoted
 from ..tar import write_header
@@ -54,6 +54,24 @@ def _long_name(path: bytes, blocks: int = 0) -> bytes:
 @lru_cache
 def _long_header(size: int) -> bytes:
     return write_header.header(write_header.LONG_LINK, ord("L"), size=size)
+
+
+def columns(plan: Plan) -> tuple[Any, ...]:
+    """Return the plan's columns for the kernel; see ``flatten/_headers.pyi``."""
+    members = plan.members
+    return (
+        plan.paths,
+        members.targets,
+        plan.inodes,
+        plan.special,
+        members.kinds,
+        members.layers,
+        members.owners,
+        members.sizes,
+        members.data,
+        members.mtimes,
+        b"".join(map(write_header.owner_fields, members.owner_table)),
+    )
 
 
 _Encode = Callable[[bytes, int, int, tuple[bytes, int]], bytes]

@@ -20,7 +20,7 @@ from ..tar.write_header import RECORD_SIZE
 from ..tree.tree import Tree
 from ..tree.walk import later_names, walk
 from .encode import encode_header
-from .plan import CHECKPOINT, FULL, VARIANT, Plan
+from .plan import CHECKPOINT, FULL, VARIANT, Plan, header_length
 
 BODY: Final = 1 << 17  # bytes from which a content is copied separately, by the kernel
 SHARED: Final = 1 << 16  # the same, for contents whose blocks can be shared
@@ -117,9 +117,10 @@ def _measure(plan: Plan, placement: Placement | None) -> None:
                 special[position] = VARIANT
             if placement is not None and size >= SHARED:
                 total += _place(plan, placement, position, total)
-            elif len(path) > 100:
-                total += BLOCK_SIZE + (len(path) + 512 & -512)
-            total += BLOCK_SIZE + (size + 511 & -512)
+                total += BLOCK_SIZE
+            else:
+                total += header_length(path)
+            total += padded(size)
     total += 2 * BLOCK_SIZE
     plan.size = total + -total % RECORD_SIZE
 

@@ -3,9 +3,11 @@
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
+from ..tar import kernel
 from ..tar.members import Column, Members
+from ..tar.wire import BLOCK_SIZE, padded
 
 CHECKPOINT: Final = 1024  # members from one checkpoint to the next
 
@@ -84,6 +86,48 @@ MERGED: Final = 1 << 18
 """Maximum bytes of a span with patches: the writer's buffer, which fits L2 caches."""
 
 
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """The headers of consecutive members, which the kernel writes over a layer's bytes.
+
+    Attributes:
+        columns: The plan's columns, as ``encode.columns`` returns them.
+        start: Position of the first member.
+        stop: Position after the last member.
+        size: Bytes from the first header to the end of the last content.
+    """
+
+    columns: tuple[Any, ...]
+    start: int
+    stop: int
+    size: int
+
+    def write(self, view: memoryview) -> None:
+        """Write the headers, with the padding between the members.
+
+        Args:
+            view: The layer's bytes of that size. The contents are left as they are.
+        """
+        assert kernel.encode is not None
+        size = self.size
+        done = kernel.encode(self.columns, self.start, self.stop, size, size, view)
+        assert done == (self.stop, size), "the plan is the same as before"
+
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Yield the position in that view, and the length, of each member's header."""
+        paths, _, inodes, _, _, _, _, sizes, *_ = self.columns
+        at = 0
+        for position in range(self.start, self.stop):
+            length = header_length(paths[position])
+            yield at, length
+            at = padded(at + length + sizes[inodes[position]])
+
+
+def header_length(path: bytes) -> int:
+    """Return the length of a plain member's header, with that of a GNU long name."""
+    return BLOCK_SIZE if len(path) <= 100 else 2 * BLOCK_SIZE + padded(len(path) + 1)
+
+
 @dataclass(slots=True)
 class Span:
     """A piece of the output that is a range of a layer's bytes.
@@ -92,14 +136,22 @@ class Span:
         layer: Position of the layer.
         offset: Start of the range in the layer's stream.
         length: Length of the range.
-        patches: Bytes that replace the layer's in the output, in order: (position from
-            the start of the range, bytes).
+        patches: What replaces the layer's bytes in the output, in order: (position from
+            the start of the range, bytes or headers).
     """
 
     layer: int
     offset: int
     length: int
-    patches: list[tuple[int, bytes]]
+    patches: list[tuple[int, bytes | Headers]]
+
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Yield the position in the range, and the length, of each patch or header."""
+        for start, patch in self.patches:
+            if isinstance(patch, bytes):
+                yield start, len(patch)
+            else:
+                yield from ((start + at, length) for at, length in patch.places())
 
 
 Piece = bytes | Span

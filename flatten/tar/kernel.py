@@ -1,9 +1,9 @@
-"""The compiled kernel, which reads plain headers many times as fast as Python.
+"""The compiled kernel, which reads and writes plain headers much faster than Python.
 
 It is ``flatten/_headers.c``, and optional. It is not there if there was no compiler
 at installation, and not used if the environment has ``FLATTEN_PURE=1``. With or without
-it, flatten gives the same rows, bytes and errors, since Python reads every header that
-the kernel does not take.
+it, flatten gives the same rows, bytes and errors: what the kernel does not take, Python
+reads and writes.
 """
 
 import os
@@ -16,15 +16,16 @@ from .members import LINK, SYMLINK, Members
 from .wire import BLOCK_SIZE
 
 scan: Callable[..., None] | None = None
-"""The kernel's function, if the kernel is used; see ``flatten/_headers.pyi``."""
+encode: Callable[..., tuple[int, int]] | None = None
+"""The kernel's functions, if it is used; ``flatten/_headers.pyi`` describes them."""
 
-if os.environ.get("FLATTEN_PURE", "0") == "0":
+if os.environ.get("FLATTEN_PURE", "") in ("", "0"):
     with suppress(ImportError):
         from .. import _headers
 
-        scan = _headers.scan
+        scan, encode = _headers.scan, _headers.encode
 
-MOST: Final = 1 << 16  # bytes that are scanned at once
+MOST: Final = 1 << 15  # bytes that are scanned at once
 _ROWS: Final = 1 << 11  # rows that are kept until they are moved to the columns
 _TEXTS: Final = 1 << 17  # bytes of names, or of targets, that are kept
 _ID: Final = 21  # bits of a uid or a gid
