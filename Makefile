@@ -4,7 +4,8 @@
 # make bench   the targets' table, a few minutes; make bench-full: with large images
 # make check-engines  what needs docker, podman, qemu, a browser, FUSE, or some minutes
 # make fuzz    thousands of random images and headers, against the naive model and against
-#              real extraction; 200 moments for each signal; an hour
+#              real extraction; the kernel under sanitizers (make fuzz-kernel), against
+#              Python; 200 moments for each signal; more than an hour
 # make conformance  run the conformance kit over flatten and other tools, in a Debian root,
 #              and write the tables of README.md and docs/conformance.md
 # make readers  give flatten's tars to other programs, in Debian roots, and write
@@ -19,7 +20,7 @@ PYTHON ?= python3
 DEMO := demo
 
 .DELETE_ON_ERROR:
-.PHONY: demo check check-bare check-engines conformance readers findings lint types imports test fuzz bench bench-full fix clean
+.PHONY: demo check check-bare check-engines conformance readers findings lint types imports test fuzz fuzz-kernel bench bench-full fix clean
 
 $(VENV)/.installed: pyproject.toml setup.py flatten/_headers.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 2))' || \
@@ -70,10 +71,26 @@ findings:
 	@failed=0; for script in findings/*.sh; do echo "$$script"; \
 	  bash "$$script" || [ $$? = 77 ] || failed=1; done; exit $$failed
 
-fuzz: $(VENV)/.installed
+fuzz: $(VENV)/.installed fuzz-kernel
 	HYPOTHESIS_PROFILE=fuzz FLATTEN_ROUNDS=20000 FLATTEN_MOMENTS=200 \
 	  $(BIN)/python -m pytest tests/tree/test_random.py tests/outputs/test_agreement.py \
 	  tests/outputs/test_extraction.py tests/cli/test_signals.py
+
+# The kernel under AddressSanitizer and UBSan, in a copy, against Python.
+CC ?= cc
+SANITIZED := .fuzz/sanitized
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all
+fuzz-kernel: $(VENV)/.installed
+	rm -rf $(SANITIZED)
+	mkdir -p $(SANITIZED)
+	cp -r flatten tests pyproject.toml $(SANITIZED)
+	$(CC) -std=c11 -g -O1 $(SANITIZE) -fPIC -shared \
+	  $$($(BIN)/python -c 'from sysconfig import get_path; print("-I" + get_path("include"))') \
+	  flatten/_headers.c -o $(SANITIZED)/flatten/_headers.abi3.so
+	cd $(SANITIZED) && ASAN_OPTIONS=detect_leaks=0 HYPOTHESIS_PROFILE=fuzz \
+	  LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" \
+	  $(abspath $(BIN))/python -m pytest --timeout 3600 tests/tar/test_kernel.py \
+	  tests/plan/test_pieces.py tests/fuzz
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/run.py --quick --rivals

@@ -2,11 +2,8 @@
  *
  * A header is plain if its name is a path but for "./" before it and "/" after it, if
  * its numbers are octal, and if nothing else describes its member but a path in a PAX
- * header (read) or a GNU long name (written). Every other header, and every error in
- * one, is left to Python. Nothing here allocates memory that grows with the input, or
- * keeps anything between calls.
- *
- * The table of the fields is in flatten/tar/wire.py.
+ * header (read) or a GNU long name (written). All others, and all errors, are left to
+ * Python. Nothing is allocated or kept between calls. Fields: see flatten/tar/wire.py.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -15,15 +12,11 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { BLOCK = 512 };
+enum { BLOCK = 512, OWNER_SIZE = 24 };
 enum { REGULAR = '0', LINK = '1', SYMLINK = '2', DIRECTORY = '5', PAX = 'x' };
-#define MAX_OCTAL ((INT64_C(1) << 33) - 1) /* 11 digits */
 enum { MAX_PREFIX = 130 }; /* star has two times after as many bytes */
 
-typedef struct {
-    const uint8_t *at;
-    int64_t size;
-} Text;
+typedef struct { const uint8_t *at; int64_t size; } Text;
 
 static int64_t padded(int64_t size)
 {
@@ -129,27 +122,23 @@ static int64_t put_path(uint8_t *out, int64_t room, Text prefix, Text name)
     return is_path((Text){out, size}) ? size + 1 : 0;
 }
 
-/* Read the next member's header, and the PAX header before it, into a row.
- *
- * Returns 0 if it is not plain or not in the buffer, and changes nothing then.
- */
+/* Read the next header into a row; return 0 if it is not plain, or not in the buffer. */
 static int scan_member(const uint8_t *buffer, int64_t length, int64_t base,
                        const Columns *into, State *state)
 {
-    int64_t offset = state->offset, left = length - (offset - base);
-    if (offset < base || left < BLOCK || state->rows >= into->rows)
+    int64_t offset = state->offset;
+    if (offset < base || offset - base > length - BLOCK || state->rows >= into->rows)
         return 0;
-    const uint8_t *block = buffer + (offset - base);
+    const uint8_t *block = buffer + (offset - base), *end = buffer + length;
     Text none = {block, 0}, prefix = none, name = none;
     int64_t mode, uid, gid, size, mtime, names, targets = 0;
     if (!has_checksum(block))
         return 0;
     if (block[156] == PAX) {
-        if (left < 3 * BLOCK || !parse_pax(block, &name)
+        if (end - block < 3 * BLOCK || !parse_pax(block, &name)
             || !has_checksum(block + 2 * BLOCK))
             return 0;
         block += 2 * BLOCK;
-        offset += 2 * BLOCK;
     }
     uint8_t kind = block[156];
     if (kind != REGULAR && kind != LINK && kind != SYMLINK && kind != DIRECTORY)
@@ -164,8 +153,7 @@ static int scan_member(const uint8_t *buffer, int64_t length, int64_t base,
         || !parse_octal(block + 136, 12, &mtime) || (kind == SYMLINK && size))
         return 0;
     names = put_path(into->names + state->names, into->names_size - state->names,
-                     name.size ? none : prefix,
-                     name.size ? name : text_field(block, 100));
+                     name.size ? none : prefix, name.size ? name : text_field(block, 100));
     if (!names)
         return 0;
     if (kind == LINK || kind == SYMLINK) {
@@ -175,23 +163,20 @@ static int scan_member(const uint8_t *buffer, int64_t length, int64_t base,
         targets = kind == LINK ? put_path(out, room, none, target) : target.size + 1;
         if (!targets || targets > room)
             return 0;
-        if (kind == SYMLINK) {
-            memcpy(out, target.at, (size_t)target.size);
-            out[target.size] = 0;
-        }
+        if (kind == SYMLINK)
+            memcpy(memset(out, 0, (size_t)targets), target.at, (size_t)target.size);
     }
     mode = kind == SYMLINK ? 0777 : mode & 07777;
     size = kind == REGULAR ? size : 0; /* others have no data, whatever they say */
     into->kinds[state->rows] = kind;
     into->owners[state->rows] = mode << 42 | uid << 21 | gid;
     into->sizes[state->rows] = size;
-    into->data[state->rows] = offset + BLOCK;
+    into->data[state->rows] = base + (block - buffer) + BLOCK;
     into->mtimes[state->rows] = mtime;
-    state->rows++;
+    state->reached = into->data[state->rows++] + size;
+    state->offset = padded(state->reached);
     state->names += names;
     state->targets += targets;
-    state->reached = offset + BLOCK + size;
-    state->offset = padded(state->reached);
     return 1;
 }
 
@@ -201,28 +186,26 @@ static void release(Py_buffer *buffers, int count)
         PyBuffer_Release(&buffers[count]);
 }
 
-static PyObject *scan(PyObject *module, PyObject *args)
+static PyObject *scan(PyObject *Py_UNUSED(module), PyObject *args)
 {
     enum { BUFFER, STATE, KINDS, NUMBERS, NAMES, TARGETS, BUFFERS };
     Py_buffer in[BUFFERS];
     long long base;
-    (void)module;
     if (!PyArg_ParseTuple(args, "y*Lw*w*w*w*w*:scan", &in[BUFFER], &base, &in[STATE],
                           &in[KINDS], &in[NUMBERS], &in[NAMES], &in[TARGETS]))
         return NULL;
-    int64_t rows = in[NUMBERS].len / (4 * (Py_ssize_t)sizeof(int64_t));
-    int64_t *column = in[NUMBERS].buf;
+    int64_t rows = in[KINDS].len, *column = in[NUMBERS].buf;
     Columns into = {
         .kinds = in[KINDS].buf, .names = in[NAMES].buf, .targets = in[TARGETS].buf,
         .owners = column, .sizes = column + rows, .data = column + 2 * rows,
-        .mtimes = column + 3 * rows, .rows = rows < in[KINDS].len ? rows : in[KINDS].len,
-        .names_size = in[NAMES].len, .targets_size = in[TARGETS].len,
+        .mtimes = column + 3 * rows, .rows = rows, .names_size = in[NAMES].len,
+        .targets_size = in[TARGETS].len,
     };
     State *state = in[STATE].buf;
     int possible = in[STATE].len == sizeof *state && base >= 0 && base < INT64_MAX / 2
-                   && state->rows >= 0 && state->offset >= 0 && state->names >= 0
-                   && state->names <= into.names_size && state->targets >= 0
-                   && state->targets <= into.targets_size;
+                   && in[NUMBERS].len / 32 >= rows && state->rows >= 0
+                   && state->names >= 0 && state->names <= into.names_size
+                   && state->targets >= 0 && state->targets <= into.targets_size;
     if (possible) {
         Py_BEGIN_ALLOW_THREADS
         while (scan_member(in[BUFFER].buf, in[BUFFER].len, base, &into, state))
@@ -237,7 +220,6 @@ static PyObject *scan(PyObject *module, PyObject *args)
 
 /* The columns of a plan: the first two by position, the others by inode or owner. */
 enum { INODES, SPECIAL, KINDS, LAYERS, OWNERS, SIZES, DATA, MTIMES, OWNER_FIELDS, ALL };
-static const int WIDTHS[] = {4, 1, 1, 2, 4, 8, 8, 8, 24};
 #define CELL(plan, type, column, row) (((const type *)(plan)->columns[column].buf)[row])
 
 typedef struct {
@@ -250,7 +232,7 @@ typedef struct {
     Text path, target;
     const uint8_t *owner; /* the mode, uid and gid fields */
     int64_t head, size, data, mtime;
-    uint16_t layer;
+    int layer;
     uint8_t kind;
 } Member;
 
@@ -262,10 +244,11 @@ static int get_plan(PyObject *tuple, Plan *plan)
                           &in[KINDS], &in[LAYERS], &in[OWNERS], &in[SIZES], &in[DATA],
                           &in[MTIMES], &in[OWNER_FIELDS]))
         return 0;
+    static const int widths[] = {4, 1, 1, 2, 4, 8, 8, 8};
     plan->positions = PyList_Size(plan->paths);
     plan->rows = PY_SSIZE_T_MAX;
-    for (int i = INODES; i < OWNER_FIELDS; i++) {
-        Py_ssize_t length = in[i].len / WIDTHS[i];
+    for (int i = INODES; i <= MTIMES; i++) {
+        Py_ssize_t length = in[i].len / widths[i];
         Py_ssize_t *least = i < KINDS ? &plan->positions : &plan->rows;
         if (length < *least)
             *least = length;
@@ -288,9 +271,10 @@ static int get_member(const Plan *plan, Py_ssize_t position, Member *member)
 {
     if (position < 0 || position >= plan->positions)
         return 0;
-    uint32_t inode = CELL(plan, uint32_t, INODES, position), owner;
+    uint32_t inode = CELL(plan, uint32_t, INODES, position);
     if (CELL(plan, uint8_t, SPECIAL, position) || inode >= plan->rows)
         return 0;
+    size_t owner = CELL(plan, uint32_t, OWNERS, inode);
     *member = (Member){
         .kind = CELL(plan, uint8_t, KINDS, inode),
         .layer = CELL(plan, uint16_t, LAYERS, inode),
@@ -299,21 +283,18 @@ static int get_member(const Plan *plan, Py_ssize_t position, Member *member)
         .mtime = CELL(plan, int64_t, MTIMES, inode),
         .head = BLOCK,
     };
-    owner = CELL(plan, uint32_t, OWNERS, inode);
-    if (owner >= plan->columns[OWNER_FIELDS].len / WIDTHS[OWNER_FIELDS]
-        || member->size < 0 || member->size > MAX_OCTAL || member->mtime < 0
-        || member->mtime > MAX_OCTAL
+    if (owner >= (size_t)plan->columns[OWNER_FIELDS].len / OWNER_SIZE
+        || (uint64_t)member->size >> 33 || (uint64_t)member->mtime >> 33 /* 11 digits */
         || !get_text(PyList_GetItem(plan->paths, position), &member->path))
         return 0;
-    member->owner = &CELL(plan, uint8_t, OWNER_FIELDS, (size_t)WIDTHS[OWNER_FIELDS] * owner);
+    member->owner = &CELL(plan, uint8_t, OWNER_FIELDS, OWNER_SIZE * owner);
     if (member->path.size > 100)
         member->head += BLOCK + padded(member->path.size + 1);
     if (member->kind == SYMLINK) {
         PyObject *number = PyLong_FromUnsignedLong(inode);
-        if (!number)
-            return 0;
-        get_text(PyDict_GetItemWithError(plan->targets, number), &member->target);
-        Py_DECREF(number);
+        if (number)
+            get_text(PyDict_GetItemWithError(plan->targets, number), &member->target);
+        Py_XDECREF(number);
         if (!member->target.at || member->target.size > 100)
             return 0;
     }
@@ -332,7 +313,7 @@ static void put_block(uint8_t *block, const Member *member)
     int64_t name = member->path.size < 100 ? member->path.size : 100;
     memset(block, 0, BLOCK);
     memcpy(block, member->path.at, (size_t)name);
-    memcpy(block + 100, member->owner, 24);
+    memcpy(block + 100, member->owner, OWNER_SIZE);
     put_octal(block + 124, 11, member->size);
     put_octal(block + 136, 11, member->mtime);
     block[156] = member->kind;
@@ -359,33 +340,31 @@ static void put_header(uint8_t *out, const Member *member)
     put_block(out + member->head - BLOCK, member);
 }
 
-static PyObject *encode(PyObject *module, PyObject *args)
+static PyObject *encode(PyObject *Py_UNUSED(module), PyObject *args)
 {
     PyObject *tuple, *object;
     Py_ssize_t position, stop;
     long long below, most, begin = 0, end = 0;
-    uint16_t layer = 0;
+    int layer = -1;
     Py_buffer out = {.buf = NULL};
     Plan plan;
-    (void)module;
     if (!PyArg_ParseTuple(args, "O!nnLLO:encode", &PyTuple_Type, &tuple, &position, &stop,
                           &below, &most, &object)
-        || (object != Py_None && PyObject_GetBuffer(object, &out, PyBUF_WRITABLE) < 0))
+        || !get_plan(tuple, &plan))
         return NULL;
-    if (!get_plan(tuple, &plan)) {
-        PyBuffer_Release(&out);
-        return NULL;
-    }
+    if (object != Py_None && PyObject_GetBuffer(object, &out, PyBUF_WRITABLE) < 0)
+        stop = position;
     if (out.buf && out.len < most)
         most = out.len;
-    for (int first = 1; position < stop; position++, first = 0) {
+    for (; position < stop; position++) {
         Member member;
         if (!get_member(&plan, position, &member))
             break;
         int64_t at = member.data - member.head;
-        begin = first ? at : begin;
-        end = first ? at : end;
-        layer = first ? member.layer : layer;
+        if (layer < 0) {
+            begin = end = at;
+            layer = member.layer;
+        }
         if (member.size >= below || member.layer != layer || at != padded(end)
             || member.size > most - (member.data - begin))
             break;
@@ -410,7 +389,6 @@ static PyMethodDef methods[] = {
 static struct PyModuleDef module = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "flatten._headers",
-    .m_doc = "Read and write plain tar headers, many at a time.",
     .m_methods = methods,
 };
 

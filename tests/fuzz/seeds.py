@@ -64,6 +64,13 @@ def _layer() -> Iterator[bytes]:
     yield layer(member(".wh..wh.plnk/1.2", b"x"), "a=.wh..wh.plnk/1.2")
 
 
+def _kernel() -> Iterator[bytes]:
+    yield layer("d/", "d/a", "b=d/a", "s->d", "-x", "./y", member("n" * 101))
+    yield pax({b"path": b"n" * 120}) + layer("x", "y")
+    for head, _ in headers.NAMES.values():
+        yield head
+
+
 def _image() -> Iterator[bytes]:
     tars = layers(["d/", "d/a", "s->d"], ["-d/a", "s/b"])
     yield docker_archive(tars)

@@ -21,6 +21,7 @@ from flatten.outputs.write_tar import write_tar
 from flatten.plan.make import make_plan
 from flatten.plan.pieces import pieces
 from flatten.sources.engines.bolt import Bucket, fnv64a, read_bolt
+from flatten.tar import kernel as functions
 from flatten.tar import wire
 from flatten.tar.extended import Overrides, kept_records, meant
 from flatten.tar.layer import read_layer
@@ -131,6 +132,32 @@ def layer(data: bytes) -> None:
             assert flattened(first, posix) == first
 
 
+def kernel(data: bytes) -> None:
+    """The kernel and Python read the same rows, or the same error, and write the same."""
+    tar = with_checksums(data)
+    with_kernel = _read_and_written(tar)
+    scan, encode = functions.scan, functions.encode
+    functions.scan = functions.encode = None
+    try:
+        assert _read_and_written(tar) == with_kernel
+    finally:
+        functions.scan, functions.encode = scan, encode
+
+
+def _read_and_written(tar: bytes) -> object:
+    members = Members(limit=LIMITS.members)
+    try:
+        index = read_layer(Memory(tar), "layer", 0, members)
+        owners = [members.owner_table[owner] for owner in members.owners]
+        rows = [
+            index, owners, members.kinds, members.sizes, members.data, members.mtimes,
+            members.targets, members.extras,
+        ]  # fmt: skip
+        return str(rows), flattened(tar)
+    except flatten.FlattenError as error:
+        return str(error)
+
+
 def image(data: bytes) -> None:
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         file.write(with_checksums(data))
@@ -190,6 +217,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "header": header,
     "records": records,
     "layer": layer,
+    "kernel": kernel,
     "image": image,
     "tar_split": tar_split,
     "bolt": bolt,

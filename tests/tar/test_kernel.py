@@ -233,7 +233,6 @@ STATES = {
     "rows below 0": array("q", [-1, 0, 0, 0, 0]),
     "more names than there is room for": array("q", [0, 99, 0, 0, 0]),
     "more targets than there is room for": array("q", [0, 0, 99, 0, 0]),
-    "an offset below 0": array("q", [0, 0, 0, -1, 0]),
 }
 
 
