@@ -169,7 +169,7 @@ def _run(  # noqa: PLR0913, PLR0917 - as of run
     with (
         short_turns(),
         Reporter(progress) as reporter,
-        _opened(source, options, sync=sync, advance=reporter.read) as opened,
+        opened_image(source, options, sync=sync, advance=reporter.read) as opened,
         ExitStack() as checks,
     ):
         image, stack = (opened, None) if reuse is None else reuse(opened)
@@ -224,12 +224,12 @@ def _run(  # noqa: PLR0913, PLR0917 - as of run
 
 
 @contextmanager
-def _opened(
+def opened_image(
     source: str | os.PathLike[str],
     options: Options,
     *,
     sync: bool,
-    advance: Callable[[int], object],
+    advance: Callable[[int], object] | None = None,
 ) -> Iterator[Image]:
     """Open the image, and put its layers where ``options.layers`` says."""
     with open_image(

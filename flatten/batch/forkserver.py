@@ -68,7 +68,7 @@ class _Server:
         memory = options.limits.memory
         memory = free_memory() // 4 if memory is None else memory
         if self._shared is None:
-            self._shared = Shared(options, memory // 2)
+            self._shared = Shared(common, memory // 2)
         fetched = self._shared.prepare(job)
         limits = replace(
             options.limits,

@@ -3,6 +3,7 @@
 They are kept in a temporary database on disk, as there may be millions of them.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ CREATE TABLE jobs (
 );
 CREATE INDEX by_layers ON jobs (layers, id);
 CREATE TABLE outputs (
-    path TEXT PRIMARY KEY, job INTEGER, reference TEXT NOT NULL
+    path TEXT PRIMARY KEY, job INTEGER, reference TEXT NOT NULL, documents TEXT
 ) WITHOUT ROWID;
 CREATE INDEX by_job ON outputs (job);
 CREATE TABLE layers (id BLOB PRIMARY KEY, uses INTEGER NOT NULL) WITHOUT ROWID;
@@ -36,10 +37,12 @@ class Target:
     Attributes:
         reference: The reference that it is made for, as in the list.
         path: Its path or URL.
+        documents: The fields of ``Options`` that name more files to write, and those.
     """
 
     reference: str
     path: str
+    documents: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +117,25 @@ class JobList:
             (number,) = run(
                 "SELECT id FROM jobs WHERE digest = ?", (digest,)
             ).fetchone()
-            self._claim(target.path, number, target.reference)
-            self._claim(key_path(target.path), None, target.reference)
+            self._claim(target.path, number, target)
+            for _, path in (("", key_path(target.path)), *target.documents):
+                self._claim(path, None, target)
         except sqlite3.Error as error:
             raise _failed(error) from error
 
-    def _claim(self, path: str, job: int | None, reference: str) -> None:
+    def _claim(self, path: str, job: int | None, target: Target) -> None:
         """Reserve a path for a job's output or, without a job, for a document."""
         run = self._database.execute
         found = run("SELECT job, reference FROM outputs WHERE path = ?", (path,))
         row = found.fetchone()
         if row is None:
-            run("INSERT INTO outputs VALUES (?, ?, ?)", (path, job, reference))
-        elif row[0] != job or (job is None and row[1] != reference):
+            documents = json.dumps(target.documents)
+            values = path, job, target.reference, documents
+            run("INSERT INTO outputs VALUES (?, ?, ?, ?)", values)
+        elif row[0] != job or (job is None and row[1] != target.reference):
             raise UsageError(
-                f"{quoted(reference)} and {quoted(row[1])} would both be written to "
-                f"{quoted(path)}; name them apart with {{tag}} or {{digest}}"
+                f"{quoted(target.reference)} and {quoted(row[1])} would both be "
+                f"written to {quoted(path)}; name them apart with {{tag}} or {{digest}}"
             )
 
     def __iter__(self) -> Iterator[Job]:
@@ -187,8 +193,13 @@ class JobList:
             raise _failed(error) from error
 
     def _targets(self, job: int) -> tuple[Target, ...]:
-        query = "SELECT reference, path FROM outputs WHERE job = ? ORDER BY path"
-        return tuple(Target(*row) for row in self._database.execute(query, (job,)))
+        query = (
+            "SELECT reference, path, documents FROM outputs WHERE job = ? ORDER BY path"
+        )
+        return tuple(
+            Target(reference, path, tuple(map(tuple, json.loads(documents))))
+            for reference, path, documents in self._database.execute(query, (job,))
+        )
 
     def _uses(self, layer: bytes) -> int:
         query = "SELECT uses FROM layers WHERE id = ?"

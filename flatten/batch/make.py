@@ -79,6 +79,8 @@ class _Making:
             seconds=round(time.monotonic() - started, 3),
             bytes_fetched=done.transfer.fetched if done.transfer else 0,
             shared_bytes=self._shared,
+            root_hash=done.root_hash,
+            devices=done.devices,
             warnings=done.warnings,
         )
         storage.record(target.path, _document(result, self._common.fingerprint))
@@ -90,7 +92,10 @@ class _Making:
         A directory that is there was made by a batch whose document is out of date, and
         is replaced, as files are.
         """
-        options = replace(self._common.options, force=True)
+        documents: dict[str, Any] = dict(target.documents)
+        for path in documents.values():
+            storage.make_parent(path)
+        options = replace(self._common.options, force=True, **documents)
         kind, _, _ = parse_reference(self._job.source)
         if options.image_kind is not None and not options.tags and kind == REGISTRY:
             name = target.reference.removeprefix(f"{REGISTRY}://").partition("@")[0]
@@ -142,6 +147,8 @@ def _document(result: Result, fingerprint: str) -> dict[str, Any]:
         "output": os.path.basename(result.output.rstrip("/")) if result.output else "",
         "bytes": result.bytes,
         "sha256": result.sha256,
+        "root_hash": result.root_hash,
+        "devices": result.devices,
         "warnings": result.warnings,
         "seconds": result.seconds,
         "bytes_fetched": result.bytes_fetched,

@@ -6,18 +6,18 @@ further: their manifest and config, which name the layers.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from ..errors import FlattenError
+from ..errors import FlattenError, UsageError
 from ..image.image import Image
 from ..options import Options
 from ..sources.choice import config_platform
 from ..sources.open import open_image
-from ..sources.references import REGISTRY, parse_reference
+from ..sources.references import REGISTRY, is_url, parse_reference
 from .jobs import ID, Common, Job, JobList, Target
 from .names import Template
 from .references import name_and_tag
@@ -28,8 +28,16 @@ from .storage import finished
 LOOKUPS: Final = 4
 """References that are looked up at a time, each over one connection."""
 
-_UNLIKE: Final = ("limits", "access", "force", "config_out", "list_out")
+_UNLIKE: Final = ("limits", "access", "force", "layers")
 """Options that do not change the output."""
+
+_DOCUMENTS: Final = {
+    "config_out": "--config-out",
+    "list_out": "--list-out",
+    "statement": "--statement",
+    "verity": "--verity",
+}
+"""Fields of ``Options`` that name a file to write, and the options for them."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -50,6 +58,42 @@ def image_digest(image: Image) -> str:
     return image.manifest or f"sha256:{image.id.removeprefix('sha256:')}"
 
 
+class Names:
+    """The templates of an output, and of the files to write along with it.
+
+    Attributes:
+        fields: The fields that they use.
+    """
+
+    def __init__(self, output: str, options: Options) -> None:
+        """Parse the templates.
+
+        Raises:
+            UsageError: One is not valid, or a document would not be a file.
+        """
+        self._output = Template(output)
+        self._documents: dict[str, Template] = {}
+        for field, option in _DOCUMENTS.items():
+            text = getattr(options, field)
+            if text is not None:
+                if text == "-" or is_url(text):
+                    raise UsageError(f"{option}: a batch writes documents to files")
+                self._documents[field] = Template(text)
+        templates = (self._output, *self._documents.values())
+        self.fields = {field for each in templates for field in each.fields}
+
+    def target(self, reference: str, values: Mapping[str, str]) -> Target:
+        """Return an image's output.
+
+        Raises:
+            UsageError: A value does not make the name of a file.
+        """
+        documents = {k: t.path(values, reference) for k, t in self._documents.items()}
+        return Target(
+            reference, self._output.path(values, reference), (*documents.items(),)
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """What a reference stands for.
@@ -67,7 +111,7 @@ class _Found:
 
 def collect(
     references: Iterable[str],
-    template: Template,
+    names: Names,
     common: Common,
     retries: Retries,
     jobs: JobList,
@@ -78,14 +122,14 @@ def collect(
         UsageError: Two images would be written to the same output, or an output would
             leave its directory.
     """
-    platform = "platform" in template.fields
+    platform = "platform" in names.fields
     find = partial(_find, platform=platform, options=common.options)
     for reference, answer in _threaded(references, partial(retries.call, find)):
         if isinstance(answer, FlattenError):
             yield failed(reference, answer, answer.exit_code)
         else:
-            output = template.path(answer.values, reference)
-            jobs.add(answer.digest, answer.source, Target(reference, output))
+            target = names.target(reference, answer.values)
+            jobs.add(answer.digest, answer.source, target)
 
 
 def inspect(

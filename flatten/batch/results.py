@@ -22,6 +22,8 @@ class Result:
         output: The output's path or URL.
         bytes: The output's size; None for a directory.
         sha256: The output's digest in hex; None for a directory.
+        root_hash: The root hash (hex) of its dm-verity hash tree; None without one.
+        devices: The files that an EROFS index points at; None for other outputs.
         seconds: The time that it took, in the last attempt.
         bytes_fetched: Bytes received from registries and web servers.
         shared_bytes: Bytes of layers, uncompressed, that were read for another image.
@@ -41,6 +43,8 @@ class Result:
     output: str | None = None
     bytes: int | None = None
     sha256: str | None = None
+    root_hash: str | None = None
+    devices: tuple[str, ...] | None = None
     seconds: float = 0.0
     bytes_fetched: int = 0
     shared_bytes: int = 0
@@ -65,7 +69,9 @@ class Result:
         )
 
 
-_RECORDED: Final = ("digest", "image", "layers", "members", "bytes", "sha256")
+_RECORDED: Final = (
+    "digest", "image", "layers", "members", "bytes", "sha256", "root_hash", "devices",
+)  # fmt: skip
 
 
 def failed(

@@ -17,9 +17,8 @@ from ..errors import FlattenError
 from ..options import Options
 from .engines import engine
 from .jobs import Common, Job, JobList
-from .names import Template
 from .references import expand, in_shard
-from .resolve import collect, fingerprint, inspect
+from .resolve import Names, collect, fingerprint, inspect
 from .results import Result, again, lost
 from .retries import Retries
 from .worker import LostWorkerError, work
@@ -73,11 +72,11 @@ def run(
         UsageError: The template is not valid, or two images would have one output.
         FlattenError: The sources cannot be read, or the cluster cannot be reached.
     """
-    template = Template(output)
+    names = Names(output, options)
     references = in_shard(expand(sources, options), *settings.shard)
     with JobList() as jobs, ExitStack() as stack:
         common = Common(options, fingerprint(options), settings.sync)
-        yield from collect(references, template, common, settings.retries, jobs)
+        yield from collect(references, names, common, settings.retries, jobs)
         yield from inspect(jobs, common, settings.retries, force=settings.force)
         planned(jobs.count())
         if not jobs.count():

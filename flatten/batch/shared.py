@@ -6,7 +6,9 @@ the process that has their tree.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from ..errors import FlattenError
@@ -14,12 +16,12 @@ from ..image.image import Image, Layer
 from ..image.read import Stack
 from ..image.shared import SharedBytes, SharedLayer
 from ..image.verify import checking
-from ..options import Options
+from ..outputs.layer_store import LayerStore
 from ..sources.open import open_image
 from ..tar.layer import read_layer
 from ..tar.members import Members
 from ..tree.tree import Tree
-from .jobs import Job
+from .jobs import Common, Job
 from .resolve import layer_id
 
 _STACKS: Final = 3  # trees that are kept, each with more layers than the one before
@@ -27,11 +29,11 @@ _STACKS: Final = 3  # trees that are kept, each with more layers than the one be
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A layer that is kept, and the open image that it was read from."""
+    """A layer that is kept, and the files of the image that it was read from."""
 
     diff_id: str
     shared: SharedBytes
-    image: Image
+    resources: ExitStack
 
 
 class Shared:
@@ -41,15 +43,18 @@ class Shared:
     scratch space.
     """
 
-    def __init__(self, options: Options, memory: int) -> None:
+    def __init__(self, common: Common, memory: int) -> None:
         """Keep nothing yet.
 
         Args:
-            options: The options of the batch.
+            common: The options of the batch.
             memory: Bytes of layers to keep.
         """
-        self._options = options
+        self._options = common.options
         self._memory = memory
+        self._store: LayerStore | None = None
+        if self._options.layers is not None:
+            self._store = LayerStore(Path(self._options.layers), sync=common.sync)
         self._kept: dict[bytes, _Kept] = {}
         self._stacks: list[tuple[tuple[bytes, ...], Stack]] = []
 
@@ -119,27 +124,35 @@ class Shared:
         """
         left = max(self._memory - self._size(), 0)
         limits = replace(self._options.limits, memory=left)
-        image = open_image(job.source, replace(self._options, limits=limits))
-        try:
+        access = replace(self._options.access, parts=False)
+        options = replace(self._options, limits=limits, access=access)
+        with open_image(job.source, options) as image:
             missing: dict[bytes, Layer] = {}
             for layer in image.layers:
                 name = layer_id(layer.diff_id or "")
                 if name in wanted and name not in self._kept:
                     missing.setdefault(name, layer)
+            if self._store is not None:
+                few = replace(image, layers=tuple(missing.values()))
+                layers = self._store.stored(few).layers
+                missing = dict(zip(missing, layers, strict=True))
             with checking(missing.values()) as check:
                 check.start_rest()
                 check.finish()
-        except BaseException:
-            image.close()
-            raise
+            resources = image.resources.pop_all()  # the image stays open
         for name, layer in missing.items():
             shared = SharedBytes(layer.open(), layer.diff_id or "")
-            self._kept[name] = _Kept(layer.diff_id or "", shared, image)
+            self._kept[name] = _Kept(layer.diff_id or "", shared, resources)
         self._shrink({*job.layers})
         return 0 if image.transfer is None else image.transfer().fetched
 
     def _size(self) -> int:
-        return sum(kept.shared.size() for kept in self._kept.values())
+        """Return the bytes of layers in memory, or in scratch space beyond that."""
+        return sum(map(self._cost, self._kept))
+
+    def _cost(self, layer: bytes) -> int:
+        shared = self._kept[layer].shared
+        return 0 if shared.origin(0) is not None else shared.size()
 
     def _shrink(self, needed: set[bytes]) -> None:
         """Drop the layers that were not used for longest, while they are too many."""
@@ -147,15 +160,15 @@ class Shared:
         for layer in [layer for layer in self._kept if layer not in needed]:
             if size <= self._memory:
                 return
-            size -= self._kept[layer].shared.size()
+            size -= self._cost(layer)
             self._drop(layer)
 
     def _drop(self, layer: bytes) -> None:
         """Drop a layer, the stacks with it, and its image with its last layer."""
-        image = self._kept.pop(layer).image
+        resources = self._kept.pop(layer).resources
         self._stacks = [one for one in self._stacks if layer not in one[0]]
-        if all(kept.image is not image for kept in self._kept.values()):
-            image.close()
+        if all(kept.resources is not resources for kept in self._kept.values()):
+            resources.close()
 
     # --- stacks
 

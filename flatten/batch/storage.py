@@ -68,6 +68,19 @@ def record(output: str, document: dict[str, Any]) -> None:
     _store(output).write(key_path(output), text.encode())
 
 
+def make_parent(path: str) -> None:
+    """Create the directory that a path is in, if it is missing.
+
+    Raises:
+        FlattenError: It cannot be created.
+    """
+    folder = os.path.dirname(path.removesuffix("/"))
+    try:
+        os.makedirs(folder or ".", exist_ok=True)
+    except OSError as error:
+        raise FlattenError(f"{quoted(folder)}: {error.strerror}") from error
+
+
 class _Local:
     """The file system of this machine."""
 
@@ -96,11 +109,7 @@ class _Local:
     @contextmanager
     def placed(path: str) -> Iterator[str]:
         """Yield the path itself, as outputs on this machine are atomic."""
-        folder = os.path.dirname(path.removesuffix("/"))
-        try:
-            os.makedirs(folder or ".", exist_ok=True)
-        except OSError as error:
-            raise FlattenError(f"{quoted(folder)}: {error.strerror}") from error
+        make_parent(path)
         yield path
 
     @staticmethod

@@ -685,9 +685,10 @@ def selection(args: argparse.Namespace, at: Point | None) -> SelectionFields:
     Raises:
         UsageError: ``--with-init`` is given, but no container.
     """
-    named = [args.image, getattr(args, "other", None)]
+    named = [getattr(args, "image", None), getattr(args, "other", None)]
     names = [parse_reference(each)[2] or "" for each in named if each is not None]
-    if args.with_init and not any(name.startswith(CONTAINER) for name in names):
+    has_container = any(name.startswith(CONTAINER) for name in names)
+    if args.with_init and names and not has_container:  # a batch has no names yet
         raise UsageError(
             "--with-init has no effect on an image; it is for a container, "
             "ROOT#container:NAME"

@@ -1,13 +1,14 @@
 """``flatten batch``: the outputs of single runs, made together."""
 
 import json
+import os
 import shutil
 import subprocess
 import tarfile
 
 import pytest
 
-from builders import docker_archive, layer, member
+from builders import digest, docker_archive, layer, member
 from command import run
 from fleets import fleet, layers_of, oci_archive, singly
 
@@ -85,6 +86,66 @@ def test_bytes_of_the_base_are_read_for_one_image_only(tmp_path):
     assert all(
         r["shared_bytes"] >= base for r in results(tmp_path / "r.jsonl").values()
     )
+
+
+def test_indexes_share_the_layers_that_a_directory_keeps(tmp_path):
+    paths = fleet(tmp_path / "in")
+    layers = tmp_path / "layers"
+    how = ("--index", "--layers", layers)
+    said = batch(
+        tmp_path / "in", "-o", f"{tmp_path}/out/{{name}}.erofs", *how,
+        "--results", tmp_path / "r.jsonl",
+    )  # fmt: skip
+
+    assert "6 done" in said
+    stored = {path.name for path in (layers / "sha256").iterdir()}
+    packed = [at for at in range(6) if at % 4 != 3]  # the others are plain in archives
+    assert stored == {digest(tar) for at in packed for tar in layers_of(at)}
+    for result in results(tmp_path / "r.jsonl").values():
+        assert all(map(os.path.exists, result["devices"]))
+    for path in paths:
+        got = (tmp_path / "out" / f"{path.stem}.erofs").read_bytes()
+        assert got == singly(path, tmp_path / "single.erofs", *how)
+
+
+def test_layers_that_a_directory_keeps_are_not_read_again(tmp_path):
+    (path,) = fleet(tmp_path / "in", 1)
+    how = ("--layers", tmp_path / "layers", "--force")
+    batch(path, "-o", tmp_path / "a.tar", *how)
+    inode = {file.stat().st_ino for file in (tmp_path / "layers/sha256").iterdir()}
+    batch(path, "-o", tmp_path / "a.tar", *how)
+
+    assert inode == {f.stat().st_ino for f in (tmp_path / "layers/sha256").iterdir()}
+
+
+def test_documents_are_named_like_outputs(tmp_path):
+    fleet(tmp_path / "in", 2)
+    batch(
+        "in", "-o", "out/{name}.tar", "--list-out", "lists/{name}.jsonl",
+        "--config-out", "out/{name}.config", "--statement", "out/{name}.statement",
+        cwd=tmp_path,
+    )  # fmt: skip
+
+    for name in ("app0", "app1"):
+        run(
+            f"in/{name}.tar", "-o", "single.tar", "--list-out", "list",
+            "--config-out", "config", cwd=tmp_path,
+        )  # fmt: skip
+        one = (tmp_path / f"lists/{name}.jsonl").read_text()
+        assert one == (tmp_path / "list").read_text()
+        one = (tmp_path / f"out/{name}.config").read_text()
+        assert one == (tmp_path / "config").read_text()
+        statement = json.loads((tmp_path / f"out/{name}.statement").read_text())
+        assert statement["subject"][0]["name"] == f"{name}.tar"
+
+
+@pytest.mark.parametrize("document", ["lists/all.jsonl", "out/{name}.tar", "-"])
+def test_documents_of_two_images_cannot_have_one_name(document, tmp_path):
+    fleet(tmp_path / "in", 2)
+    how = ("in", "-o", "out/{name}.tar", "--list-out", document)
+    batch(*how, code=2, cwd=tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_a_result_says_what_was_made(tmp_path):

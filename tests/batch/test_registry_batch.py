@@ -102,6 +102,21 @@ def test_a_moved_tag_is_made_again(host, images, want, tmp_path):
     assert outputs(tmp_path) == {"it": want["app2"]}
 
 
+def test_a_base_that_a_directory_keeps_is_not_fetched_again(proxy, tmp_path):
+    how = ("--layers", tmp_path / "layers", "--index")
+    source = f"docker://{proxy.address}/team/app:app"
+    run("batch", f"{source}0", "-o", tmp_path / "{tag}.erofs", *how)
+    proxy.seen.clear()
+    done = run("batch", f"{source}2", "-o", tmp_path / "{tag}.erofs", *how)
+
+    assert done.returncode == 0, done.stderr
+    blobs = {path for path in requests(proxy) if "/blobs/" in path}
+    assert len(blobs) == 2, "the config, and the layer of its own"
+    run(f"{source}2", "-o", tmp_path / "single.erofs", *how)
+    one, two = (tmp_path / name for name in ("app2.erofs", "single.erofs"))
+    assert one.read_bytes() == two.read_bytes()
+
+
 def test_images_have_the_names_of_single_runs(host, tmp_path):
     reference = f"docker://{host}/team/app:app0"
     run("batch", reference, "--oci", tmp_path / "{tag}.tar")

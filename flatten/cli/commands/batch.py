@@ -64,15 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_edit_options(parser)
     export.add_ownership_option(parser.add_argument_group("output to directories"))
     export.add_disk_options(parser)
+    title = "more files to write for each image, named like OUT"
+    export.add_document_options(parser, title)
     group = parser.add_argument_group("input")
     options.add_selection_options(group)
     options.add_point_arguments(group)
+    options.add_layers_option(group)
     export.add_safety_options(parser)
     group = parser.add_argument_group("messages, on standard error")
     group.add_argument(
         "-q", "--quiet", action="store_true", help="print no warnings and no progress"
     )
-    parser.set_defaults(force=False, config_out=None, list_out=None)
+    parser.set_defaults(force=False)
 
 
 def _add_running_options(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +126,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UsageError: An option is not valid, or two images would have one output.
     """
-    how = replace(export.read_options(args), image_kind=_image_kind(args))
+    how = replace(
+        export.read_options(args),
+        image_kind=_image_kind(args),
+        config_out=args.config_out,
+        list_out=args.list_out,
+    )
     output = args.output or args.oci or args.docker
     export.refuse_without_effect(args, kind(output) if args.output else "image")
     settings = Settings(

@@ -172,9 +172,12 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     add_message_options(parser)
 
 
-def add_document_options(parser: argparse.ArgumentParser) -> None:
+def add_document_options(
+    parser: argparse.ArgumentParser,
+    title: str = "more files to write; - is standard output",
+) -> None:
     """Add the options for documents to write along with the output."""
-    group = parser.add_argument_group("more files to write; - is standard output")
+    group = parser.add_argument_group(title)
     group.add_argument(
         "--config-out",
         metavar="FILE",
