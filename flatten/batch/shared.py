@@ -16,7 +16,7 @@ from ..image.image import Image, Layer
 from ..image.read import Stack
 from ..image.shared import SharedBytes, SharedLayer
 from ..image.verify import checking
-from ..outputs.layer_store import LayerStore
+from ..outputs.layer_store import LayerStore, StoredLayer
 from ..sources.open import open_image
 from ..tar.layer import read_layer
 from ..tar.members import Members
@@ -29,10 +29,18 @@ _STACKS: Final = 3  # trees that are kept, each with more layers than the one be
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A layer that is kept, and the files of the image that it was read from."""
+    """A layer that is kept.
+
+    Attributes:
+        diff_id: Its diff_id.
+        shared: Its bytes.
+        stored: Whether they are a file of the layer store.
+        resources: The open files of the image that it was read from.
+    """
 
     diff_id: str
     shared: SharedBytes
+    stored: bool
     resources: ExitStack
 
 
@@ -91,11 +99,11 @@ class Shared:
 
         The stack is the one that is kept, not a copy, as jobs are forked.
         """
-        layers = tuple(map(self._replaced, image.layers))
         if self._options.since is not None:  # needs the tree below some layer
             return image, None
+        layers = tuple(map(self._replaced, image.layers))
         ids = tuple(
-            layer_id(layer.diff_id) if isinstance(layer, SharedLayer) else b""
+            layer_id(layer.diff_id or "") if self._is_known(layer) else b""
             for layer in layers
         )
         best: Stack | None = None
@@ -105,14 +113,37 @@ class Shared:
         return replace(image, layers=layers), best
 
     def _replaced(self, layer: Layer) -> Layer:
-        """Return a layer with the bytes that are kept, if they are."""
-        diff_id = layer.diff_id
-        if diff_id is None or not diff_id.startswith("sha256:"):
+        """Return a layer with the bytes that are kept, if they are.
+
+        An index points at the files of its own image, or at those of the layer store,
+        as it does without a batch.
+        """
+        kept = self._find(layer)
+        if kept is None:
             return layer
+        if not self._options.index:
+            return SharedLayer(layer.name, kept.diff_id, kept.shared)
+        if kept.stored and isinstance(layer, StoredLayer):
+            own = SharedBytes(layer.open(), kept.diff_id)
+            return SharedLayer(layer.name, kept.diff_id, own)
+        return layer
+
+    def _is_known(self, layer: Layer) -> bool:
+        """Return True if a layer's headers are those of the layer that is kept.
+
+        Its own bytes are, or will be found to be, those of its diff_id.
+        """
+        if isinstance(layer, SharedLayer):
+            return True
+        return self._options.verify and self._find(layer) is not None
+
+    def _find(self, layer: Layer) -> _Kept | None:
+        """Return what is kept of a layer with that diff_id, or None."""
+        diff_id = layer.diff_id or ""
+        if not diff_id.startswith("sha256:"):
+            return None
         kept = self._kept.get(layer_id(diff_id))
-        if kept is None or kept.diff_id != diff_id:
-            return layer
-        return SharedLayer(layer.name, diff_id, kept.shared)
+        return kept if kept is not None and kept.diff_id == diff_id else None
 
     # --- layers
 
@@ -142,7 +173,8 @@ class Shared:
             resources = image.resources.pop_all()  # the image stays open
         for name, layer in missing.items():
             shared = SharedBytes(layer.open(), layer.diff_id or "")
-            self._kept[name] = _Kept(layer.diff_id or "", shared, resources)
+            stored = isinstance(layer, StoredLayer)
+            self._kept[name] = _Kept(layer.diff_id or "", shared, stored, resources)
         self._shrink({*job.layers})
         return 0 if image.transfer is None else image.transfer().fetched
 

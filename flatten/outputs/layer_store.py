@@ -26,6 +26,7 @@ from ..host.compress import PlainSink
 from ..host.files import File, LayerBytes
 from ..host.inputs import compression
 from ..image.image import Image, Layer, Place
+from ..image.shared import SharedLayer
 from . import atomic
 
 _STEP: Final = 1 << 20  # bytes that are written and hashed at once
@@ -186,6 +187,8 @@ def is_in_file(image: Image, layer: Layer) -> bool:
 
     Nothing is fetched to find out.
     """
+    if isinstance(layer, StoredLayer | SharedLayer):
+        return layer.open().origin(0) is not None
     if image.transfer is not None:
         return False
     blob = layer.blob()
