@@ -253,6 +253,27 @@ def test_a_record_that_is_a_symlink_out_of_the_root_is_refused(docker, tmp_path)
     assert "config.v2.json" in str(caught.value)
 
 
+def test_a_container_of_the_snapshotter_erofs(docker, tmp_path):
+    """Docker's init layer is complete, so it is a file system too."""
+    store = docker / "containerd" / "daemon"
+    (store / OVERLAYFS).rename(store / "io.containerd.snapshotter.v1.erofs")
+    for layer in (store / "io.containerd.snapshotter.v1.erofs/snapshots").iterdir():
+        if layer.name != "4":
+            shutil.rmtree(layer / "fs")
+            (layer / "fs").mkdir()
+            (layer / "layer.erofs").write_bytes(bytes(4096))
+    path = docker / "containers" / WEB / "config.v2.json"
+    path.write_text(json.dumps(record("web", Driver="erofs")))
+
+    got, _ = flat(f"{docker}#container:web", tmp_path / "out.tar")
+    assert got == {"b": "0", "c": "1", "new": "own"}
+    with pytest.raises(
+        flatten.FormatError, match=r"init layer: its files are in .*/3/layer\.erofs'"
+    ):
+        flat(f"{docker}#container:web", tmp_path / "init.tar", with_init=True)
+    assert not (tmp_path / "init.tar").exists()
+
+
 def test_an_unsupported_snapshotter_is_named(docker):
     (docker / "containers" / WEB / "config.v2.json").write_text(
         json.dumps(record("web", Driver="blockfile"))
