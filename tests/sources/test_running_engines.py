@@ -340,7 +340,7 @@ state = "{0}/state"
 [grpc]
   address = "{0}/s"
 [plugins."io.containerd.service.v1.diff-service"]
-  default = ["erofs", "walking"]
+  default = ["{2}"]
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux/amd64"
   snapshotter = "{1}"
