@@ -183,7 +183,8 @@ def test_an_image_with_one_layer_of_text_is_an_image_that_cannot_be_read(flat):
 
 def test_a_manifest_of_schema_1(flat):
     data = json.dumps({"schemaVersion": 1, "fsLayers": [], "history": []}).encode()
-    index = {"manifests": [descriptor(data, "application/x")]}
+    media_type = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+    index = {"manifests": [descriptor(data, media_type)]}
     files = {
         f"blobs/sha256/{digest(data)}": data,
         "index.json": json.dumps(index).encode(),
