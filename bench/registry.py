@@ -6,7 +6,7 @@ starts Debian's docker-registry, pushes the image with skopeo, and measures in t
 ``measure.py`` does:
 
 - ``flatten docker://...`` against ``flatten`` of the same image as an OCI layout;
-- ``flatten docker://...`` against ``skopeo copy`` to a layout, then ``flatten`` of that;
+- ``flatten docker://...`` against ``skopeo copy`` to a layout, then ``flatten``;
 - ``skopeo copy`` alone against ``flatten`` of the layout: what ratios can come to.
 
 The registry is a process of its own on the same processors. Its CPU time is in the wall

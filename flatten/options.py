@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypedDict, get_args
 
@@ -39,12 +40,17 @@ class Access:
             tables of contents. What is read is checked against the manifest, but the
             layers' digests cannot be. So an export does it only if ``verify`` is not
             set, and less than half is needed.
+        waiting: Called with a sentence when a server does not answer, is busy or breaks
+            off, before it is asked again; in several threads.
     """
 
     authfile: str | None = None
     cacert: str | None = None
     insecure: bool = False
     parts: bool = False
+    waiting: Callable[[str], object] | None = field(
+        default=None, compare=False, repr=False
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

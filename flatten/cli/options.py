@@ -20,7 +20,7 @@ from ..sources.open import Opened
 from ..sources.references import parse_reference
 from ..tree.edit import Addition, Edits
 from ..tree.owners import OwnerMap, parse_owner_map
-from .messages import say
+from .messages import is_terminal, say
 
 if TYPE_CHECKING:
     from ..views.contents import Contents
@@ -657,7 +657,9 @@ def limits(args: argparse.Namespace) -> Limits:
 def access(args: argparse.Namespace) -> Access:
     """Return how to reach registries and web servers, as the options say."""
     parts = getattr(args, "parts", False) and not args.verify
-    return Access(args.authfile, args.cacert, args.insecure, parts)
+    tells = getattr(args, "verbose", False) or is_terminal()
+    waiting = say if tells and not getattr(args, "quiet", False) else None
+    return Access(args.authfile, args.cacert, args.insecure, parts, waiting)
 
 
 def open_source(args: argparse.Namespace) -> AbstractContextManager[Opened]:

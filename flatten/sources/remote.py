@@ -234,7 +234,9 @@ class _Http:
         self._where = where
         self._url = url
         self._version: list[str | None] | None = None
-        self._transport = Transport(where, urlsplit(url).netloc, Trust.by(access))
+        self._transport = Transport(
+            where, urlsplit(url).netloc, Trust.by(access), access.waiting
+        )
         resources.callback(self._transport.close)
 
     def begin(self) -> Iterator[bytes] | None:

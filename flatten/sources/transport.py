@@ -26,6 +26,7 @@ import urllib3
 from ..errors import FlattenError, FormatError, SourceError, quoted, shown
 from ..options import Access
 
+CONNECT: Final = 10.0  # seconds until a connection is given up
 TIMEOUT: Final = 20.0  # seconds without a byte after which a transfer has stalled
 TRIES: Final = 5  # in a row, without a byte gained
 MAX_WAIT: Final = 60.0  # seconds that Retry-After may ask for
@@ -72,14 +73,22 @@ class Transport:
         fetched: Bytes of bodies received.
     """
 
-    def __init__(self, where: str, host: str, trust: Trust) -> None:
+    def __init__(
+        self,
+        where: str,
+        host: str,
+        trust: Trust,
+        waiting: Callable[[str], object] | None = None,
+    ) -> None:
         """Prepare to connect, without connecting yet.
 
         Args:
             where: What is fetched, in messages.
             host: The host, with its port if one is given.
             trust: The options of TLS for that host.
+            waiting: As of ``Access``.
         """
+        self._waiting = waiting
         self.authorization = ""
         self.fetched = 0
         self._where = where
@@ -121,7 +130,7 @@ class Transport:
                 failed += 1
                 if failed == TRIES or self._closed:
                     raise self._unreachable(error) from error
-                self._sleep(0.1 * 2**failed)
+                self._wait(one_line(error), 0.1 * 2**failed)
             else:
                 return
 
@@ -174,7 +183,8 @@ class Transport:
                 waited += 1
                 wait = _retry_after(response.headers.get("Retry-After", ""))
                 discard(response)
-                self._sleep(0.1 * 2**waited if wait is None else min(wait, MAX_WAIT))
+                seconds = 0.1 * 2**waited if wait is None else min(wait, MAX_WAIT)
+                self._wait(f"HTTP {response.status}", seconds)
             else:
                 return response
 
@@ -228,11 +238,12 @@ class Transport:
                 f"{self._where}: {shown(parts.netloc)} would be asked by plain HTTP; "
                 "--insecure allows that"
             )
+        timeout = urllib3.Timeout(connect=min(CONNECT, TIMEOUT), read=TIMEOUT)
         try:
             return self._pool(url).request(
                 method, url, headers={"User-Agent": "flatten", **headers},
                 redirect=False, retries=False, preload_content=False,
-                timeout=urllib3.Timeout(connect=TIMEOUT, read=TIMEOUT), **more,
+                timeout=timeout, **more,
             )  # fmt: skip
         except urllib3.exceptions.SSLError as error:
             why = one_line(error)
@@ -314,7 +325,11 @@ class Transport:
                 raise FormatError(what, where=self._where)
         return bytes(out)
 
-    def _sleep(self, seconds: float) -> None:
+    def _wait(self, why: str, seconds: float) -> None:
+        """Wait before a request is repeated, and say so."""
+        if self._waiting is not None and not self._closed:
+            later = f" in {seconds:.0f} s" if seconds >= 1 else ""
+            self._waiting(f"{self._where}: {self._host}: {why}; trying again{later}")
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._closed:
             time.sleep(min(left, 0.1))
@@ -379,6 +394,8 @@ def one_line(error: Exception) -> str:
     found: BaseException = error
     while isinstance(found.__context__, OSError):
         found = found.__context__
+    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
+        return f"no connection in {min(CONNECT, TIMEOUT):.0f} s"
     if isinstance(found, urllib3.exceptions.ReadTimeoutError | TimeoutError):
         return f"no byte in {TIMEOUT:.0f} s"
     text = getattr(found, "strerror", None) or str(found).rpartition(": ")[2]

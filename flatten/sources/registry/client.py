@@ -54,6 +54,7 @@ class Client:
         endpoint: Endpoint,
         where: str,
         credentials: Callable[[], Credentials | None],
+        waiting: Callable[[str], object] | None = None,
     ) -> None:
         """Prepare to connect, without connecting yet.
 
@@ -61,13 +62,14 @@ class Client:
             endpoint: The registry.
             where: The image, in messages.
             credentials: Finds what to log in with, at the first challenge.
+            waiting: As of ``Access``.
         """
         self._endpoint = endpoint
         self._where = where
         self._credentials = credentials
         self._lock = threading.Lock()
         self._scheme = ""  # not known yet
-        self._transport = Transport(where, endpoint.host, endpoint.trust)
+        self._transport = Transport(where, endpoint.host, endpoint.trust, waiting)
 
     @property
     def fetched(self) -> int:
@@ -255,7 +257,7 @@ class Client:
         context.verify_mode = ssl.CERT_NONE  # nothing is sent here
         try:
             with (
-                socket.create_connection((name, port), transport.TIMEOUT) as plain,
+                socket.create_connection((name, port), transport.CONNECT) as plain,
                 context.wrap_socket(plain, server_hostname=name),
             ):
                 return True

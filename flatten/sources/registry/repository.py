@@ -336,7 +336,7 @@ def first_answer(
         credentials = partial(
             find_credentials, endpoint.registry, endpoint.repository, access.authfile
         )
-        client = Client(endpoint, f"docker://{reference}", credentials)
+        client = Client(endpoint, f"docker://{reference}", credentials, access.waiting)
         try:
             return client, ask(client)
         except FlattenError as error:

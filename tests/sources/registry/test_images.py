@@ -54,10 +54,19 @@ def chunked(data):
     return b"".join((*frames, skipped, skipped))
 
 
+def members(data):
+    """Compress as eStargz does, in many gzip members."""
+    return b"".join(
+        gzip.compress(data[at : at + 10_000], mtime=0)
+        for at in range(0, len(data), 10_000)
+    )
+
+
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 ENCODINGS = {
     "plain": (None, LAYER),
     "gzip": (partial(gzip.compress, mtime=0), f"{LAYER}+gzip"),
+    "gzip-members": (members, f"{LAYER}+gzip"),
     "zstd": (zstd, f"{LAYER}+zstd"),
     "zstd:chunked": (chunked, f"{LAYER}+zstd"),
 }

@@ -21,6 +21,7 @@ from registries import (
     need_registry,
     push,
     registry,
+    run,
 )
 
 pytestmark = need_registry
@@ -81,8 +82,13 @@ def test_a_stalled_transfer_is_resumed(proxy, want, tmp_path):
         return False
 
     proxy.trouble = trouble
-    assert exported(f"docker://{proxy.address}/a/gzip:1", tmp_path) == want
+    said = []
+    access = flatten.Access(waiting=said.append)
+    reference = f"docker://{proxy.address}/a/gzip:1"
+    assert exported(reference, tmp_path, access=access) == want
     assert stalled
+    assert said
+    assert all(line.endswith("no byte in 1 s; trying again") for line in said)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -92,11 +98,15 @@ def test_a_busy_registry_is_asked_again(proxy, want, tmp_path, status):
     def trouble(handler):
         if len(told) < 4:
             told.append(handler.path)
-            return handler.say(status, Retry_After="0")
+            return handler.say(status, Retry_After="1" if len(told) == 4 else "0")
         return False
 
     proxy.trouble = trouble
-    assert exported(f"docker://{proxy.address}/a/gzip:1", tmp_path) == want
+    out = tmp_path / "got.tar"
+    done = run(f"docker://{proxy.address}/a/gzip:1", "-o", str(out), "--verbose")
+    assert out.read_bytes() == want
+    assert done.stderr.count(f"HTTP {status}; trying again") == 4
+    assert f"HTTP {status}; trying again in 1 s\n" in done.stderr
 
 
 def test_the_whole_instead_of_a_range(proxy, want, tmp_path):
