@@ -285,8 +285,9 @@ def read_table(
             return _zstd_chunked(blob, annotations, pool, where)
         return _estargz(blob, annotations, pool, where)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        what = f"its table of contents is not valid: {shown(str(error))}"
-        raise FormatError(what, where=where) from error
+        raise FormatError(
+            f"its table of contents is not valid: {shown(str(error))}", where=where
+        ) from error
 
 
 def _zstd_chunked(
@@ -309,8 +310,11 @@ def _zstd_chunked(
     add_record(tar, decompress(packed, "zstd", where), pool)
     tar.exact = True
     if tar.files:
-        what = f"its tar-split record lacks {quoted(next(iter(tar.files)))}, which its"
-        raise FormatError(f"{what} table of contents lists", where=where)
+        raise FormatError(
+            f"its tar-split record lacks {quoted(next(iter(tar.files)))}, which its "
+            "table of contents lists",
+            where=where,
+        )
     return tar
 
 
