@@ -562,7 +562,8 @@ function showFigures() {
     .filter(Boolean).join(" · ");
   const problems = [];
   if (about.problem) problems.push(about.problem + "; steps cannot be matched to layers");
-  if (!about.verified) problems.push("not verified: the layers were not checked against the image's digests");
+  if (about.verified === "toc") problems.push("verified only by table of contents: the layers were not checked against the image's digests");
+  else if (!about.verified) problems.push("not verified: the layers were not checked against the image's digests");
   $("problem").hidden = !problems.length;
   $("problem").textContent = problems.join(". ");
 }

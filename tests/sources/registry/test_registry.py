@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import random
 import shutil
 import subprocess
 import time
@@ -89,6 +90,42 @@ def test_a_stalled_transfer_is_resumed(proxy, want, tmp_path):
     assert stalled
     assert said
     assert all(line.endswith("no byte in 1 s; trying again") for line in said)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_all_troubles_end_right_or_with_an_error(proxy, want, tmp_path, seed):
+    dice = random.Random(seed)
+    proxy.cut = cut_at_random(seed, 0.2)
+
+    def trouble(handler):
+        kind = dice.choice([*range(6), *[None] * 10])
+        if kind == 0:
+            return handler.say(dice.choice([429, 503]), Retry_After="0")
+        if kind == 1:
+            return handler.say(dice.choice([500, 502, 504]))
+        if kind == 2:
+            return handler.say(307, Location=handler.path)
+        if kind == 3 and dice.random() < 0.3:
+            time.sleep(1.2)
+            handler.close_connection = True
+            return True
+        if kind == 4:
+            del handler.headers["Range"]
+        return False
+
+    def spoil(_handler, status, headers, body):
+        if dice.random() < 0.02:
+            headers["Content-Range"] = "bytes 0-9/10"
+        return status, headers, body
+
+    proxy.trouble, proxy.spoil = trouble, spoil
+    out = tmp_path / "got.tar"
+    failed = None
+    try:
+        assert exported(f"docker://{proxy.address}/a/gzip:1", tmp_path) == want
+    except flatten.FlattenError as error:
+        failed = str(error)
+    assert failed is None or ("\n" not in failed and not out.exists())
 
 
 @pytest.mark.parametrize("status", [429, 503])
