@@ -1,5 +1,6 @@
 """zstd:chunked and eStargz layers: what is fetched of them, and what is refused."""
 
+import contextlib
 import hashlib
 import json
 import random
@@ -10,10 +11,16 @@ from functools import cache, partial
 import pytest
 
 import flatten
-from builders import MTIME, archive, docker_archive, layer, member
+from builders import MTIME, Bytes, archive, docker_archive, layer, member
 from chunked import chunked_layout, estargz, zstd_chunked
 from command import run
+from flatten.host.files import LayerBytes
+from flatten.host.limits import Limits
+from flatten.host.spools import Pool
+from flatten.image.chunked import read_table
 from flatten.options import Access
+from flatten.tar.layer import read_layer
+from flatten.tar.members import Members
 from flatten.tree.edit import Edits
 from web import serving
 
@@ -249,3 +256,48 @@ def test_a_wrong_table_is_an_error(change, code):
 
     assert caught.value.exit_code == code
     assert "\n" not in str(caught.value)
+
+
+# --- tables of anything
+
+
+VALUES = [
+    None, 0, -1, 1, 1 << 62, 1 << 70, "", "x", "../..", "a\0b", [], {}, 1.5, True,
+    "2020-01-01T00:00:00Z", "9999-99-99T99:99:99Z", {"a": "b"}, {"a": 1}, SHA, "\ud800",
+    "dir", "reg", "chunk", "hardlink", "a" * 70_000,
+]  # fmt: skip
+KEYS = [
+    "type", "name", "linkName", "mode", "size", "uid", "modtime", "devMajor", "xattrs",
+    "digest", "offset", "endOffset", "chunkSize", "chunkOffset", "chunkDigest",
+    "chunkType", "innerOffset",
+]  # fmt: skip
+
+
+class Blob(Bytes, LayerBytes):
+    """A layer in memory."""
+
+
+def spoilt(dice, entries):
+    for _ in range(dice.randrange(1, 4)):
+        what = dice.randrange(10)
+        if what == 0:
+            entries.append(dice.choice(VALUES))
+        elif what == 1:
+            dice.shuffle(entries)
+        elif isinstance(entry := dice.choice(entries), dict):
+            entry[dice.choice(KEYS)] = dice.choice(VALUES)
+
+
+@pytest.mark.parametrize("make", CHUNKED.values(), ids=CHUNKED)
+def test_any_table_gives_a_tar_or_an_error(make):
+    tars = 0
+    for seed in range(60):
+        dice = random.Random(seed)
+        blob, annotations, _ = make(SMALL, edit=partial(spoilt, dice))
+        pool = Pool(Limits())
+        with contextlib.closing(pool), contextlib.suppress(flatten.FlattenError):
+            tar = read_table(Blob(blob), annotations, pool, "layer")
+            read_layer(tar.headers(), "layer", 0, Members())
+            tar.read(0, tar.size())
+            tars += 1
+    assert 0 < tars < 60
