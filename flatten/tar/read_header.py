@@ -16,6 +16,7 @@ PAX 1.0                 one number per line, in the first blocks of the data
 Invalid headers raise ValueError; the reader of the stream adds the position.
 """
 
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 from ..errors import quoted
@@ -193,8 +194,7 @@ def _check_plain(kind: int, size: int, records: Records) -> None:
 
 def parse_owner(block: bytes, records: Records) -> Owner:
     """Read mode, uid and gid; the mode's file type bits are dropped."""
-    mode = parse_number(block[100:108]) & 0o7777
-    uid, gid = parse_number(block[108:116]), parse_number(block[116:124])
+    mode, uid, gid = _owner_fields(block[100:124])
     if b"uid" in records:
         uid = parse_decimal(records[b"uid"])
     if b"gid" in records:
@@ -202,6 +202,13 @@ def parse_owner(block: bytes, records: Records) -> Owner:
     if not (0 <= uid < MAX_OWNER and 0 <= gid < MAX_OWNER):
         raise ValueError(f"owner out of range: {uid}:{gid}")
     return mode, uid, gid
+
+
+@lru_cache(wire.MAX_KNOWN)
+def _owner_fields(fields: bytes) -> Owner:
+    """Read the three fields; an image has few combinations of them."""
+    mode, uid, gid = map(parse_number, (fields[:8], fields[8:16], fields[16:]))
+    return mode & 0o7777, uid, gid
 
 
 def _kind(flag: int, name: bytes) -> int:

@@ -40,7 +40,6 @@ _ENOUGH: Final = 3 * BLOCK_SIZE  # bytes of a header after a PAX header with a p
 # Bytes charged per PAX record, whether kept or not: parsing 4 million takes 10 seconds.
 _PARSED: Final = 32
 
-_MTIME: Final = "an mtime of {:,} seconds"
 _DOT_SLASH: Final = frozenset(b"./")
 
 
@@ -100,7 +99,7 @@ class TarReader:
                 )
                 if len(into) + scanner.kept() > into.limit:
                     scanner.flush()
-                    self._check_limit(into)
+                    self._refuse_last(into)
                 at = self._offset - base
                 if at and at + _ENOUGH > len(buffer):
                     continue
@@ -109,29 +108,29 @@ class TarReader:
             if len(block) < BLOCK_SIZE or block == ZEROS:
                 self._check_end(block)
                 return
-            self._check_checksum(block)
+            if wrong := wire.checksum_error(block):
+                raise ValueError(self._what_is_wrong(wrong))
             if block[156] in extended.LIMITS:
                 after = buffer[at + BLOCK_SIZE : at + READ_ONE]
                 self._read_extended(block, after, into)
             else:
                 self._read_member(block, into)
-                self._check_limit(into)
+                if len(into.kinds) > into.limit:
+                    self._refuse_last(into)
 
     def _is_described(self) -> bool:
         """Return True if records or long names apply to the next member."""
         return self._overrides is not None or bool(self._defaults)
 
-    def _check_limit(self, into: Members) -> None:
+    def _refuse_last(self, into: Members) -> None:
         """Refuse the first member over the limit, at its header."""
-        if len(into) > into.limit:
-            offset = into.data[into.limit] - BLOCK_SIZE
-            into.check_limit(0, where=self.where, offset=offset)
+        offset = into.data[into.limit] - BLOCK_SIZE
+        into.check_limit(0, where=self.where, offset=offset)
 
-    def _check_checksum(self, block: bytes) -> None:
-        """Check a header's checksum; if it is the first, say what the stream is."""
-        if wrong := wire.checksum_error(block):
-            start = b"" if self._offset else self._source.read(0, magic.START)
-            raise ValueError(_not_a_tar(start, wrong) if start else wrong)
+    def _what_is_wrong(self, wrong: str) -> str:
+        """Return what the stream is instead of a tar, or else what is wrong in it."""
+        start = b"" if self._offset else self._source.read(0, magic.START)
+        return _not_a_tar(start, wrong) if start else wrong
 
     def _read_extended(self, block: bytes, after: bytes, into: Members) -> None:
         """Read a header that describes members, and the data after it.
@@ -172,19 +171,21 @@ class TarReader:
 
     def _add(self, fields: Fields, into: Members) -> None:
         """Append one member's fields."""
-        row, path = len(into.kinds), _path(fields.name)
-        mtime = _in_range(fields.mtime, _MTIME)
-        if fields.target is not None:
-            into.targets[row] = _target(fields.kind, fields.target)
-        if fields.extra is not None:
-            into.extras[row] = fields.extra
-        if path.find(b".wh.") >= 0:
+        name, kind, owner, mtime, size, data, _, target, extra = fields
+        row, path = len(into.kinds), _path(name)
+        if not -MAX_NUMBER < mtime < MAX_NUMBER:
+            raise ValueError(f"an mtime of {mtime:,} seconds")
+        if target is not None:
+            into.targets[row] = _target(kind, target)
+        if extra is not None:
+            into.extras[row] = extra
+        if path.find(b".wh.") >= 0:  # "find" takes half the time of "in"
             self.hidden.append(row)
         self.paths.append(path)
-        into.kinds.append(fields.kind)
-        into.owners.append(into.owner(fields.owner))
-        into.sizes.append(fields.size)
-        into.data.append(fields.data)
+        into.kinds.append(kind)
+        into.owners.append(into.owner(owner))
+        into.sizes.append(size)
+        into.data.append(data)
         into.mtimes.append(mtime)
 
     def _check_end(self, block: bytes) -> None:
@@ -250,13 +251,6 @@ def _not_a_tar(start: bytes, why: str) -> str:
     """Return what a stream is by its ``start``, or ``why`` if that is unknown."""
     what = magic.recognise(start)
     return why if what is None else f"not a tar, but {what}"
-
-
-def _in_range(number: int, what: str) -> int:
-    """Check that a number fits a column."""
-    if not -MAX_NUMBER < number < MAX_NUMBER:
-        raise ValueError(what.format(number))
-    return number
 
 
 def _path(name: bytes) -> bytes:
