@@ -1,12 +1,19 @@
 """A fleet of images on one base: one batch against single runs.
 
-    python bench/batch.py --images 100 --base 300M
+    python bench/batch.py --images 100 --base 300M [tars|indexes|registry ...]
 
 Makes an OCI layout of images with gzip layers: one base, and a delta of 1 to 5 MB each.
-Flattens each by itself, then all by ``flatten batch``, and compares the outputs, wall
-time and CPU time. Outputs are deleted once their digest is known, so the space of a few
-is enough. With docker-registry and skopeo, the same images then come from a registry on
-this machine, to count the bytes that are fetched.
+
+========  ======================================================================
+tars      each image by itself, then all by ``flatten batch``: are they equal, and
+          how long do both take
+indexes   an EROFS index of the base and of each delta alone, then of all images by
+          a batch, with a directory of layers
+registry  a batch from a registry on this machine (docker-registry, skopeo): how
+          many bytes are fetched
+========  ======================================================================
+
+Outputs are deleted once their digest is known, so the space of a few is enough.
 """
 
 import argparse
@@ -16,12 +23,11 @@ import io
 import json
 import os
 import random
-import shutil
 import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,13 +123,16 @@ class Layout:
 
 
 def make(folder: Path, count: int, base: int) -> Layout:
-    """Write a fleet."""
+    """Write a fleet; ``base`` and ``deltaN`` are images of one layer."""
     layout = Layout(folder)
     below = layout.layer(layer(random.Random(0), base, "usr"))
+    layout.image("base:1", [below])
     for number in range(count):
         dice = random.Random(number + 1)
-        own = layer(dice, dice.randrange(1 << 20, 5 << 20), f"app{number % 7}")
-        layout.image(f"image{number}:1", [below, layout.layer(own)])
+        tar = layer(dice, dice.randrange(1 << 20, 5 << 20), f"app{number % 7}")
+        own = layout.layer(tar)
+        layout.image(f"image{number}:1", [below, own])
+        layout.image(f"delta{number}:1", [own])
     layout.finish()
     return layout
 
@@ -133,13 +142,14 @@ def flatten(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "flatten", *arguments)
 
 
-def singly(layout: Path, count: int, suffix: str, scratch: Path) -> dict[str, Any]:
+def singly(
+    layout: Path, names: Sequence[str], suffix: str, scratch: Path, *more: str
+) -> dict[str, Any]:
     """Flatten each image by itself; return digests, and seconds in total."""
     digests, runs = {}, []
     out = scratch / f"out{suffix}"
-    for number in range(count):
-        name = f"image{number}"
-        argv = flatten(f"{layout}#{name}:1", "-o", str(out), "--no-fsync")
+    for name in names:
+        argv = flatten(f"{layout}#{name}:1", "-o", str(out), "--no-fsync", *more)
         runs.append(measure.run(measure.Command(name, argv), scratch))
         with out.open("rb") as file:
             digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -179,85 +189,109 @@ def deleting(pipe: Path, keep: bool) -> Iterator[list[dict[str, Any]]]:
 
 
 def together(
-    source: str, suffix: str, scratch: Path, *more: str, keep: bool = False
+    source: str | Path, suffix: str, scratch: Path, *more: str, keep: bool = False
 ) -> dict[str, Any]:
     """Flatten all images by one batch; return digests, seconds and bytes fetched."""
-    field = "{tag}" if source.startswith("docker:") else "{name}"
+    field = "{tag}" if str(source).startswith("docker:") else "{name}"
     out = f"{scratch.parent}/outputs/{field}{suffix}"
-    argv = flatten("batch", source, "-o", out, "--no-fsync", "--results", "-", *more)
+    argv = flatten("batch", str(source), "-o", out, "--no-fsync", "--results", "-")
     pipe = scratch.parent / "results"
     with deleting(pipe, keep) as found:
-        command = measure.Command("batch", argv, stdout=pipe)
+        command = measure.Command("batch", (*argv, *more), stdout=pipe)
         done = measure.run(command, scratch)
     return totals([done]) | {
         "digests": {
             Path(r["output"]).name.partition(".")[0]: r["sha256"] for r in found
         },
         "fetched": sum(result["bytes_fetched"] for result in found),
-        "states": sorted({result["state"] for result in found}),
+        "written": sum(result["bytes"] for result in found),
     }
 
 
-def from_registry(layout: Layout, count: int, folder: Path, scratch: Path) -> Any:
+def listed(layout: Path, names: Sequence[str]) -> Path:
+    """Write a list of images; return its path."""
+    path = layout.parent / "list"
+    path.write_text("".join(f"{layout}#{name}:1\n" for name in names))
+    return path
+
+
+def compared(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
+    """Return the ratios of the times of two measurements."""
+    return {key: round(other[key] / one[key], 3) for key in ("wall_s", "cpu_s")}
+
+
+def tars(layout: Layout, names: Sequence[str], scratch: Path) -> dict[str, Any]:
+    """Measure full tars, by a batch and by single runs."""
+    single = singly(layout.folder, names, ".tar", scratch)
+    batch = together(listed(layout.folder, names), ".tar", scratch)
+    same = sum(single["digests"][n] == d for n, d in batch["digests"].items())
+    return {"single": single, "batch": batch, "equal": same,
+            "ratio": compared(single, batch)}  # fmt: skip
+
+
+def indexes(layout: Layout, names: Sequence[str], scratch: Path) -> dict[str, Any]:
+    """Measure EROFS indexes of all images, and of the base and each delta alone."""
+    folder = scratch.parent
+
+    def how(name: str) -> tuple[str, ...]:
+        return ("--index", "--layers", str(folder / name))
+
+    parts = ["base", *(name.replace("image", "delta") for name in names)]
+    alone = singly(layout.folder, parts, ".erofs", scratch, *how("alone"))
+    images = listed(layout.folder, names)
+    batch = together(images, ".erofs", scratch, *how("layers"))
+    single = singly(layout.folder, names[:5], ".erofs", scratch, *how("layers"))
+    same = sum(batch["digests"][n] == d for n, d in single["digests"].items())
+    stored = sum(file.stat().st_size for file in (folder / "layers/sha256").iterdir())
+    beyond = batch["written"] / len(names)
+    return {"alone": alone, "batch": batch, "equal_of_5": same, "layers": stored,
+            "index_bytes": beyond, "ratio": compared(alone, batch)}  # fmt: skip
+
+
+def from_registry(
+    layout: Layout, names: Sequence[str], scratch: Path
+) -> dict[str, Any]:
     """Push the fleet to a registry on this machine, and flatten it from there."""
     sys.path.append(str(Path(__file__).parents[1] / "tests/support"))
     from registries import push, registry
 
-    with registry(folder / "registry") as host:
-        for number in range(count):
-            name = f"image{number}"
+    with registry(scratch.parent / "registry") as host:
+        for name in names:
             push(f"oci:{layout.folder}:{name}:1", f"{host}/fleet:{name}")
-        return together(f"docker://{host}/fleet", ".tar", scratch)
+        found = together(f"docker://{host}/fleet", ".tar", scratch)
+    return found | {"of_stored": round(found["fetched"] / layout.stored, 4)}
+
+
+MEASURED = {"tars": tars, "indexes": indexes, "registry": from_registry}
 
 
 def main() -> int:
-    """Make a fleet, measure, and print what came out."""
+    """Make a fleet, measure, and print what came out as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="*", choices=[*MEASURED, []], help="default: all")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--base", default="300M", help="bytes of the base")
-    parser.add_argument("--suffix", default=".tar")
-    parser.add_argument("--registry", action="store_true", help="also from a registry")
     parser.add_argument("--scratch", type=Path, help="write below this [default: .]")
     parser.add_argument("--save", type=Path, help="append JSON to this file")
     args = parser.parse_args()
     base = int(args.base.removesuffix("M")) << 20
+    names = [f"image{number}" for number in range(args.images)]
     with tempfile.TemporaryDirectory(dir=args.scratch or Path()) as name:
-        folder = Path(name).absolute()
-        scratch = folder / "scratch"
+        scratch = Path(name).absolute() / "scratch"
         scratch.mkdir()
-        layout = make(folder / "layout", args.images, base)
-        print(f"{args.images} images, {layout.stored >> 20:,} MiB stored", flush=True)
-        single = singly(layout.folder, args.images, args.suffix, scratch)
-        report("single runs", single)
-        batch = together(str(layout.folder), args.suffix, scratch)
-        shutil.rmtree(folder / "outputs")
-        report("batch", batch)
-        same = sum(single["digests"][n] == d for n, d in batch["digests"].items())
-        ratio = batch["wall_s"] / single["wall_s"]
-        cpu = batch["cpu_s"] / single["cpu_s"]
-        print(f"equal outputs: {same}; wall {ratio:.3f}, CPU {cpu:.3f} of single runs")
-        found = {"images": args.images, "base": base, "stored": layout.stored,
-                 "equal": same, "single": single, "batch": batch}  # fmt: skip
-        if args.registry:
-            got = from_registry(layout, args.images, folder, scratch)
-            report("batch from a registry", got)
-            more = got["fetched"] / layout.stored
-            print(f"fetched {got['fetched']:,} bytes: {more:.4f} of what is stored")
-            found["registry"] = got
-    if args.save:
-        for part in ("single", "batch", "registry"):
-            found.get(part, {}).pop("digests", None)
-        measure.append(args.save, [found])
-    return 0 if same == args.images else 1
-
-
-def report(name: str, found: dict[str, Any]) -> None:
-    """Print what some runs took."""
-    print(
-        f"{name}: wall {found['wall_s']} s, CPU {found['cpu_s']} s, "
-        f"peak {found['peak_kib'] >> 10} MiB",
-        flush=True,
-    )
+        layout = make(scratch.parent / "layout", args.images, base)
+        for what in args.what or MEASURED:
+            found = MEASURED[what](layout, names, scratch)
+            for part in found.values():
+                if isinstance(part, dict):
+                    part.pop("digests", None)
+            found.pop("digests", None)
+            found |= {"what": what, "images": args.images, "base": base,
+                      "stored": layout.stored}  # fmt: skip
+            print(json.dumps(found, indent=2), flush=True)
+            if args.save:
+                measure.append(args.save, [found])
+    return 0
 
 
 if __name__ == "__main__":

@@ -111,9 +111,10 @@ def test_a_killed_process_fails_no_job_for_good(victim, seed, whole, tmp_path):
     batch = start(tmp_path, "--jobs", "3")
     (server,) = until(lambda: children(batch.pid))
     until(lambda: children(server))
-    time.sleep(random.Random(seed).random() * seconds / 2)
+    time.sleep(random.Random(seed).random() * seconds / 4)
     for pid in children(server)[:1] if victim == "a child" else [server]:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the batch was faster
+            os.kill(pid, signal.SIGKILL)
     _, said = batch.communicate()
 
     assert batch.returncode == 0, said
