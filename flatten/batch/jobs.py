@@ -19,7 +19,7 @@ _AT_ONCE: Final = 500  # rows read at once
 _SCHEMA: Final = """
 CREATE TABLE jobs (
     id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, source TEXT NOT NULL,
-    layers BLOB
+    known BLOB NOT NULL, layers BLOB
 );
 CREATE INDEX by_layers ON jobs (layers, id);
 CREATE TABLE outputs (
@@ -101,8 +101,16 @@ class JobList:
         """Delete it."""
         self._database.close()
 
-    def add(self, digest: str, source: str, target: Target) -> None:
+    def add(
+        self, digest: str, source: str, target: Target, layers: Sequence[bytes] = ()
+    ) -> None:
         """Add an output, to the job with that digest or to a new one.
+
+        Args:
+            digest: What the reference stands for.
+            source: The reference to read.
+            target: The output.
+            layers: The image's layers, if they are known.
 
         Raises:
             UsageError: The output has the name of another image's output, or of the
@@ -111,8 +119,8 @@ class JobList:
         run = self._database.execute
         try:
             run(
-                "INSERT OR IGNORE INTO jobs (digest, source) VALUES (?, ?)",
-                (digest, source),
+                "INSERT OR IGNORE INTO jobs (digest, source, known) VALUES (?, ?, ?)",
+                (digest, source, b"".join(layers)),
             )
             (number,) = run(
                 "SELECT id FROM jobs WHERE digest = ?", (digest,)
@@ -139,14 +147,14 @@ class JobList:
             )
 
     def __iter__(self) -> Iterator[Job]:
-        """Yield all jobs, without their layers, in the order in which they were added.
+        """Yield all jobs, in the order in which they were added.
 
         Jobs may be changed in between.
         """
         last = 0
-        while rows := self._rows("id > ? ORDER BY id", (last,)):
-            for number, source, digest, _ in rows:
-                yield Job(number, source, digest, self._targets(number))
+        while rows := self._rows("known", "id > ? ORDER BY id", (last,)):
+            for number, source, digest, known in rows:
+                yield Job(number, source, digest, self._targets(number), _split(known))
                 last = number
 
     def pend(self, job: Job, layers: Sequence[bytes]) -> None:
@@ -169,13 +177,12 @@ class JobList:
         """Yield the jobs that are left, those with common lowest layers in a row."""
         chain, last = b"", 0
         while rows := self._rows(
-            "(layers, id) > (?, ?) ORDER BY layers, id", (chain, last)
+            "layers", "(layers, id) > (?, ?) ORDER BY layers, id", (chain, last)
         ):
             for number, source, digest, chain in rows:
-                ids = [chain[at : at + ID] for at in range(0, len(chain), ID)]
+                ids = _split(chain)
                 uses = tuple(map(self._uses, ids))
-                targets = self._targets(number)
-                yield Job(number, source, digest, targets, tuple(ids), uses)
+                yield Job(number, source, digest, self._targets(number), ids, uses)
                 last = number
 
     def count(self) -> int:
@@ -184,9 +191,9 @@ class JobList:
         return int(row[0])
 
     def _rows(
-        self, where: str, values: tuple[object, ...]
+        self, layers: str, where: str, values: tuple[object, ...]
     ) -> list[tuple[int, str, str, bytes]]:
-        query = f"SELECT id, source, digest, layers FROM jobs WHERE {where} LIMIT ?"
+        query = f"SELECT id, source, digest, {layers} FROM jobs WHERE {where} LIMIT ?"
         try:
             return self._database.execute(query, (*values, _AT_ONCE)).fetchall()
         except sqlite3.Error as error:
@@ -204,6 +211,10 @@ class JobList:
     def _uses(self, layer: bytes) -> int:
         query = "SELECT uses FROM layers WHERE id = ?"
         return int(self._database.execute(query, (layer,)).fetchone()[0])
+
+
+def _split(chain: bytes) -> tuple[bytes, ...]:
+    return tuple(chain[at : at + ID] for at in range(0, len(chain), ID))
 
 
 def _failed(error: sqlite3.Error) -> FlattenError:

@@ -102,11 +102,13 @@ class _Found:
         digest: The digest of a manifest or an index, or an image's id.
         source: The reference to read, with the digest where it can have one.
         values: The values of the template's fields.
+        layers: The image's layers, if it had to be opened.
     """
 
     digest: str
     source: str
     values: dict[str, str]
+    layers: tuple[bytes, ...] = ()
 
 
 def collect(
@@ -129,7 +131,7 @@ def collect(
             yield failed(reference, answer, answer.exit_code)
         else:
             target = names.target(reference, answer.values)
-            jobs.add(answer.digest, answer.source, target)
+            jobs.add(answer.digest, answer.source, target, answer.layers)
 
 
 def inspect(
@@ -171,6 +173,7 @@ def _find(reference: str, options: Options, *, platform: bool) -> _Found:
     kind, path, _ = parse_reference(reference)
     source = reference
     digest = None
+    layers: tuple[bytes, ...] = ()
     if kind == REGISTRY:
         from ..sources.registry.lookup import find_digest  # urllib3, for registries
 
@@ -181,8 +184,9 @@ def _find(reference: str, options: Options, *, platform: bool) -> _Found:
             found = str(config_platform(image.config) or "unknown")
             values["platform"] = found.replace("/", "-")
             digest = digest or image_digest(image)
+            layers = _layers(image)
     values["digest"] = digest.partition(":")[2]
-    return _Found(digest, source, values)
+    return _Found(digest, source, values, layers)
 
 
 def _look(
@@ -198,13 +202,18 @@ def _look(
         document = finished(target.path, job.digest, common.fingerprint)
         if document is not None:
             done.append(Result.unchanged(target, document))
-    if len(done) == len(job.targets):
-        return done, ()
+    if job.layers or len(done) == len(job.targets):
+        return done, job.layers
     with open_image(job.source, common.options) as image:
-        diff_ids = [layer.diff_id for layer in image.layers]
-    if not all(diff_id and diff_id.startswith("sha256:") for diff_id in diff_ids):
-        return done, ()
-    return done, tuple(map(layer_id, filter(None, diff_ids)))
+        return done, _layers(image)
+
+
+def _layers(image: Image) -> tuple[bytes, ...]:
+    """Return what stands for an image's layers; nothing if a diff_id is not known."""
+    diff_ids = [layer.diff_id or "" for layer in image.layers]
+    if not all(diff_id.startswith("sha256:") for diff_id in diff_ids):
+        return ()
+    return tuple(map(layer_id, diff_ids))
 
 
 def layer_id(diff_id: str) -> bytes:
