@@ -81,11 +81,12 @@ class Image:
         self.tags = [self._device(slot + n) for n in range(extra)]
         end = 1152 + 128 * extra
         assert not any(self.data[end : end + -end % self.block]), "after the devices"
-        summed = bytearray(
-            self.data[1024 : max(self.block, 1024 + min(self.block, 1024))]
-        )
-        summed[4:8] = bytes(4)
-        assert checksum == castagnoli(summed) ^ 0xFFFFFFFF
+        if self.compat & 1:
+            summed = bytearray(self.data[1024 : self.block])
+            summed[4:8] = bytes(4)
+            assert checksum == castagnoli(summed) ^ 0xFFFFFFFF
+        else:
+            assert (checksum, self.block <= 1024) == (0, True)
         self.shared = xattrs * self.block
 
     def _device(self, slot: int) -> bytes:

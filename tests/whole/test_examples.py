@@ -205,21 +205,39 @@ def test_the_bazel_rule_is_starlark():
     assert {type(node) for node in tree.body} <= {ast.Expr, ast.FunctionDef, ast.Assign}
 
 
+def initrd_with_erofs(kernel, folder):
+    """Make an initrd as Debian does, with the module for EROFS; return its path."""
+    need("mkinitramfs")
+    settings = folder / "initramfs-tools"
+    shutil.copytree("/etc/initramfs-tools", settings)
+    with (settings / "modules").open("a") as file:
+        file.write("\nerofs\n")
+    version = kernel.name.removeprefix("vmlinuz-")
+    initrd = folder / "initrd"
+    subprocess.run(["mkinitramfs", "-d", settings, "-o", initrd, version], check=True)
+    return str(initrd)
+
+
 @pytest.mark.engines
-@pytest.mark.parametrize("args", [[], ["--initramfs"]], ids=["ext4", "initramfs"])
-def test_a_machine_boots_to_a_shell_that_prints_a_file(machine, args):
+@pytest.mark.parametrize("args", [[], ["--erofs"], ["--index"], ["--initramfs"]],
+                         ids=["ext4", "erofs", "index", "initramfs"])  # fmt: skip
+def test_a_machine_boots_to_a_shell_that_prints_a_file(machine, args, tmp_path):
     need("qemu-system-x86_64", *(() if args else ("mke2fs", "debugfs")))
-    if not list(Path("/boot").glob("vmlinuz-*")):
+    kernels = sorted(Path("/boot").glob("vmlinuz-*"))
+    if not kernels:
         pytest.skip("needs a kernel in /boot (linux-image-cloud-amd64)")
+    environment = os.environ | {"FLATTEN": FLATTEN}
+    if args in (["--erofs"], ["--index"]):
+        environment["INITRD"] = initrd_with_erofs(kernels[-1], tmp_path)
     LOGS.mkdir(exist_ok=True)
     log = b""
     started = time.monotonic()
     with subprocess.Popen(
-        [EXAMPLES / "boot.sh", *args, machine], env=os.environ | {"FLATTEN": FLATTEN},
+        [EXAMPLES / "boot.sh", *args, machine], env=environment,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as running:  # fmt: skip
         for wait_for, line in (
-            (b"/ # ", b"/bin/busybox cat /etc/motd\n"),
+            (b" # ", b"/bin/busybox cat /etc/motd\n"),
             (b"hello from the image\r\n", b"/bin/busybox poweroff -f\n"),
             (b"Power down", b""),
         ):

@@ -63,7 +63,8 @@ _DEVICE: Final = Struct("<64sI60x")  # the other files are found by their number
 
 _SUPERBLOCK_AT: Final = 1024
 _MAGIC: Final = 0xE0F5E1E2
-_COMPAT: Final = 0x1 | 0x2  # the superblock has a checksum; i_mtime is the mtime
+_COMPAT_CHECKSUM: Final = 0x1  # of the superblock
+_COMPAT_MTIME: Final = 0x2  # i_mtime is the mtime
 _INCOMPAT_CHUNKED_FILE: Final = 0x4
 _INCOMPAT_DEVICE_TABLE: Final = 0x8
 
@@ -127,8 +128,9 @@ def encode_head(  # noqa: PLR0913 - the fields of a structure, by keyword
 ) -> bytes:
     """Return the bytes before the first inode.
 
-    The checksum is of one block, from the superblock on or, where that is in the middle
-    of a block, to its end.
+    The checksum is from the superblock to the end of its block. Blocks of up to 1 KiB
+    have none: libblkid 2.42 recognises no such image with a checksum, as it subtracts
+    the superblock's offset from the size of a block.
 
     Args:
         block: The size of a block, in bytes.
@@ -142,6 +144,7 @@ def encode_head(  # noqa: PLR0913 - the fields of a structure, by keyword
         chunked: There is a file in chunks.
         devices: The table of other files, if there are any.
     """
+    checked = block > _SUPERBLOCK_AT
     features = _INCOMPAT_CHUNKED_FILE if chunked else 0
     if devices:
         features |= _INCOMPAT_DEVICE_TABLE
@@ -152,7 +155,7 @@ def encode_head(  # noqa: PLR0913 - the fields of a structure, by keyword
         fields = _SUPERBLOCK.pack(
             _MAGIC,
             checksum,
-            _COMPAT,
+            _COMPAT_MTIME | (_COMPAT_CHECKSUM if checked else 0),
             block.bit_length() - 1,
             0,  # sb_extslots
             root,
@@ -176,8 +179,8 @@ def encode_head(  # noqa: PLR0913 - the fields of a structure, by keyword
         size = head_size(block, count) - _SUPERBLOCK_AT
         return (fields + devices).ljust(size, b"\0")
 
-    summed = block - _SUPERBLOCK_AT if block > _SUPERBLOCK_AT else block
-    return bytes(_SUPERBLOCK_AT) + padded(crc32c(padded(0)[:summed]))
+    checksum = crc32c(padded(0)[: block - _SUPERBLOCK_AT]) if checked else 0
+    return bytes(_SUPERBLOCK_AT) + padded(checksum)
 
 
 def encode_device(major: int, minor: int) -> int:
