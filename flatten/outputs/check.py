@@ -124,7 +124,8 @@ def compare(
         else:
             counts[kind] += 1
             first = first or (
-                f"{quoted(path)}: expected {_shown(expected)}, found {_shown(found)}"
+                f"{quoted(path)}: expected {_shown(kind, expected)}, "
+                f"found {_shown(kind, found)}"
             )
     if counts:
         kinds = ", ".join(f"{kind} ({count:,})" for kind, count in counts.items())
@@ -133,6 +134,14 @@ def compare(
             f"{first}; --no-check skips this check"
         )
     return known
+
+
+_FORMATS: Final = {
+    "modes": "{:04o}",
+    "owners": "{0[0]}:{0[1]}",
+    "times": "{0[0]} s, {0[1]} ns",
+}
+"""How values of some kinds are written in messages; others are written as they are."""
 
 
 def differences(plan: Plan, files: FileSystem) -> Iterator[Difference]:
@@ -194,12 +203,9 @@ def _differences(
     mode, uid, gid = members.owner_table[members.owners[member]]
     extra = members.extras.get(member, NO_EXTRA)
     yield "types", _NAMES[kind], _NAMES.get(TYPEFLAGS.get(stat.S_IFMT(inode.mode), 0))
-    yield "owners", f"{uid}:{gid}", f"{inode.uid}:{inode.gid}"
-    yield (
-        "times",
-        f"{members.mtimes[member]} s, {extra.nanoseconds} ns",
-        f"{inode.mtime} s, {inode.nanoseconds} ns",
-    )
+    yield "owners", (uid, gid), (inode.uid, inode.gid)
+    mtime = members.mtimes[member], extra.nanoseconds
+    yield "times", mtime, (inode.mtime, inode.nanoseconds)
     if kind == FILE:
         yield "sizes", members.sizes[member], inode.size
     elif kind == SYMLINK:
@@ -207,15 +213,17 @@ def _differences(
     elif kind in (CHAR, BLOCK):
         yield "devices", extra.device, inode.device
     if kind != SYMLINK:
-        yield "modes", f"{mode:04o}", f"{inode.mode & 0o7777:04o}"
+        yield "modes", mode, inode.mode & 0o7777
     if extra.records or inode.xattrs:
         expected = xattrs.from_records(extra.records)
         labels = inode.xattrs.keys() - expected.keys() == {_SELINUX}
         yield LABELS if labels else "xattrs", expected, inode.xattrs
 
 
-def _shown(value: object) -> str:
+def _shown(kind: str, value: object) -> str:
     """Return a value for a message, on one line and not too long."""
+    if kind in _FORMATS:
+        return _FORMATS[kind].format(value)
     if isinstance(value, dict):
         return quoted(b" ".join(key + b"=" + value[key] for key in sorted(value)))
     return quoted(value) if isinstance(value, bytes) else str(value)
