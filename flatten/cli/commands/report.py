@@ -104,8 +104,9 @@ def _print(report: Report, top: int) -> None:
         groups = len(report.equal)
         print(f"duplicates: {groups:,} groups, {human(spare)} could be saved")
     if report.index.verified is not True:
-        how = "only by table of contents" if report.index.verified else "not"
-        print(f"{how} verified: --verify checks the layers against the image's digests")
+        toc = report.index.verified == "toc"
+        how = "verified only by table of contents" if toc else "not verified"
+        print(f"{how}: --verify checks the layers against the image's digests")
     _print_layers(report)
     _print_directories(report)
     _print_lists(report, top)
