@@ -204,7 +204,7 @@ def parse_owner(block: bytes, records: Records) -> Owner:
     return mode, uid, gid
 
 
-@lru_cache(wire.MAX_KNOWN)
+@lru_cache(wire.MAX_CACHED)
 def _owner_fields(fields: bytes) -> Owner:
     """Read the three fields; an image has few combinations of them."""
     mode, uid, gid = map(parse_number, (fields[:8], fields[8:16], fields[16:]))

@@ -40,6 +40,7 @@ _ENOUGH: Final = 3 * BLOCK_SIZE  # bytes of a header after a PAX header with a p
 # Bytes charged per PAX record, whether kept or not: parsing 4 million takes 10 seconds.
 _PARSED: Final = 32
 
+_MTIME: Final = "an mtime of {:,} seconds"
 _DOT_SLASH: Final = frozenset(b"./")
 
 
@@ -174,7 +175,7 @@ class TarReader:
         name, kind, owner, mtime, size, data, _, target, extra = fields
         row, path = len(into.kinds), _path(name)
         if not -MAX_NUMBER < mtime < MAX_NUMBER:
-            raise ValueError(f"an mtime of {mtime:,} seconds")
+            raise ValueError(_MTIME.format(mtime))
         if target is not None:
             into.targets[row] = _target(kind, target)
         if extra is not None:

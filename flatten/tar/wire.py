@@ -32,6 +32,7 @@ ZEROS: Final = bytes(BLOCK_SIZE)
 
 MAX_SPARSE_REGIONS: Final = 1 << 18  # Go's archive/tar stops at 2**20 (CVE-2025-58183)
 MAX_KNOWN: Final = 1 << 15  # entries of some 100 bytes
+MAX_CACHED: Final = 1 << 13  # results of a function, of some 250 bytes
 MAX_RECORDS: Final = 1 << 20  # bytes of PAX records for one member, as Go, libarchive
 
 _OCTAL: Final = re.compile(rb" *([0-7]+)(?:[ \0].*)?|[ \x000]*", re.DOTALL)
@@ -63,7 +64,7 @@ def padded(size: int) -> int:
     return size + 511 & -512
 
 
-@lru_cache(MAX_KNOWN)
+@lru_cache(MAX_CACHED)
 def parse_number(field: bytes) -> int:
     r"""Read a numeric header field: octal text, or base-256 (GNU, star).
 
@@ -129,7 +130,7 @@ def checksum_error(block: bytes) -> str:
     return f"header checksum is {quoted_field(field)}, but its bytes sum to {total:#o}"
 
 
-@lru_cache(MAX_KNOWN)
+@lru_cache(MAX_CACHED)
 def _expected_sum(field: bytes) -> int:
     r"""Return 1 + the sum of a header's bytes that fits its checksum field.
 
