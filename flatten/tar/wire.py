@@ -134,7 +134,7 @@ def checksum_error(block: bytes) -> str:
 def _expected_sum(field: bytes) -> int:
     r"""Return 1 + the sum of a header's bytes that fits its checksum field.
 
-    Return -1 if the field is not in the usual form, "%06o\\0 ".
+    Return -1 if the field is not in the usual form, "%06o\0 ".
     """
     if field[6:] != b"\0 " or field[:6].strip(b"01234567"):
         return -1
