@@ -141,7 +141,7 @@ def _plain(value: Any, default: Any = None) -> Any:
     if isinstance(value, dict):
         return _changed(value, default or {})
     if isinstance(value, tuple | list):
-        return [_plain(one) for one in value]
+        return [_plain(one) for one in value if one is not None]
     return value
 
 

@@ -241,7 +241,7 @@ def test_a_machine_boots_to_a_shell_that_prints_a_file(machine, args, tmp_path):
             (b"hello from the image\r\n", b"/bin/busybox poweroff -f\n"),
             (b"Power down", b""),
         ):
-            while wait_for not in log and time.monotonic() - started < 240:
+            while wait_for not in log and time.monotonic() - started < 280:
                 if select.select([running.stdout], [], [], 1)[0]:
                     data = os.read(running.stdout.fileno(), 65536)
                     log += data
