@@ -249,8 +249,6 @@ def need(programs):
 @pytest.mark.parametrize(("name", "programs"), OUTPUTS.items(), ids=OUTPUTS)
 def test_a_signal_at_any_moment_whatever_the_output(image, folder, name, programs):
     need(programs)
-    if programs and name != "new.squashfs" and os.geteuid() != 0:
-        need(["fakeroot"])
     chance = random.Random(name)
     out = folder / name
     took = timed(image, out, "/" if name.endswith("/") else "")

@@ -25,8 +25,8 @@ from flatten.sources.open import open_image
 TOOLS = {
     "squashfs": ("tar2sqfs",),
     "erofs": (),
-    "ext4": ("mke2fs", "debugfs"),
-    "qcow2": ("mke2fs", "debugfs", "qemu-img"),
+    "ext4": ("mke2fs",),
+    "qcow2": ("mke2fs", "qemu-img"),
     "cpio": ("cpio",),
     "cpio.gz": (),
 }

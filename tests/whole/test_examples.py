@@ -90,7 +90,7 @@ def test_make_leaves_no_target_of_an_image_that_is_broken(image, tmp_path):
 
 @root_only
 def test_make_makes_all_kinds_at_once(image, tmp_path):
-    need("tar2sqfs", "mkfs.erofs", "mke2fs", "debugfs", "qemu-img")
+    need("tar2sqfs", "mkfs.erofs", "mke2fs", "qemu-img")
     kinds = (
         "rootfs.tar",
         "rootfs.tar.zst",
@@ -168,7 +168,7 @@ def test_a_chroot_runs_busybox(machine, tmp_path):
 
 @root_only
 def test_the_pipeline_ends_in_a_disk_and_its_proof(tmp_path):
-    need("skopeo", "mke2fs", "debugfs")
+    need("skopeo", "mke2fs")
     files = oci_files(layers(["a", "d/x"]), names=("x",))
     (tmp_path / "i.tar").write_bytes(archive(files.items()))
     out = tmp_path / "my disk"
@@ -222,7 +222,7 @@ def initrd_with_erofs(kernel, folder):
 @pytest.mark.parametrize("args", [[], ["--erofs"], ["--index"], ["--initramfs"]],
                          ids=["ext4", "erofs", "index", "initramfs"])  # fmt: skip
 def test_a_machine_boots_to_a_shell_that_prints_a_file(machine, args, tmp_path):
-    need("qemu-system-x86_64", *(() if args else ("mke2fs", "debugfs")))
+    need("qemu-system-x86_64", *(() if args else ("mke2fs",)))
     kernels = sorted(Path("/boot").glob("vmlinuz-*"))
     if not kernels:
         pytest.skip("needs a kernel in /boot (linux-image-cloud-amd64)")

@@ -9,7 +9,7 @@ Reference: Linux, Documentation/filesystems/ext4/; e2fsprogs, lib/ext2fs/ext_att
 import stat
 import struct
 from collections.abc import Iterator
-from mmap import mmap
+from mmap import MADV_DONTNEED, mmap
 from typing import Final
 
 from ...tar.xattrs import ACL_ACCESS, ACL_DEFAULT
@@ -19,6 +19,7 @@ ROOT: Final = 2  # the inode number of the root directory
 LOST_AND_FOUND: Final = b"lost+found/"
 
 _SUPERBLOCK: Final = 1024  # bytes before it
+_FREED: Final = 2048  # inodes after which memory is freed
 _MAGIC: Final = 0xEF53
 _KNOWN: Final = 0x2 | 0x4 | 0x40 | 0x80 | 0x200 | 0x2000
 """Incompatible features: filetype, recover, extents, 64bit, flex_bg, csum_seed."""
@@ -71,7 +72,7 @@ class Ext4:
             raise ValueError(
                 f"{self._per_group} inodes a group, blocks of 1024 << {log}"
             )
-        self._data, self._block = data, 1024 << log
+        self._data, self._block, self._count = data, 1024 << log, 0
         self._tables = []
         size = size if features & 0x80 else 32
         for group in range(-(-self._inodes // self._per_group)):
@@ -86,6 +87,9 @@ class Ext4:
         Raises:
             ValueError: The bytes do not follow the format.
         """
+        self._count += 1
+        if not self._count % _FREED:  # the pages that were read count as our memory
+            self._data.madvise(MADV_DONTNEED)
         raw = self._raw(number)
         mode, uid, size = struct.unpack_from("<HHI", raw)
         mtime, _, gid, links = struct.unpack_from("<iIHH", raw, 16)

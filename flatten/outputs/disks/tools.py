@@ -14,7 +14,6 @@ from ...errors import FlattenError, UsageError, quoted
 from ...host.signals import signals_later
 
 PACKAGES: Final = {
-    "debugfs": "e2fsprogs",
     "fakeroot": "fakeroot",
     "mke2fs": "e2fsprogs",
     "mkfs.erofs": "erofs-utils",
@@ -133,7 +132,6 @@ def fed(
     env: Mapping[str, str],
     *,
     folder: Path,
-    banner: bytes | None = None,
 ) -> Iterator[int]:
     """Run a program that reads standard input; yield the descriptor to write to.
 
@@ -144,8 +142,6 @@ def fed(
         argv: The program and its arguments.
         env: Variables to add to the environment.
         folder: The directory that it writes to.
-        banner: For a program whose exit status is always 0: the start of the only line
-            on standard error that is not an error.
 
     Raises:
         FlattenError: The program failed, perhaps before it had read everything; its own
@@ -163,13 +159,9 @@ def fed(
                 yield running.stdin.fileno()
             running.stdin.close()
             code = running.wait()
-        said.seek(0)
-        text = said.read()
-        if banner is not None:
-            lines = text.splitlines()
-            text = b"\n".join(line for line in lines if not line.startswith(banner))
-        if code or (banner is not None and text):
-            raise failed(argv, code, text, folder)
+        if code:
+            said.seek(0)
+            raise failed(argv, code, said.read(), folder)
 
 
 def _widen(pipe: int) -> None:

@@ -34,7 +34,6 @@ from needs import PLACES, need, needs_user, root_only, run_as_user
 
 STAGED = {
     "erofs": (["mkfs.erofs"], ["--compress", "lz4"]),
-    "ext4": (TOOLS["ext4"], []),
 }
 """Outputs that a program makes from a directory, and the options with which it does."""
 
@@ -90,7 +89,7 @@ def test_file_systems_hold_what_the_plan_says(tmp_path, kind, tars):
 @needs_user
 @pytest.mark.parametrize("kind", READERS)
 def test_an_ordinary_user_makes_the_same_hard_tree(tmp_path, theirs, kind):
-    need(*TOOLS[kind], *(["fakeroot"] if kind == "ext4" else []))
+    need(*TOOLS[kind])
     image, disk = write(tmp_path / "i.tar", HARD), tmp_path / f"o.{kind}"
     flatten.export(image, disk)
     shutil.copy(image, theirs / "i.tar")
@@ -161,51 +160,6 @@ def test_xattrs_that_do_not_fit_in_ext4_are_left_out_with_a_warning(tmp_path):
     assert held == {b"most": [b"user.a"], b"over": [], b"two": [b"user.a", b"user.c"]}
 
 
-def hostile(place):
-    """Return paths that debugfs could take for a command that writes ``place``."""
-    command = f"dump_inode <12> {place}"
-    return {
-        "a line feed": f"b\n{command}",
-        "a carriage return": f"b\r{command}",
-        "line breaks in a directory": f"b\n{command}\r/c",
-        "the start of an inode number": f"<2> {command}",
-        "quotes": f'b" {command} "',
-        "a long path": "/".join(['"' * 255] * 14) + f"/b {command}",
-        "a shell": f"b; !{command}",
-    }
-
-
-@root_only
-@pytest.mark.parametrize("what", hostile("x"))
-def test_names_are_no_commands_of_debugfs(tmp_path, what):
-    need(*TOOLS["ext4"])
-    path = hostile(str(tmp_path / "written").replace("/", "\\"))[what]
-    words = [member("!", type=b"2", target="t"), member(path, type=b"1", target="!")]
-    write(tmp_path / "i.tar", layers(words))
-
-    got = run("i.tar", "-o", "o.ext4", cwd=tmp_path)
-
-    if got.returncode:
-        assert "differs from the image in link counts (1), hard links (1)" in got.stderr
-        assert got.stderr.count("\n") == 1
-    else:
-        assert found(tmp_path / "o.ext4")[path.encode()].target == b"t"
-    assert got.returncode == (what in ("a line feed", "a carriage return"))
-    assert {p.name for p in tmp_path.iterdir()} <= {"i.tar", "o.ext4"}
-
-
-@root_only
-def test_ext4_is_consistent_after_the_repairs(tmp_path):
-    need(*TOOLS["ext4"], "e2fsck")
-    image = write(tmp_path / "i.tar", HARD)
-    flatten.export(image, tmp_path / "o.ext4")
-
-    done = subprocess.run(["/usr/sbin/e2fsck", "-fn", tmp_path / "o.ext4"],
-                          capture_output=True, check=False)  # fmt: skip
-
-    assert done.returncode == 0, done
-
-
 @root_only
 @pytest.mark.parametrize("kind", READERS)
 def test_hard_trees_give_the_same_bytes_at_any_time(tmp_path, kind):
@@ -272,8 +226,6 @@ WRONG = {
     "squashfs": (TOOLS["squashfs"], [], "tar2sqfs", 'exec {} --no-xattr "$@"',
                  "xattrs (1)"),
     "erofs": (*STAGED["erofs"], "mkfs.erofs", 'exec {} -x-1 "$@"', "xattrs (1)"),
-    "ext4": (*STAGED["ext4"], "debugfs", "cat >/dev/null; echo debugfs 1 >&2",
-             "times (2), modes (1)"),
 }  # fmt: skip
 
 
