@@ -13,6 +13,7 @@ from typing import Final
 
 from ..errors import FlattenError, UsageError, quoted
 from ..host.beneath import mounts_below, remove_tree
+from ..host.processes import processes
 from ..image.image import Image
 from ..options import Options
 from ..plan.plan import Plan
@@ -62,7 +63,12 @@ class Output:
         try:
             with atomic.scratch_directory(self._target) as part, _opened(part) as root:
                 missed = write_directory(
-                    job.plan, job.layers(), root, own=own, advance=job.advance
+                    job.plan,
+                    job.layers(),
+                    root,
+                    own=own,
+                    advance=job.advance,
+                    processes=self._options.limits.processes or processes(),
                 )
                 yield
                 describe_root(job.plan, root, missed, own=own)

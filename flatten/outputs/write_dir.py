@@ -3,8 +3,10 @@
 Everything is created below one descriptor. The paths of a plan lead through directories
 only, and ``beneath`` refuses symlinks in them. A name is created with O_EXCL, then its
 content is written, then its metadata is set: the owner first, because changing it
-clears setuid bits and capabilities. Directories are 0700 until everything is in them.
-Their metadata is set last, from the deepest up, so that their mtimes stay.
+clears setuid bits and capabilities. Directories are created first, and are 0700 until
+everything is in them. Then come all other files, in several processes if there are
+many, and hard links. The metadata of directories is set last, from the deepest up, so
+that their mtimes stay.
 
 Owners, setuid bits, xattrs, times and devices that the kernel or the file system
 refuses are counted; they are not errors.
@@ -14,11 +16,13 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from ..errors import FlattenError, quoted
 from ..host.beneath import Beneath
 from ..host.files import LayerBytes
+from ..plan.pieces import sections
 from ..plan.plan import Plan
 from ..tar import xattrs
 from ..tar.members import DIRECTORY, FIFO, FILE, FILE_TYPES, NO_EXTRA, SYMLINK
@@ -39,16 +43,20 @@ _SET_IDS: Final = 0o6000
 
 ROOT: Final = b"./"  # the path of the root, first in a plan
 
+MANY: Final = 20_000  # members from which several processes write
+
 Advance = Callable[[int], object]
+_Written = tuple[Counter[str], set[bytes]]
 
 
-def write_directory(
+def write_directory(  # noqa: PLR0913 - the rare ones by keyword
     plan: Plan,
     layers: Sequence[LayerBytes],
     root: int,
     *,
     own: bool = True,
     advance: Advance | None = None,
+    processes: int = 1,
 ) -> Counter[str]:
     """Write all members below an empty directory, but not the root's own metadata.
 
@@ -58,6 +66,7 @@ def write_directory(
         root: The directory's descriptor.
         own: Set the owners; otherwise everything belongs to the calling user.
         advance: Called with the number of bytes after each write.
+        processes: How many processes may write, with this one.
 
     Returns:
         The number of owners, setuid bits, xattrs, times and devices that could not be
@@ -70,8 +79,22 @@ def write_directory(
     _check_paths(plan)
     with Beneath(f"/proc/self/fd/{root}") as tree:
         writer = _DirectoryWriter(plan, layers, tree, own, advance)
-        for position in range(len(plan)):
-            writer.add(position)
+        writer.add_directories()
+        parts = _parts(plan, layers, processes)
+        done = _together(
+            [
+                partial(
+                    _write_files, plan, layers, root, part, own=own, advance=counted
+                )
+                for part, counted in zip(
+                    parts, _shares(advance, len(parts)), strict=True
+                )
+            ]
+        )
+        for missed, absent in done:
+            writer.missed += missed
+            writer.absent |= absent
+        writer.add_links()
         for position in reversed(range(len(plan))):
             if plan.paths[position] != ROOT:
                 writer.leave(position)
@@ -99,6 +122,49 @@ def describe_root(
         missed.update(writer.missed)
 
 
+def _parts(plan: Plan, layers: Sequence[LayerBytes], most: int) -> list[range]:
+    """Return ranges of positions in a plan, one for each process."""
+    whole = [range(len(plan))]
+    if len(plan) < MANY or not all(layer.is_here() for layer in layers):
+        return whole
+    return [range(part.start, part.stop) for part in sections(plan, most)] or whole
+
+
+def _shares(advance: Advance | None, count: int) -> list[Advance | None]:
+    """Return what each process calls: the first one moves the bar for all of them."""
+    first = advance and (lambda done: advance(count * done))
+    return [first, *[None] * (count - 1)]
+
+
+def _together(works: Sequence[Callable[[], _Written]]) -> list[_Written]:
+    """Run functions, each in a process."""
+    if len(works) == 1:
+        return [works[0]()]
+    from ..host.processes import together  # 4 ms
+
+    return together(works)
+
+
+def _write_files(  # noqa: PLR0913 - what a process needs
+    plan: Plan,
+    layers: Sequence[LayerBytes],
+    root: int,
+    part: range,
+    *,
+    own: bool,
+    advance: Advance | None,
+) -> _Written:
+    """Create what is neither a directory nor a hard link in a range of a plan.
+
+    Returns:
+        What could not be set, and the devices that could not be created.
+    """
+    with Beneath(f"/proc/self/fd/{root}") as tree:
+        writer = _DirectoryWriter(plan, layers, tree, own, advance)
+        writer.add_files(part)
+    return writer.missed, writer.absent
+
+
 class _DirectoryWriter:
     """Creates the members of a plan in a directory."""
 
@@ -120,21 +186,37 @@ class _DirectoryWriter:
         self._copier = Copier()
         self._buffer = memoryview(bytearray(STEP))
         self._folder = tree.directory(b"")
-        self._absent: set[bytes] = set()  # devices that could not be created
+        self.absent: set[bytes] = set()  # devices that could not be created
 
-    def add(self, position: int) -> None:
-        """Create one member, without the metadata of directories."""
-        path = self._plan.paths[position].rstrip(b"/")
-        if path == b".":
-            return
+    def add_directories(self) -> None:
+        """Create all directories, without their metadata."""
+        kinds = self._members.kinds
+        for path, inode in self._plan:
+            if kinds[inode] == DIRECTORY and path != ROOT:
+                self._add(path.rstrip(b"/"), inode)
+
+    def add_files(self, part: range) -> None:
+        """Create the files in a range of the plan that have their first name there."""
+        kinds, links = self._members.kinds, self._plan.links
+        for position in part:
+            inode = self._plan.inodes[position]
+            if kinds[inode] != DIRECTORY and position not in links:
+                self._add(self._plan.paths[position], inode)
+
+    def add_links(self) -> None:
+        """Create all later names of files."""
+        for position, first in self._plan.links.items():
+            path = self._plan.paths[position]
+            try:
+                self._link(first, path)
+            except OSError as error:
+                raise _failed(path, error) from error
+
+    def _add(self, path: bytes, inode: int) -> None:
         try:
             parent, _, name = path.rpartition(b"/")
             self._folder = self._tree.directory(parent)
-            first = self._plan.links.get(position)
-            if first is None:
-                self._make(path, name, self._plan.inodes[position])
-            else:
-                self._link(first, parent, name)
+            self._make(path, name, inode)
         except OSError as error:
             raise _failed(path, error) from error
 
@@ -168,7 +250,7 @@ class _DirectoryWriter:
         elif kind == FIFO:
             os.mkfifo(name, 0o600, dir_fd=self._folder)
         elif not self._attempt("devices", self._make_device, name, inode):
-            self._absent.add(path)
+            self.absent.add(path)
             return
         handle = os.open(name, _HANDLE, dir_fd=self._folder)
         try:  # such a path reaches a symlink itself, and a FIFO without opening it
@@ -181,11 +263,12 @@ class _DirectoryWriter:
         device = os.makedev(*self._members.extras.get(inode, NO_EXTRA).device)
         os.mknod(name, kind | 0o600, device, dir_fd=self._folder)
 
-    def _link(self, first: bytes, parent: bytes, name: bytes) -> None:
-        """Create a hard link ``name`` in ``parent`` to the path ``first``."""
-        if first in self._absent:
+    def _link(self, first: bytes, path: bytes) -> None:
+        """Create a hard link ``path`` to the path ``first``."""
+        if first in self.absent:
             self.missed["devices"] += 1
             return
+        parent, _, name = path.rpartition(b"/")
         there, _, old = first.rpartition(b"/")
         folder = os.dup(self._tree.directory(there))
         try:

@@ -18,6 +18,7 @@ from builders import docker_archive, layers, member, pax
 from command import FLATTEN, run
 from everything import ACL, EVERYTHING, on_disk
 from flatten.host.beneath import remove_tree
+from flatten.outputs import write_dir
 from flatten.outputs.check import compare
 from flatten.outputs.choose import choose
 from flatten.outputs.job import Job
@@ -57,6 +58,38 @@ def test_a_directory_equals_what_gnu_tar_unpacks(image, tmp_path, format):
 
     assert inodes(tmp_path / "dir") == inodes(tmp_path / "tar")
     assert done.warnings == ()
+
+
+@root_only
+def test_several_processes_write_the_same_directory(tmp_path, monkeypatch):
+    many = [member(f"many/{n // 90}/{n:04}", b"x", mtime=n) for n in range(3000)]
+    more = [member(f"z/{n}", type=b"1", target=f"many/{n // 90}/{n:04}")
+            for n in range(0, 3000, 100)]  # fmt: skip
+    image = tmp_path / "image.tar"
+    image.write_bytes(docker_archive([*EVERYTHING, *layers([*many, *more])]))
+    monkeypatch.setattr(write_dir, "MANY", 1000)
+
+    for count in (1, 3):
+        limits = flatten.Limits(processes=count)
+        flatten.export(image, f"{tmp_path}/{count}/", limits=limits)
+
+    assert inodes(tmp_path / "3") == inodes(tmp_path / "1")
+
+
+@needs_user
+def test_several_processes_count_what_they_cannot_set(theirs):
+    words = [member(f"{n:04}", b"x", uid=3) for n in range(25_000)]
+    devices = [
+        member("z", type=b"3", device=(1, 3)),
+        member("zz", type=b"1", target="z"),
+    ]
+    image = theirs / "image.tar"
+    image.write_bytes(docker_archive(layers([*words, *devices])))
+
+    done = run_as_user("image.tar", "-o", "o/", cwd=theirs)
+
+    assert done.returncode == 0
+    assert "could not set 2 devices, 25,001 owners without being root" in done.stderr
 
 
 @root_only
