@@ -157,7 +157,7 @@ def _total(path: Path, content: int, size: str | None) -> int:
 def _with_journal(size: int) -> int:
     """Return a size in bytes with a journal: for mke2fs, at most half of the whole."""
     journal = _journal(size) * MIB
-    return max(size + journal, 3 * journal)
+    return max(size + journal, 2 * journal + MIB)
 
 
 def _journal(size: int) -> int:
