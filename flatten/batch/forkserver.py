@@ -35,7 +35,8 @@ def main(descriptor: int) -> None:
         _Server(connection).serve()
 
 
-_GRACE: Final = 5.0  # seconds
+_GRACE: Final = 5.0  # seconds for children to end
+_IDLE: Final = 60.0  # seconds without jobs after which shared layers are freed
 
 
 class _Server:
@@ -47,12 +48,16 @@ class _Server:
         self._selector.register(connection, selectors.EVENT_READ)
         self._running: dict[Child[list[Result]], tuple[int, Job, int]] = {}
         self._shared: Shared | None = None
+        self._common: Common | None = None
 
     def serve(self) -> None:
         """Serve until the other end is closed."""
         try:
             while True:
-                for key, _ in self._selector.select():
+                ready = self._selector.select(_IDLE)
+                if not ready and not self._running:
+                    self._forget()
+                for key, _ in ready:
                     if key.fileobj is self._connection:
                         self._start(*self._connection.recv())
                     else:
@@ -67,8 +72,10 @@ class _Server:
         options = common.options
         memory = options.limits.memory
         memory = free_memory() // 4 if memory is None else memory
+        if common != self._common:  # of another batch, on a cluster
+            self._forget()
         if self._shared is None:
-            self._shared = Shared(common, memory // 2)
+            self._shared, self._common = Shared(common, memory // 2), common
         fetched = self._shared.prepare(job)
         limits = replace(
             options.limits,
@@ -81,6 +88,12 @@ class _Server:
         child.start(partial(_work, job, own, self._shared))
         self._running[child] = number, job, fetched
         self._selector.register(child, selectors.EVENT_READ, child)
+
+    def _forget(self) -> None:
+        """Free what the jobs so far have shared."""
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
     def _finish(self, child: Child[list[Result]]) -> None:
         """Send the results of a child that has ended."""

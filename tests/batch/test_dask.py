@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -109,11 +108,13 @@ def test_workers_elsewhere_make_what_single_runs_make(
 def test_a_worker_that_is_killed_fails_no_job_for_good(
     scheduler, images, want, tmp_path
 ):
+    victim, _ = pids(scheduler)
     with subprocess.Popen(
         [*FLATTEN, *map(str, arguments(images, tmp_path)), "--cluster", scheduler],
         stderr=subprocess.PIPE, text=True,
     ) as batch:  # fmt: skip
-        os.kill(writer(tmp_path / "out"), signal.SIGKILL)
+        until_there(tmp_path / "out")
+        os.kill(victim, signal.SIGKILL)
         _, said = batch.communicate(timeout=120)
 
     assert batch.returncode == 0, said
@@ -121,23 +122,24 @@ def test_a_worker_that_is_killed_fails_no_job_for_good(
     wait_for_workers(scheduler, 2)
 
 
-def writer(folder):
-    """Wait for a process that writes an output; return its worker.
+def pids(address):
+    """Return the ids of the workers' processes."""
+    ask = (
+        "import os; from distributed import Client\n"
+        f"with Client({address!r}) as client: print(*client.run(os.getpid).values())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], check=True, timeout=90, stdout=subprocess.PIPE
+    )
+    return map(int, done.stdout.split())
 
-    The process is a child of a fork server, and that is a child of the worker.
-    """
+
+def until_there(folder):
+    """Wait for the first output, finished or not."""
     end = time.monotonic() + 60
-    while time.monotonic() < end:
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                for file in (process / "fd").iterdir():
-                    if os.readlink(file).startswith(f"{folder}/"):
-                        return parent(parent(int(process.name)))
-    raise AssertionError("nothing is written")
-
-
-def parent(pid):
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    while time.monotonic() < end and not folder.exists():
+        time.sleep(0.005)
+    assert folder.exists()
 
 
 def test_a_scheduler_that_is_not_there_is_an_error(images, tmp_path):
