@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from command import FLATTEN, run
+from flatten.batch.storage import placed
 from fleets import fleet, singly
 from registries import free_port, until_it_answers
 
@@ -143,3 +145,32 @@ def test_a_bucket_that_is_not_there_is_an_error(images):
     assert done.returncode == 1
     assert "s3://none/app0.tar" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_obstore_is_used_where_s3fs_is_missing(files, tmp_path):
+    pytest.importorskip("obstore", reason="needs obstore")
+    code = """
+import sys
+sys.modules["s3fs"] = None
+from flatten.batch.storage import finished, placed, record
+url = "s3://bucket/obstore/a.tar"
+for text in "abc", "defg":
+    with placed(url) as path, open(path, "w") as file:
+        file.write(text)
+record(url, {"digest": "1", "options": "2", "bytes": 4})
+assert finished(url, "1", "2")["bytes"] == 4
+assert finished(url, "1", "3") is None
+assert finished("s3://bucket/obstore/b.tar", "1", "2") is None
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+    files.invalidate_cache()
+    assert files.cat_file("bucket/obstore/a.tar") == b"defg"
+
+
+def test_an_object_that_another_worker_has_created_is_left(files):
+    with placed("s3://bucket/race.tar") as path:
+        Path(path).write_text("ours")
+        files.pipe_file("bucket/race.tar", b"theirs")
+
+    assert files.cat_file("bucket/race.tar") == b"theirs"
