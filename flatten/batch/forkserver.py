@@ -9,7 +9,6 @@ socket is closed, because that process ended or no longer wants results, the chi
 are ended, then this process.
 """
 
-import gc
 import selectors
 import signal
 import sys
@@ -62,13 +61,33 @@ class _Server:
                         self._start(*self._connection.recv())
                     else:
                         self._finish(key.data)
-        except (EOFError, OSError):  # the other process has gone
+        except (EOFError, ConnectionError):  # the other process has gone
             return
         finally:
             self._end()
 
     def _start(self, number: int, job: Job, common: Common) -> None:
-        """Read what a job shares with others, and fork a child for it."""
+        """Start a job; if there is no memory or process for it, send that."""
+        try:
+            child, fetched = self._forked(job, common)
+        except MemoryError:
+            self._connection.send((number, lost(job, FlattenError("out of memory"))))
+        except OSError as error:
+            why = FlattenError(f"cannot start a worker process: {error.strerror}")
+            self._connection.send((number, lost(job, why)))
+        else:
+            self._running[child] = number, job, fetched
+            self._selector.register(child, selectors.EVENT_READ, child)
+
+    def _forked(self, job: Job, common: Common) -> tuple[Child[list[Result]], int]:
+        """Read what a job shares with others, and fork a child for it.
+
+        Returns:
+            The child, and the bytes that were fetched.
+
+        Raises:
+            OSError: The process limit is reached.
+        """
         options = common.options
         memory = options.limits.memory
         memory = free_memory() // 4 if memory is None else memory
@@ -83,11 +102,9 @@ class _Server:
             processes=max(processors() // common.slots, 1),
         )
         own = replace(common, options=replace(options, limits=limits))
-        gc.freeze()  # so that no collection in a child copies these pages
         child: Child[list[Result]] = Child()
         child.start(partial(_work, job, own, self._shared))
-        self._running[child] = number, job, fetched
-        self._selector.register(child, selectors.EVENT_READ, child)
+        return child, fetched
 
     def _forget(self) -> None:
         """Free what the jobs so far have shared."""

@@ -173,8 +173,8 @@ def _results(future: Future[list[Result]], attempt: _Attempt) -> list[Result]:
     if not isinstance(error, Exception):
         raise error
     attempt.losses += 1 if isinstance(error, LostWorkerError) else _LOSSES
-    why = f"a worker process was lost ({type(error).__name__})"
-    return lost(attempt.job, FlattenError(why))
+    name = type(error).__name__
+    return lost(attempt.job, FlattenError(f"a worker process was lost ({name})"))
 
 
 def _due(results: list[Result], attempt: _Attempt, retries: Retries) -> float | None:
