@@ -3,6 +3,7 @@
 They are kept in a temporary database on disk, as there may be millions of them.
 """
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -173,17 +174,34 @@ class JobList:
         except sqlite3.Error as error:
             raise _failed(error) from error
 
-    def pending(self) -> Iterator[Job]:
-        """Yield the jobs that are left, those with common lowest layers in a row."""
+    def pending(self, start: int = 0, stop: int | None = None) -> Iterator[Job]:
+        """Yield the jobs that are left, those with common lowest layers in a row.
+
+        Args:
+            start: Position in that order of the first one.
+            stop: Position after the last one; None is the end.
+        """
+        left = self.count() if stop is None else stop
+        left -= start
         chain, last = b"", 0
-        while rows := self._rows(
-            "layers", "(layers, id) > (?, ?) ORDER BY layers, id", (chain, last)
-        ):
+        if start:
+            where = "layers NOT NULL ORDER BY layers, id"
+            ((last, _, _, chain),) = self._rows("layers", where, (), 1, start - 1)
+        where = "(layers, id) > (?, ?) ORDER BY layers, id"
+        while rows := self._rows("layers", where, (chain, last), min(left, _AT_ONCE)):
             for number, source, digest, chain in rows:
                 ids = _split(chain)
                 uses = tuple(map(self._uses, ids))
                 yield Job(number, source, digest, self._targets(number), ids, uses)
                 last = number
+            left -= len(rows)
+
+    def runs(self, most: int) -> Iterator[Iterator[Job]]:
+        """Yield at most so many parts of the jobs that are left, each a row of them."""
+        count = self.count()
+        stops = sorted({count * at // most for at in range(most + 1)})
+        for start, stop in itertools.pairwise(stops):
+            yield self.pending(start, stop)
 
     def count(self) -> int:
         """Return the number of jobs that are left."""
@@ -191,11 +209,19 @@ class JobList:
         return int(row[0])
 
     def _rows(
-        self, layers: str, where: str, values: tuple[object, ...]
+        self,
+        layers: str,
+        where: str,
+        values: tuple[object, ...],
+        most: int = _AT_ONCE,
+        skip: int = 0,
     ) -> list[tuple[int, str, str, bytes]]:
-        query = f"SELECT id, source, digest, {layers} FROM jobs WHERE {where} LIMIT ?"
+        query = (
+            f"SELECT id, source, digest, {layers} FROM jobs WHERE {where} "
+            "LIMIT ? OFFSET ?"
+        )
         try:
-            return self._database.execute(query, (*values, _AT_ONCE)).fetchall()
+            return self._database.execute(query, (*values, most, skip)).fetchall()
         except sqlite3.Error as error:
             raise _failed(error) from error
 

@@ -23,6 +23,7 @@ from .results import Result, again, lost
 from .retries import Retries
 from .worker import LostWorkerError, work
 
+_RUNS: Final = 4  # runs of jobs for each worker of a cluster
 _LOSSES: Final = 2  # times that a job's process is killed until the job has failed
 
 
@@ -82,12 +83,41 @@ def run(
         if not jobs.count():
             return
         executor, workers = stack.enter_context(engine(settings.cluster, settings.jobs))
-        common = replace(common, slots=1 if settings.cluster else workers)
-        running = run_jobs(
-            jobs.pending(), executor, common, settings.retries, 2 * workers
-        )
+        if settings.cluster is None:
+            common = replace(common, slots=workers)
+            order = Order(iter([jobs.pending()]), 1, 2 * workers)
+        else:
+            order = Order(jobs.runs(_RUNS * workers), workers, 1)
+        running = run_jobs(order, executor, common, settings.retries)
         with closing(running):
             yield from running
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order in which jobs are begun.
+
+    On this machine all jobs are one run, since they share one set of layers. On a
+    cluster each worker has its own: the next job of a run is submitted when the one
+    before has ended, and so goes to the worker that was just doing it.
+
+    Attributes:
+        runs: Jobs, in runs of those with common layers.
+        most: Number of runs that are begun and not ended.
+        jobs: Number of jobs of a run that are begun and not ended.
+    """
+
+    runs: Iterator[Iterator[Job]]
+    most: int
+    jobs: int
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run of jobs, and how many of them have begun and not ended."""
+
+    jobs: Iterator[Job]
+    running: int = 0
 
 
 @dataclass(slots=True)
@@ -100,35 +130,31 @@ class _Attempt:
     """
 
     job: Job
+    run: _Run
     number: int = 1
     losses: int = 0
 
 
 def run_jobs(
-    jobs: Iterable[Job],
-    executor: Executor,
-    common: Common,
-    retries: Retries,
-    most: int,
+    order: Order, executor: Executor, common: Common, retries: Retries
 ) -> Generator[Result]:
     """Run jobs by an executor; yield their results as they come.
 
     Args:
-        jobs: The jobs, which are taken from it as others end.
+        order: The jobs, which are taken from it as others end.
         executor: Runs them.
         common: What they have in common.
-        retries: How often to try again.
-        most: Maximum number of jobs that have begun and not ended.
+        retries: How often to try again. A job that waits for that counts as running.
     """
     running: dict[Future[list[Result]], _Attempt] = {}
     later: list[tuple[float, int, _Attempt]] = []
-    order = itertools.count()
-    attempts = map(_Attempt, jobs)
+    tie = itertools.count()
+    attempts = _attempts(order)
     try:
         while True:
             while later and later[0][0] <= time.monotonic():
                 _submit(executor, heapq.heappop(later)[2], common, running)
-            for attempt in itertools.islice(attempts, most - len(running) - len(later)):
+            while (attempt := next(attempts)) is not None:
                 _submit(executor, attempt, common, running)
             if not running and not later:
                 return
@@ -141,13 +167,30 @@ def run_jobs(
                 results = _results(future, attempt)
                 due = _due(results, attempt, retries)
                 if due is None:
+                    attempt.run.running -= 1
                     yield from (again(result, attempt.number) for result in results)
                     continue
                 attempt.number += 1
-                heapq.heappush(later, (time.monotonic() + due, next(order), attempt))
+                heapq.heappush(later, (time.monotonic() + due, next(tie), attempt))
     finally:
         for future in running:
             future.cancel()
+
+
+def _attempts(order: Order) -> Iterator[_Attempt | None]:
+    """Yield the next job to begin, or None while enough have begun, for ever."""
+    begun: list[_Run] = []
+    while True:
+        while len(begun) < order.most and (jobs := next(order.runs, None)) is not None:
+            begun.append(_Run(jobs))
+        free = next((run for run in begun if run.running < order.jobs), None)
+        if free is None:
+            yield None
+        elif (job := next(free.jobs, None)) is None:
+            begun.remove(free)
+        else:
+            free.running += 1
+            yield _Attempt(job, free)
 
 
 def _submit(

@@ -88,6 +88,21 @@ def test_only_what_is_left_of_a_job_is_pending(jobs):
     assert jobs.count() == 1
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 600])
+@pytest.mark.parametrize("most", [1, 3, 10])
+def test_runs_are_the_jobs_in_their_order(jobs, count, most):
+    dice = random.Random(count)
+    for at in range(count):
+        jobs.add(f"{at}", "source", Target(f"{at}", f"out/{at}"))
+    for job in jobs:
+        jobs.pend(job, [A, dice.choice((A, B, C, D))] if job.number % 9 else [])
+    runs = [[job.number for job in run] for run in jobs.runs(most)]
+
+    assert sum(runs, []) == [job.number for job in jobs.pending()]  # noqa: RUF017
+    assert len(runs) == min(most, count)
+    assert max(map(len, runs), default=0) <= -(-count // most)
+
+
 def test_many_jobs_are_not_in_memory(jobs):
     dice = random.Random(1)
     tracemalloc.start()

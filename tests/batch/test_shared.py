@@ -9,7 +9,7 @@ from flatten.batch import worker
 from flatten.batch.jobs import Common, JobList
 from flatten.batch.resolve import Names, collect, fingerprint, inspect
 from flatten.batch.retries import Retries
-from flatten.batch.run import run_jobs
+from flatten.batch.run import Order, run_jobs
 from flatten.batch.shared import Shared
 from flatten.image.history import Point
 from flatten.options import Options
@@ -144,10 +144,37 @@ def test_no_more_jobs_are_begun_than_asked_for(tmp_path):
     taken = (begun.append(job) or job for job in jobs)
     executor = ThreadPoolExecutor(1)
     try:
-        for ended, _ in enumerate(run_jobs(taken, executor, common, Retries(), 2)):
+        order = Order(iter([taken]), 1, 2)
+        for ended, _ in enumerate(run_jobs(order, executor, common, Retries())):
             assert len(begun) <= ended + 2
     finally:
         worker.stop()
         executor.shutdown()
 
     assert ended == 8
+
+
+def test_a_run_goes_on_when_its_job_has_ended(tmp_path):
+    """Two runs of three at a time, one job of each."""
+    jobs, common = jobs_of(fleet(tmp_path / "in", 6), tmp_path / "out", Options())
+    begun = []
+
+    def run(part):
+        for job in part:
+            begun.append(job)
+            yield job
+
+    executor = ThreadPoolExecutor(2)
+    order = Order((run(jobs[at : at + 2]) for at in (0, 2, 4)), 2, 1)
+    try:
+        ended = []
+        for result in run_jobs(order, executor, common, Retries()):
+            ended.append(result.output)
+            assert len(begun) <= len(ended) + 2
+    finally:
+        worker.stop()
+        executor.shutdown()
+
+    assert begun[0] is jobs[0]
+    assert begun[1] is jobs[2]
+    assert sorted(ended) == sorted(job.targets[0].path for job in jobs)
