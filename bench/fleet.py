@@ -4,8 +4,8 @@
     python bench/fleet.py --svg docs/scale.svg  # its chart
 
 The costs of one image come from ``bench/batch.py``; the shares of bytes from public
-studies. Images are drawn with a fixed seed, dealt to workers in the order of their
-bases, as a batch on a cluster deals them, and each resource is a queue: a worker's
+studies. Images are drawn with a fixed seed, and dealt to workers in runs of those with
+the same base, as a batch on a cluster deals them. Each resource is a queue: a worker's
 processor, the registry's bandwidth, and the bandwidth of the storage.
 """
 
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import accumulate, product
+from itertools import accumulate, pairwise, product
 from pathlib import Path
 
 import plot
@@ -25,6 +25,7 @@ WORKERS = (1, 10, 100, 1000)
 FLEETS = (10_000, 1_000_000)
 KINDS = {False: "tars", True: "EROFS indexes"}
 KEPT = 4  # bases that a worker keeps
+RUNS = 4  # runs of images for each worker, as in flatten/batch/run.py
 
 
 @dataclass(frozen=True)
@@ -143,38 +144,47 @@ def simulate(fleet: Fleet, workers: int, costs: Costs, *, index: bool) -> Outcom
             instead of tars.
     """
     registry, storage = Queue(costs.registry), Queue(costs.storage)
-    free = [(0.0, worker) for worker in range(workers)]
+    stops = [
+        len(fleet.own) * at // (RUNS * workers) for at in range(RUNS * workers + 1)
+    ]
+    runs = iter(pairwise(stops))
+    free = [
+        (0.0, worker, *run) for worker, run in zip(range(workers), runs, strict=False)
+    ]
+    bases = [base for base, count in enumerate(fleet.bases) for _ in range(count)]
     kept = [deque[int](maxlen=KEPT) for _ in range(workers)]
     layers: set[int] = set()  # bases that the directory of layers has
-    rest = iter(fleet.own)
-    read = written = busy = end = 0.0
-    for base, count in enumerate(fleet.bases):
-        for _ in range(count):
-            start, worker = heappop(free)
-            own = next(rest)
-            below = 0.0 if base in kept[worker] else fleet.base
-            if below:
-                kept[worker].append(base)
-            fetched, stored, again = own + below, fleet.base + own, 0.0
-            if index:
-                fetched = own if base in layers else own + fleet.base
-                stored = fetched + costs.index
-                again = below if base in layers else 0.0
-                layers.add(base)
-            work = (
-                costs.image
-                + costs.read * fetched
-                + costs.write * stored
-                + costs.hash * again
-            )
-            end = max(
-                start + work,
-                registry.serve(costs.packed * fetched, start),
-                storage.serve(stored + again, start),
-            )
-            heappush(free, (end, worker))
-            read, written, busy = read + fetched, written + stored, busy + work
-    seconds = max(time for time, _ in free)
+    read = written = busy = seconds = 0.0
+    while free:
+        start, worker, at, stop = heappop(free)
+        seconds = max(seconds, start)
+        if at == stop:
+            if run := next(runs, None):
+                heappush(free, (start, worker, *run))
+            continue
+        base, own = bases[at], fleet.own[at]
+        below = 0.0 if base in kept[worker] else fleet.base
+        if below:
+            kept[worker].append(base)
+        fetched, stored, again = own + below, fleet.base + own, 0.0
+        if index:
+            fetched = own if base in layers else own + fleet.base
+            stored = fetched + costs.index
+            again = below if base in layers else 0.0
+            layers.add(base)
+        work = (
+            costs.image
+            + costs.read * fetched
+            + costs.write * stored
+            + costs.hash * again
+        )
+        end = max(
+            start + work,
+            registry.serve(costs.packed * fetched, start),
+            storage.serve(stored + again, start),
+        )
+        heappush(free, (end, worker, at + 1, stop))
+        read, written, busy = read + fetched, written + stored, busy + work
     used = {
         "workers": busy / workers / seconds,
         "registry": registry.busy / seconds,
