@@ -107,7 +107,7 @@ def test_options_and_host_files_are_said(image, tmp_path):
     definition = predicate["buildDefinition"]
     assert definition["externalParameters"]["options"] == {
         "at": {"layer": 2}, "verify": False, "mtime": 7,
-        "edits": {"exclude": ["b"], "add": [[f"{tmp_path}/host", "h", None]]},
+        "edits": {"exclude": ["b"], "add": [[f"{tmp_path}/host", "h"]]},
     }  # fmt: skip
     assert definition["resolvedDependencies"][-1]["name"] == "host files"
 
