@@ -98,6 +98,8 @@ class Options(Selection):
         edits: Paths to leave out, move or add, and changes of owners.
         mtime: Reduce later mtimes to this one (seconds), as ``tar --clamp-mtime`` does.
         format: ``gnu``, or ``pax`` for POSIX headers throughout.
+        sparse: Write sparse files of a tar as sparse members, which not all programs
+            read, instead of zeros for their holes.
         compress: ``zstd[:level]``, ``gzip[:level]``, ``xz[:level]`` or ``none``; None
             selects by the suffix of the output.
         reflink: Share contents with the image's file instead of copying them: ``auto``
@@ -133,6 +135,7 @@ class Options(Selection):
     edits: Edits = NO_EDITS
     mtime: int | None = None
     format: Format = "gnu"
+    sparse: bool = False
     compress: str | None = None
     reflink: Reflink = "never"
     image_kind: ImageKind | None = None
@@ -177,6 +180,7 @@ class OptionFields(SelectionFields, total=False):
     edits: Edits
     mtime: int | None
     format: Format
+    sparse: bool
     compress: str | None
     reflink: Reflink
     image_kind: ImageKind | None

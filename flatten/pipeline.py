@@ -310,6 +310,7 @@ def plan_image(
     plan = make_plan(
         tree,
         posix=shape.posix,
+        sparse=shape.sparse,
         clamp_mtime=options.mtime,
         placement=placement,
         entries=None if before is None else delta(before, tree),

@@ -125,8 +125,8 @@ class Output:
             )
 
     def shape(self, image: Image) -> Shape:  # noqa: ARG002 - of Output
-        """Ask for POSIX headers, because docker refuses GNU's sparse files."""
-        return Shape(posix=True)
+        """Ask for POSIX headers, and for no sparse members, as the OCI spec advises."""
+        return Shape(posix=True, sparse=False)
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:

@@ -21,6 +21,7 @@ class Shape:
 
     Attributes:
         posix: POSIX headers (pax) instead of GNU ones.
+        sparse: Sparse files are sparse members; if not, their holes are zeros.
         rooted: The root is a member, also where no layer lists it.
         times: The earliest and the latest mtime that can be held; None is any.
         fractions: Fractions of a second can be held.
@@ -31,6 +32,7 @@ class Shape:
     """
 
     posix: bool = False
+    sparse: bool = True
     rooted: bool = False
     times: tuple[int, int] | None = None
     fractions: bool = True

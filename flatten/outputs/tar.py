@@ -37,6 +37,7 @@ class Output:
         self.path = None if isinstance(out, int) else out
         self._out = out
         self._posix = options.format == "pax"
+        self._sparse = options.sparse
         self._spec = parse_spec(options.compress, str(self.path or ""))
         self._reflink = options.reflink
         self._limits = options.limits
@@ -44,7 +45,8 @@ class Output:
     def shape(self, image: Image) -> Shape:
         """Ask for the requested headers, and for alignment if blocks can be shared."""
         file = None if self._spec or self._posix else self.path
-        return Shape(posix=self._posix, share=sharing_block(image, file, self._reflink))
+        share = sharing_block(image, file, self._reflink)
+        return Shape(posix=self._posix, sparse=self._sparse, share=share)
 
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:

@@ -15,14 +15,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from ..errors import FlattenError, quoted
-from ..plan.plan import Piece, Plan, Span
+from ..plan.pieces import content
+from ..plan.plan import Piece, Plan
 from ..tar.members import BLOCK, CHAR, DIRECTORY, FILE_TYPES, NO_EXTRA, SYMLINK
 
 MAX_NUMBER: Final = (1 << 32) - 1  # eight hex digits
 TRAILER: Final = b"TRAILER!!!"
 RECORD: Final = 512  # bytes; an archive is padded to a multiple of it
-
-_STEP: Final = 1 << 18  # bytes per piece
 
 
 def cpio_pieces(plan: Plan) -> Iterator[Piece]:
@@ -57,7 +56,7 @@ def _member_pieces(plan: Plan) -> Iterator[Piece]:
         if text:
             yield text
         elif size:
-            yield from _content(plan, inode)
+            yield from content(plan, inode)
         yield bytes(-(size or len(text)) % 4)
     yield _format((0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0), TRAILER)
 
@@ -98,21 +97,3 @@ def _format(numbers: tuple[int, ...], name: bytes) -> bytes:
     fields = b"".join(b"%08X" % number for number in (*numbers, len(name) + 1, 0))
     head = b"070701" + fields + name + b"\0"
     return head + bytes(-len(head) % 4)
-
-
-def _content(plan: Plan, inode: int) -> Iterator[Piece]:
-    """Yield the pieces of a file's content."""
-    members = plan.members
-    end = 0
-    for start, length, source in members.regions(inode):
-        yield from _zeros(start - end)
-        for at in range(0, length, _STEP):
-            count = min(_STEP, length - at)
-            yield Span(members.layers[inode], source + at, count, [])
-        end = start + length
-    yield from _zeros(members.sizes[inode] - end)
-
-
-def _zeros(count: int) -> Iterator[bytes]:
-    for at in range(0, count, _STEP):
-        yield bytes(min(_STEP, count - at))

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ def encode_header(plan: Plan, position: int, path: bytes, inode: int) -> bytes:
     first = plan.links.get(position)
     write = write_header.posix_member if plan.posix else write_header.gnu_member
     extra = members.extras.get(inode, NO_EXTRA)
+    if extra.sparse is not None and not plan.sparse:
+        extra = replace(extra, sparse=None)
     try:
         return write(
             path,

@@ -43,10 +43,11 @@ class Placement:
     origins: Sequence[Callable[[int], int | None]]
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - what a plan can be asked for
     tree: Tree,
     *,
     posix: bool = False,
+    sparse: bool = True,
     clamp_mtime: int | None = None,
     placement: Placement | None = None,
     entries: Sequence[tuple[bytes, int]] | None = None,
@@ -56,6 +57,7 @@ def make_plan(
     Args:
         tree: The tree, with all layers applied.
         posix: Write POSIX headers (pax) throughout, with fractions of seconds.
+        sparse: Write sparse files as sparse members, not with zeros for their holes.
         clamp_mtime: Reduce later mtimes to this one, as ``tar --clamp-mtime`` does.
         placement: Align large contents so that blocks can be shared. This is done with
             GNU ``L`` headers whose names are padded with NULs, as all readers allow.
@@ -73,7 +75,15 @@ def make_plan(
         paths = [path for path, _ in entries]
         inodes = array("I", [inode for _, inode in entries])
     links = later_names(tree, paths, inodes)
-    plan = Plan(members, paths, inodes, links, posix=posix, warnings=tree.warnings)
+    plan = Plan(
+        members,
+        paths,
+        inodes,
+        links,
+        posix=posix,
+        sparse=sparse,
+        warnings=tree.warnings,
+    )
     plan.separate_from = BODY if placement is None else SHARED
     _measure(plan, placement)
     return plan
@@ -111,7 +121,7 @@ def _measure(plan: Plan, placement: Placement | None) -> None:
         ):
             special[position] = FULL
             total += len(encode_header(plan, position, path, inode))
-            total += 0 if position in links else padded(members.stored(inode))
+            total += 0 if position in links else padded(plan.stored(inode))
         else:
             if position in links:
                 special[position] = VARIANT

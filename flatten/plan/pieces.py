@@ -70,9 +70,10 @@ def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
     patches: list[tuple[int, bytes | Headers]] = []
     layer = begin = end = NO_SOURCE
     padding = b""  # still to be written after the previous content
-    for headers, length, source, data, size in _units(plan, section):
+    for headers, length, source, data, size, parts in _units(plan, section):
         start, stop = data - length, data + size  # of its headers and contents
-        alone = isinstance(headers, bytes) and size >= plan.separate_from
+        large = isinstance(headers, bytes) and size >= plan.separate_from
+        alone = large or parts is not None
         mergeable = not alone and start >= 0 and stop - start <= MERGED
         if (
             mergeable
@@ -95,7 +96,7 @@ def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
                 yield headers
                 begin, patches = data, []
             if alone:
-                yield Span(layer, begin, size, [])
+                yield from [Span(layer, begin, size, [])] if parts is None else parts
                 layer = begin = end = NO_SOURCE
         padding = ZEROS[: -size % BLOCK_SIZE]
     if end > begin:
@@ -104,9 +105,9 @@ def _member_pieces(plan: Plan, section: Section) -> Iterator[Piece]:
         yield padding
 
 
-_Unit = tuple[bytes | Headers, int, int, int, int]
-"""Headers, the length of the first, layer, offset of the first content in it, and the
-bytes from there to the end of the last content."""
+_Unit = tuple[bytes | Headers, int, int, int, int, Iterator[Piece] | None]
+"""Headers, the length of the first, layer, offset of the first content in it, the bytes
+from there to the end of the last content, and the pieces of a content with holes."""
 
 
 def _units(plan: Plan, section: Section) -> Iterator[_Unit]:
@@ -129,7 +130,7 @@ def _units(plan: Plan, section: Section) -> Iterator[_Unit]:
             continue
         inode, length = inodes[position], header_length(plan.paths[position])
         headers = Headers(plain, position, stop, size)
-        yield headers, length, layers[inode], offsets[inode], size - length
+        yield headers, length, layers[inode], offsets[inode], size - length, None
         position = stop
 
 
@@ -147,7 +148,7 @@ def _member_encoder(plan: Plan) -> Callable[[int], _Unit]:
 
     def one(position: int) -> _Unit:
         inode, special = inodes[position], plan.special[position]
-        data, size = offsets[inode], sizes[inode]
+        data, size, parts = offsets[inode], sizes[inode], None
         if not special:
             rest = rests.get(kinds[inode]) or header_rest(
                 kinds[inode], members.targets[inode]
@@ -155,8 +156,30 @@ def _member_encoder(plan: Plan) -> Callable[[int], _Unit]:
             head = encode(paths[position], inode, size, rest)
         else:
             head = encode_special(plan, encode, position, special)
-            linked = position in plan.links
-            data, size = (NO_SOURCE, 0) if linked else (data, members.stored(inode))
-        return head, len(head), layers[inode], data, size
+            if position in plan.links:
+                data, size = NO_SOURCE, 0
+            elif plan.sparse or members.stored(inode) == size:
+                size = members.stored(inode)
+            else:
+                data, parts = NO_SOURCE, content(plan, inode)
+        return head, len(head), layers[inode], data, size, parts
 
     return one
+
+
+def content(plan: Plan, inode: int) -> Iterator[Piece]:
+    """Yield the pieces of a file's content, with zeros for its holes."""
+    members = plan.members
+    end = 0
+    for start, length, source in members.regions(inode):
+        yield from _zeros(start - end)
+        for at in range(0, length, MERGED):
+            count = min(MERGED, length - at)
+            yield Span(members.layers[inode], source + at, count, [])
+        end = start + length
+    yield from _zeros(members.sizes[inode] - end)
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    for at in range(0, count, MERGED):
+        yield bytes(min(MERGED, count - at))

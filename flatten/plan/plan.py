@@ -32,6 +32,7 @@ class Plan:
         links: The first name of the same inode, by position in ``paths`` of each later
             name. All other paths are written with their content.
         posix: Whether to write POSIX headers (pax) instead of GNU ones.
+        sparse: Whether sparse files are sparse members; if not, their holes are zeros.
         special: By position, 0 for most members, ``FULL`` or ``VARIANT``.
         name_blocks: By position, the blocks of name before a member that align its
             content, so that the blocks of the layer's file can be shared.
@@ -47,6 +48,7 @@ class Plan:
     inodes: Column
     links: dict[int, bytes]
     posix: bool = False
+    sparse: bool = True
     special: bytearray = field(init=False)
     name_blocks: dict[int, int] = field(default_factory=dict)
     separate_from: int = 1 << 17
@@ -61,6 +63,11 @@ class Plan:
     def __len__(self) -> int:
         """Return the number of members to write."""
         return len(self.paths)
+
+    def stored(self, inode: int) -> int:
+        """Return the bytes of an inode's content in the tar."""
+        members = self.members
+        return members.stored(inode) if self.sparse else members.sizes[inode]
 
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
         """Yield each path and its inode, in output order."""

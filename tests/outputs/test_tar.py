@@ -146,7 +146,7 @@ def test_headers_are_of_one_format(output):
 
     assert {magic for _, magic, _ in seen} == {want}
     flags = b"".join(sorted({flag for flag, _, _ in seen}))
-    assert flags == (b"0123456KLSx" if output.name == "gnu.tar" else b"0123456x")
+    assert flags == (b"0123456KLx" if output.name == "gnu.tar" else b"0123456x")
     assert not any(info.uname or info.gname for _, _, info in seen)
 
 

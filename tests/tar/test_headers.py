@@ -223,7 +223,8 @@ REGIONS = {
 
 @pytest.mark.parametrize("regions", REGIONS.values(), ids=REGIONS)
 @pytest.mark.parametrize("format", ["gnu", "pax"])
-def test_32_sparse_files_of_all_kinds_are_one(flat, regions, format):
+@pytest.mark.parametrize("sparse", [True, False])
+def test_32_sparse_files_of_all_kinds_are_one(flat, regions, format, sparse):
     size = 200_000
     data = bytes(range(1, 252)) * (sum(n for _, n in regions) // 251 + 1)
     data = data[: sum(n for _, n in regions)]
@@ -231,7 +232,7 @@ def test_32_sparse_files_of_all_kinds_are_one(flat, regions, format):
     kinds += [sparse_pax(v, b"x", regions, size, data) for v in ("0.0", "0.1", "1.0")]
 
     tars = [
-        flat(kind + member("y", b"after") + bytes(1024), format=format)
+        flat(kind + member("y", b"after") + bytes(1024), format=format, sparse=sparse)
         for kind in kinds
     ]
 
@@ -240,11 +241,13 @@ def test_32_sparse_files_of_all_kinds_are_one(flat, regions, format):
     for offset, length in regions:
         want[offset : offset + length] = data[at : at + length]
         at += length
+    plain = flat(member("x", bytes(want)) + member("y", b"after"), format=format)
     assert len(set(tars)) == 1
+    assert (tars[0] == plain) == (not sparse)
     with tarfile.open(fileobj=io.BytesIO(tars[0])) as opened:
         assert opened.extractfile("x").read() == want
         assert opened.extractfile("y").read() == b"after"
-        assert opened.getmember("x").sparse is not None
+        assert (opened.getmember("x").sparse is not None) == sparse
 
 
 @pytest.mark.parametrize("format", ["gnu", "pax"])
@@ -258,6 +261,16 @@ def test_32_a_sparse_file_of_a_long_name(flat, format):
     assert (row["path"], row["size"]) == (name.decode(), 9000)
 
 
+def test_32_holes_count_against_the_size_of_the_output(flat):
+    size = 60 * 10**9
+    limits = flatten.Limits(size=10**9)
+
+    with pytest.raises(
+        flatten.FormatError, match=r"a tar of 60,000,.* over 1,000,000,000"
+    ):
+        flat(sparse_gnu(b"x", [(size - 1, 1)], size, b"!") + bytes(1024), limits=limits)
+
+
 def test_32_a_sparse_map_without_holes_is_a_plain_file(flat):
     plain = flat(member("x", b"data" * 300) + bytes(1024))
     sparse = flat(sparse_gnu(b"x", [(0, 512), (512, 688)], 1200, b"data" * 300))
@@ -267,7 +280,7 @@ def test_32_a_sparse_map_without_holes_is_a_plain_file(flat):
 
 def test_32_a_hole_of_60_gb_takes_no_room(flat, tmp_path):
     size = 60 * 10**9
-    tar = flat(sparse_gnu(b"x", [(size - 1, 1)], size, b"!") + bytes(1024))
+    tar = flat(sparse_gnu(b"x", [(size - 1, 1)], size, b"!") + bytes(1024), sparse=True)
 
     assert len(tar) == 10240
     (tmp_path / "t.tar").write_bytes(tar)

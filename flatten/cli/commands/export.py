@@ -36,6 +36,7 @@ EFFECTIVE: Final = {
         "disks.qcow2",
     ),
     "--format": ("tar",),
+    "--sparse": ("tar",),
     "--reflink": ("tar",),
     "--ownership": ("directory",),
     "--force": ("directory",),
@@ -127,6 +128,12 @@ def add_tar_options(
         "--format",
         choices=CHOICES["format"],
         help=f"tar headers: GNU's, or those of POSIX (pax) [default: {format}]",
+    )
+    group.add_argument(
+        "--sparse",
+        action="store_true",
+        help="write sparse files as sparse members, which not all programs read "
+        "[default: zeros for their holes]",
     )
     group.add_argument(
         "--reflink",
@@ -459,6 +466,7 @@ def read_options(args: argparse.Namespace) -> Options:
         edits=options.edits(args),
         mtime=options.parse_mtime(args.mtime),
         format=args.format or args.default_format,
+        sparse=args.sparse,
         compress=args.compress,
         reflink=args.reflink or "never",
         ownership="keep" if keep else args.ownership,
