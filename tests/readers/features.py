@@ -28,11 +28,13 @@ class Feature:
         title: The head of its column.
         layer: The words and members of a layer that has it.
         tree: The tree that they become.
+        options: The options of flatten that it needs.
     """
 
     title: str
     layer: Sequence[str | bytes]
     tree: Mapping[str, str]
+    options: tuple[str, ...] = ()
 
 
 def capability(bit: int) -> bytes:
@@ -85,6 +87,10 @@ FEATURES = {
         {"f": f" xattr:security.capability={percent(SETUID)}"},
     ),
     "sparse": Feature("sparse files", [old_gnu_sparse("f")], {"f": SPARSE}),
+    "members": Feature(
+        "sparse members, with --sparse", [old_gnu_sparse("f")], {"f": SPARSE},
+        ("--sparse",),
+    ),
 }  # fmt: skip
 BEFORE, BEHIND = ("0-before", "0-before"), ("~behind", "~behind")
 

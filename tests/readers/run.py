@@ -46,9 +46,10 @@ def write_tars(folder: Path, flatten: str, form: str) -> None:
         if form != "reflink" or name in ALIGNED:
             write_docker_archive(image, as_layers([layer_of(feature)]))
             out = folder / f"{name}.tar"
+            options = (*FORMATS[form], *feature.options)
             subprocess.run(
-                [*shlex.split(flatten), image, "-o", out, *FORMATS[form]], check=True
-            )  # fmt: skip
+                [*shlex.split(flatten), image, "-o", out, *options], check=True
+            )
     image.unlink()
 
 
