@@ -394,7 +394,7 @@ def one_line(error: Exception) -> str:
     found: BaseException = error
     while isinstance(found.__context__, OSError):
         found = found.__context__
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
+    if type(error) is urllib3.exceptions.ConnectTimeoutError:  # others inherit it
         return f"no connection in {min(CONNECT, TIMEOUT):.0f} s"
     if isinstance(found, urllib3.exceptions.ReadTimeoutError | TimeoutError):
         return f"no byte in {TIMEOUT:.0f} s"

@@ -1,10 +1,12 @@
 """Images from a real registry, and through a proxy that misbehaves."""
 
+import contextlib
 import gzip
 import hashlib
 import os
 import random
 import shutil
+import socket
 import subprocess
 import time
 
@@ -262,6 +264,21 @@ def test_what_is_not_there(host, tmp_path):
         exported("docker://localhost:99999/a", tmp_path)
     with pytest.raises(flatten.FlattenError, match="Connection refused"):
         exported("docker://localhost:1/a", tmp_path)
+
+
+def test_a_host_that_never_answers(tmp_path, monkeypatch):
+    """Its queue of connections is full."""
+    monkeypatch.setattr("flatten.sources.transport.CONNECT", 1.0)
+    monkeypatch.setattr("flatten.sources.transport.TRIES", 2)
+    with contextlib.ExitStack() as sockets:
+        full = sockets.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = full.getsockname()
+        for _ in range(4):
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        with pytest.raises(flatten.FlattenError, match=r"no connection in 1 s"):
+            exported(f"docker://127.0.0.1:{address[1]}/a", tmp_path)
 
 
 # --- who may read
