@@ -19,6 +19,8 @@ BLOCK: Final = 4096
 INODE: Final = 256  # bytes
 MAX_NAME: Final = 255  # bytes
 MAX_LINKS: Final = 65_000  # names of one file, and subdirectories that are counted
+MAX_MAJOR: Final = 0xFFF  # of a device's number
+MAX_MINOR: Final = 0xFFFFF
 ROOT: Final = 2  # inode numbers
 LOST_AND_FOUND: Final = 11
 FIRST: Final = 12  # the first inode that is free in an empty file system
@@ -192,6 +194,11 @@ def with_checksum(block: bytes, number: int, seed: int) -> bytes:
 def _xattr(item: tuple[bytes, bytes]) -> tuple[int, bytes, bytes]:
     """Return the number of a name's prefix, the rest of the name, and the value."""
     name, value = item
+    if len(name) > MAX_NAME:
+        raise ValueError(
+            f"an xattr with a name of {len(name):,} bytes; ext4 holds at most "
+            f"{MAX_NAME}"
+        )
     for prefix, index in _PREFIXES:
         if name.startswith(prefix):
             is_acl = prefix in (ACL_ACCESS, ACL_DEFAULT)
@@ -333,7 +340,16 @@ def _time(seconds: int, nanoseconds: int) -> tuple[int, int]:
 
 
 def device_map(major: int, minor: int) -> bytes:
-    """Return the 60 bytes of a device's inode: one of two encodings of its number."""
+    """Return the 60 bytes of a device's inode: one of two encodings of its number.
+
+    Raises:
+        ValueError: Linux has no such number.
+    """
+    if major > MAX_MAJOR or minor > MAX_MINOR:
+        raise ValueError(
+            f"a device with the number {major}:{minor}; Linux has at most "
+            f"{MAX_MAJOR}:{MAX_MINOR}"
+        )
     if major < 256 and minor < 256:
         return struct.pack("<I", major << 8 | minor)
     return struct.pack("<II", 0, minor & 0xFF | major << 8 | (minor & ~0xFF) << 12)

@@ -273,6 +273,12 @@ LIMITS = {
                      "has a name of 256 bytes; ext4 holds at most 255"),
     "ext4, a target": ("ext4", [member("a", type=b"2", target="t" * 4096)],
                        "has a target of 4,096 bytes; ext4 holds at most 4,095"),
+    "ext4, a device": ("ext4", [member("a", type=b"3", device=(4096, 0))],
+                       "'a': a device with the number 4096:0; Linux has at most"),
+    "ext4, the name of an xattr": (
+        "ext4", [member("a", records={b"SCHILY.xattr.user." + b"n" * 251: b"v"})],
+        "'a': an xattr with a name of 256 bytes; ext4 holds at most 255",
+    ),
     "ext4, a file in the place of a directory": ("ext4", ["lost+found"],
                        "lost+found is a directory in ext4; leave it out"),
     "ext4, links": (
