@@ -55,7 +55,7 @@ def run(
     options: Options,
     settings: Settings,
     planned: Callable[[int], object] = lambda _: None,
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Make the outputs of all images that some sources stand for.
 
     Args:

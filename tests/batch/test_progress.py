@@ -46,6 +46,21 @@ def test_a_quiet_batch_prints_nothing(tmp_path):
     assert on_a_terminal(*how) == ""
 
 
+def test_a_batch_ends_when_its_results_are_no_longer_read(tmp_path):
+    fleet(tmp_path / "in", 6)
+    with subprocess.Popen(
+        [*FLATTEN, "batch", "in", "-o", "out/{name}.tar", "--results", "-"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as batch:  # fmt: skip
+        batch.stdout.readline()
+        batch.stdout.close()
+        said = batch.stderr.read()
+
+    assert batch.returncode == 141
+    assert said == ""
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 def test_elsewhere_there_is_one_line_at_the_end(tmp_path):
     fleet(tmp_path / "in", 2)
     done = run("batch", tmp_path / "in", "-o", f"{tmp_path}/{{name}}.tar")

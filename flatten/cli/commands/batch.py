@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Final, NoReturn
 
@@ -142,8 +142,12 @@ def run(args: argparse.Namespace) -> int:
         force=args.again,
         sync=args.sync,
     )
-    with _Report(args) as report, _results_file(args.results) as lines:
-        for result in run_batch(args.sources, output, how, settings, report.plan):
+    with (
+        _Report(args) as report,
+        _results_file(args.results) as lines,
+        closing(run_batch(args.sources, output, how, settings, report.plan)) as results,
+    ):
+        for result in results:
             report.add(result)
             if lines is not None:
                 print(json.dumps(result.document()), file=lines, flush=True)
