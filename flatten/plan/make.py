@@ -26,6 +26,7 @@ BODY: Final = 1 << 17  # bytes from which a content is copied separately, by the
 SHARED: Final = 1 << 16  # the same, for contents whose blocks can be shared
 
 _BUSYBOX_BLOCKS: Final = 8  # blocks of name: busybox tar reads at most 4,095 bytes
+MOST_ZEROS: Final = 1 << 28  # bytes of holes that are written as zeros, in all
 _OCTAL_LIMIT: Final = 8**11  # sizes and mtimes from this value on are in base-256
 
 
@@ -58,6 +59,8 @@ def make_plan(  # noqa: PLR0913 - what a plan can be asked for
         tree: The tree, with all layers applied.
         posix: Write POSIX headers (pax) throughout, with fractions of seconds.
         sparse: Write sparse files as sparse members, not with zeros for their holes.
+            If the holes have more than ``MOST_ZEROS`` bytes, that is always done, with
+            a warning: a layer of a few bytes can have a hole larger than any disk.
         clamp_mtime: Reduce later mtimes to this one, as ``tar --clamp-mtime`` does.
         placement: Align large contents so that blocks can be shared. This is done with
             GNU ``L`` headers whose names are padded with NULs, as all readers allow.
@@ -84,9 +87,25 @@ def make_plan(  # noqa: PLR0913 - what a plan can be asked for
         sparse=sparse,
         warnings=tree.warnings,
     )
+    if not sparse:
+        _keep_large_holes(plan)
     plan.separate_from = BODY if placement is None else SHARED
     _measure(plan, placement)
     return plan
+
+
+def _keep_large_holes(plan: Plan) -> None:
+    """Keep sparse files sparse if their holes have too many bytes."""
+    members = plan.members
+    sparse = {inode for inode, extra in members.extras.items() if extra.sparse}
+    files = sparse and sparse.intersection(plan.inodes)
+    holes = sum(members.sizes[file] - members.stored(file) for file in files)
+    if holes > MOST_ZEROS:
+        plan.sparse = True
+        plan.warnings.append(
+            f"{len(files):,} sparse files have holes of {holes:,} bytes, too many to "
+            "write as zeros; they are sparse members, which not all programs read"
+        )
 
 
 def _clamp(members: Members, latest: int) -> None:
