@@ -15,8 +15,8 @@ CONTAINER: Final = "container:"
 USUAL_DRIVER: Final = "overlay2"
 """Docker's default driver: it is taken where several have the same image."""
 
-_DIGEST: Final = re.compile(r"sha(256|512):|[0-9a-f]{64,}(:|\Z)")
-_SHORT_ID: Final = re.compile(r"[0-9a-f]{12,63}")  # docker shows 12 digits
+_DIGEST: Final = re.compile(r"sha[0-9]+:|[0-9a-f]{64,}(:|\Z)", re.IGNORECASE)
+_SHORT_ID: Final = re.compile(r"[0-9a-f]{12,63}", re.IGNORECASE)  # docker shows 12
 _SHOWN: Final = 20  # images listed in a message
 _NAMES_SHOWN: Final = 4  # of each
 _ARCHITECTURES: Final = {
@@ -267,10 +267,12 @@ def named(entries: Sequence[Entry], name: str) -> list[Entry]:
     if _SHORT_ID.fullmatch(name):
         return [entry for entry in entries if _begins(entry, name)]
     tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    on_hub = tagged != familiar(tagged)
     tests: tuple[Callable[[Entry], bool], ...] = (
         lambda entry: name in entry.names,
         lambda entry: tagged in entry.names,
-        lambda entry: familiar(tagged) in map(familiar, entry.names),
+        lambda entry: on_hub and familiar(tagged) in map(familiar, entry.names),
+        lambda entry: local(tagged) in map(local, entry.names),
         lambda entry: hexdigits in entry.ids,
         lambda entry: _begins(entry, hexdigits),
     )
@@ -313,14 +315,23 @@ def _on_platform(entries: list[Entry], platform: Platform | None) -> list[Entry]
 
 
 def familiar(name: str) -> str:
-    """Strip what docker and podman put before short names.
+    """Strip what docker puts before short names.
 
-    >>> familiar("docker.io/library/alpine:3.20")
-    'alpine:3.20'
+    >>> familiar("docker.io/library/alpine:3.20"), familiar("localhost/app:1")
+    ('alpine:3.20', 'localhost/app:1')
     """
-    for prefix in ("localhost/", "index.docker.io/", "docker.io/"):
+    for prefix in ("index.docker.io/", "docker.io/"):
         name = name.removeprefix(prefix)
     return name.removeprefix("library/")
+
+
+def local(name: str) -> str:
+    """Strip what docker or podman puts before short names.
+
+    >>> local("docker.io/library/alpine:3.20"), local("localhost/app:1")
+    ('alpine:3.20', 'app:1')
+    """
+    return familiar(name.removeprefix("localhost/"))
 
 
 def _repository(name: str) -> str:
@@ -329,7 +340,7 @@ def _repository(name: str) -> str:
     >>> _repository("docker.io/library/alpine:3.20"), _repository("host:5000/a@sha256:")
     ('alpine', 'host:5000/a')
     """
-    head, slash, tail = familiar(name.partition("@")[0]).rpartition("/")
+    head, slash, tail = local(name.partition("@")[0]).rpartition("/")
     return head + slash + tail.partition(":")[0]
 
 

@@ -466,7 +466,8 @@ def _own_names(descriptor: object) -> tuple[str, ...]:
     annotations = isinstance(descriptor, dict) and descriptor.get("annotations")
     if not isinstance(annotations, dict):
         return ()
-    return tuple(str(annotations[key]) for key in _NAMES if key in annotations)
+    found = [annotations.get(key) for key in _NAMES]
+    return tuple(name for name in found if isinstance(name, str) and name)
 
 
 def _ids(descriptor: object) -> tuple[str, ...]:

@@ -213,6 +213,10 @@ PRETENDED = {
     ),
     "a tag of the repository sha256": (f"sha256:{PINNED}", f"sha256:{PINNED}"),
     "a repository that is called as a short id": (PINNED[:12], f"{PINNED[:12]}:latest"),
+    "a digest in capitals": (f"SHA256:{PINNED.upper()}", f"SHA256:{PINNED.upper()}"),
+    "a repository in capitals": (PINNED.upper(), f"{PINNED.upper()}:latest"),
+    "a digest of another algorithm": (f"sha384:{PINNED}", f"sha384:{PINNED}"),
+    "a short id in capitals": (PINNED[:12].upper(), f"{PINNED[:12].upper()}:latest"),
     "no digest after the sign": ("app@", "app:1"),
 }
 

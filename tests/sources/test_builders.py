@@ -452,6 +452,27 @@ def test_an_image_in_both_documents_is_one(image):
         assert opened.names == ("app:1",)
 
 
+LOCAL = ("localhost/app:1", B, "amd64")
+LOCAL_NAME = {"localhost/app:1": "localhost/app:1"}
+
+
+def test_a_name_on_this_machine_is_not_the_same_name_on_docker_hub(flat):
+    data = archive(hybrid([AMD, LOCAL], index_names=LOCAL_NAME).items())
+
+    assert flat(data, "app:1") == flat(data, "docker.io/library/app:1") == {"a": "0"}
+    assert flat(data, "localhost/app:1") == {"b": "1"}
+
+
+def test_a_short_name_that_may_be_on_this_machine_or_on_docker_hub(flat):
+    """Podman takes the first, which manifest.json has, docker the second."""
+    data = archive(hybrid([LOCAL], [AMD], index_names=LOCAL_NAME).items())
+
+    with pytest.raises(flatten.UsageError, match="'app:1' fits several"):
+        flat(data, "app:1")
+    assert flat(data, "docker.io/library/app:1") == {"a": "0"}
+    assert flat(data, "localhost/app:1") == {"b": "1"}
+
+
 def test_manifest_json_and_index_json_differ(flat):
     """Docker's overlay2 store takes A, its containerd store and OCI tools take B."""
     data = hybrid([AMD]) | {"index.json": hybrid([("app:1", B, "amd64")])["index.json"]}

@@ -191,6 +191,14 @@ def test_names(flat, name):
     assert flat(files, name or found[7:19]) == WANT
 
 
+@pytest.mark.parametrize("name", [None, "", 1, {}])
+def test_an_annotation_that_is_no_name(tmp_path, name):
+    (tmp_path / "i.tar").write_bytes(archive(oci_files(TARS, names=[name]).items()))
+
+    with flatten.open_image(str(tmp_path / "i.tar")) as image:
+        assert image.names == ()
+
+
 def edited(**documents):
     return oci_files(TARS, documents=documents)
 
