@@ -52,9 +52,11 @@ class FormatError(FlattenError):
 
     exit_code = 4
 
-    def __init__(self, what: str, *, where: str, offset: int | None = None) -> None:
+    def __init__(
+        self, what: str, *, where: str, offset: int | None = None, hint: str = ""
+    ) -> None:
         at = "" if offset is None else f" at byte {offset:,}"
-        super().__init__(f"{where}: {what}{at}")
+        super().__init__(f"{where}: {what}{at}" + (f"; {hint}" if hint else ""))
         self.where = where
         self.offset = offset
 

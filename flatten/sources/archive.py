@@ -53,7 +53,9 @@ class Archive(Files):
         self._parts = parts and source.fetches_parts()
         self._rows: dict[bytes, int] = {}  # of files and links, by name
         self._earlier: dict[bytes, list[int]] = {}  # others of a name, until compared
-        self._members = Members(limit=MAX_FILES, limited="files around an image")
+        self._members = Members(
+            limit=MAX_FILES, limited="files around an image", hint=""
+        )
         reader = TarReader(source, name)
         try:
             reader.read(self._members)

@@ -141,7 +141,8 @@ class Members:
         targets: A symlink's text, or the path that a hard link refers to.
         extras: The fields that few members have.
         limit: The maximum number of members.
-        limited: The noun, and a hint, for the message that the limit is exceeded.
+        limited: The noun for the message that the limit is exceeded.
+        hint: What that message says to do.
         allowance: The memory budget for data outside the columns.
     """
 
@@ -156,7 +157,8 @@ class Members:
     owner_table: list[Owner] = field(default_factory=list)
     owner_index: dict[Owner, int] = field(default_factory=dict)
     limit: int = 1 << 31
-    limited: str = "members; if that is right, allow more with --max-members"
+    limited: str = "members"
+    hint: str = "if that is right, allow more with --max-members"
     allowance: Allowance = field(default_factory=Allowance)
 
     def __len__(self) -> int:
@@ -209,7 +211,7 @@ class Members:
         """
         if len(self) + more > self.limit:
             what = f"more than {self.limit:,} {self.limited}"
-            raise FormatError(what, where=where, offset=offset)
+            raise FormatError(what, where=where, offset=offset, hint=self.hint)
 
     def drop(self, first: int, gone: Sequence[int]) -> None:
         """Delete the rows ``gone``, in order; all are at ``first`` or later.

@@ -124,8 +124,13 @@ class TarReader:
         return self._overrides is not None or bool(self._defaults)
 
     def _refuse_last(self, into: Members) -> None:
-        """Refuse the first member over the limit, at its header."""
-        offset = into.data[into.limit] - BLOCK_SIZE
+        """Refuse the first member over the limit, at its header.
+
+        Rows before those of this stream may be over it too: directories that an earlier
+        layer implies.
+        """
+        first = len(into) - len(self.paths)
+        offset = into.data[max(into.limit, first)] - BLOCK_SIZE
         into.check_limit(0, where=self.where, offset=offset)
 
     def _what_is_wrong(self, wrong: str) -> str:

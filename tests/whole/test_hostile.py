@@ -181,6 +181,24 @@ def test_what_is_refused(make, why, tmp_path):
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("limit", "what"),
+    [(2, "at byte 0"), (5, "at byte 0"), (6, "at byte 1,024")],
+    ids=["after implied directories", "first member", "second member"],
+)
+def test_the_limit_of_members_names_the_first_one_over_it(tmp_path, limit, what):
+    """The first layer has one member, and implies four directories."""
+    image = docker_archive(layers(["a/b/c/d/e"], ["f", "g"]))
+
+    code, said = run(image, tmp_path, "--max-members", str(limit))
+
+    assert code == 4
+    assert said.endswith(
+        f"): more than {limit} members {what}; "
+        "if that is right, allow more with --max-members\n"
+    )
+
+
 def test_members_of_a_layer_that_is_listed_again_are_counted(tmp_path):
     image = listed_again(layer(*(f"{n}" for n in range(1000))), 11)
 
