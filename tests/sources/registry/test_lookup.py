@@ -47,7 +47,9 @@ def without_digest(_handler, status, headers, body):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"trouble": without_head}, {"spoil": without_digest}], ids=str
+    "bad",
+    [{"trouble": without_head}, {"spoil": without_digest}],
+    ids=["no HEAD", "no digest in it"],
 )
 def test_without_an_answer_to_head_the_manifest_is_fetched(bad, host):
     with Proxy(host, **bad) as proxy:
