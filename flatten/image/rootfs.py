@@ -35,7 +35,7 @@ def open_rootfs(path: str, limits: Limits | None = None) -> Image:
 
 
 def _check_is_tar(source: LayerBytes, where: str) -> None:
-    """Check that bytes begin as a tar does, which may be empty.
+    """Check that bytes begin as a tar does, which may have no members.
 
     Raises:
         SourceError: They do not.
@@ -44,7 +44,7 @@ def _check_is_tar(source: LayerBytes, where: str) -> None:
     if len(start) == BLOCK_SIZE and not checksum_error(start):
         return
     what = magic.recognise(source.read(0, magic.START))
-    if start == b"" or (start == ZEROS and what is None):
+    if start == ZEROS and what is None:
         return
     found = f", but {what}" if what else ""
     hint = "; mount it and name the directory" if "file system" in found else ""

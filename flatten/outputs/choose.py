@@ -42,13 +42,19 @@ def choose(out: str | os.PathLike[str] | int, options: Options) -> Output:
     """Return the output for a path, or for a descriptor.
 
     Raises:
-        UsageError: The suffix of the path is of a format that flatten cannot write.
+        UsageError: The suffix of the path is of a format that flatten cannot write, or
+            an image would be written to a directory.
     """
     if isinstance(out, int):
         return _load("tar", out, options)
     name = os.fspath(out)
-    module = "image" if options.image_kind is not None else kind(name)
-    return _load(module, Path(name), options)
+    if options.image_kind is None:
+        return _load(kind(name), Path(name), options)
+    if name.endswith("/"):
+        raise UsageError(
+            f"{quoted(name)} is the name of a directory; an image is written to a file"
+        )
+    return _load("image", Path(name), options)
 
 
 def kind(name: str) -> str:

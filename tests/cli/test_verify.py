@@ -56,6 +56,18 @@ def test_no_difference(made, run, rootfs, expected):
     assert (got.returncode, got.stdout, got.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("command", ["verify", "diff", "ls", "report"])
+def test_an_empty_file_is_not_an_empty_tar(made, run, command):
+    """A download that failed leaves one; a tar without members has an end mark."""
+    (made / "empty.tar").write_bytes(b"")
+    images = ["i.tar"] if command in {"verify", "diff"} else []
+
+    got = run(command, "empty.tar", *images)
+
+    assert (got.returncode, got.stdout) == (3, "")
+    assert got.stderr.endswith(", but an empty file\n")
+
+
 def test_the_config_file_equals_the_output_of_the_config_command(made, run):
     assert (made / "config").read_text() == run("config", "i.tar").stdout
 

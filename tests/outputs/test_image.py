@@ -266,6 +266,8 @@ REFUSED = {
     "a tag in upper case": (["--oci", "o.tar", "--tag", "App:1"], "'App:1' is not a valid image name"),
     "a tag with a digest": (["--oci", "o.tar", "--tag", f"a@sha256:{'0' * 64}"], "is not a valid image name"),
     "an image id as a tag": (["--oci", "o.tar", "--tag", "0" * 64], "is not a valid image name"),
+    "standard output": (["--oci", "-"], "write to a file, not to standard output"),
+    "a directory": (["--docker", "o/"], "'o/' is the name of a directory"),
     "a device": (["--oci", "/dev/null"], "exists and is not a regular file"),
     "no such step": (["--oci", "o.tar", "--from", "9"], "no step 9"),
     "edits with --from": (["--oci", "o.tar", "--from", "1", "--exclude", "a"], "takes no selection"),

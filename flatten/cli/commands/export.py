@@ -348,6 +348,8 @@ def run(args: argparse.Namespace) -> int:
         return write(args, args.output, read_options(args))
     if args.output != "-":
         raise UsageError("-o cannot be used together with --oci or --docker")
+    if image == "-":
+        raise UsageError("--oci and --docker write to a file, not to standard output")
     how = replace(
         read_options(args),
         since=since,
