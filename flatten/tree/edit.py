@@ -271,6 +271,9 @@ def limit_xattrs(
             for name in found
             if name.startswith(prefixes) and name not in prefixes
         }
+        lost["ACLs of other systems"] += sum(
+            xattrs.name_of(key) is None for key, _ in records
+        )
         for name in sorted(found.keys() - kept):
             if name.startswith(xattrs.ACL):
                 lost["POSIX ACLs"] += 1
@@ -286,7 +289,7 @@ def limit_xattrs(
             if len(acl) == xattrs.MINIMAL_ACL:
                 del kept[xattrs.ACL_ACCESS]
         _change(tree.members, inode, records=xattrs.to_records(kept))
-    for kind, count in sorted(lost.items()):
+    for kind, count in sorted((+lost).items()):
         such = f" (such as {quoted(example)})" if kind == "xattrs" else ""
         tree.warnings.append(
             f"{count:,} {kind}{such} are left out: the output cannot hold them"

@@ -61,6 +61,8 @@ def test_directories_are_those_of_single_runs(tmp_path):
     (tmp_path / "single").mkdir()
     for path in paths:
         run(path, "-o", f"{tmp_path}/single/{path.stem}/", *how)
+    readable = ("chmod", "-R", "u+rwX", "out", "single")
+    subprocess.run(readable, cwd=tmp_path, check=True)
     left = ("diff", "-r", "-x", "*.json", "--no-dereference", "out", "single")
     assert subprocess.run(left, cwd=tmp_path, check=False).returncode == 0
 

@@ -91,6 +91,17 @@ def test_an_invalid_acl_is_left_out_with_a_warning(tmp_path):
     assert plan.warnings == ["1 invalid ACLs are left out: the output cannot hold them"]
 
 
+def test_nfs_acls_that_only_a_tar_can_hold_are_counted(tmp_path):
+    records = {b"SCHILY.acl.ace": b"owner@:rwx:allow"}
+    words = [member("a", b"a", records=records), member("b", b"b", records=records)]
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(words)))
+
+    got = run(tmp_path / "i.tar", "-o", f"{tmp_path}/o/", "--ownership", "current")
+
+    assert got.returncode == 0
+    assert "2 ACLs of other systems are left out: the output cannot hold" in got.stderr
+
+
 def test_times_at_the_end_of_a_range_have_no_fraction(tmp_path):
     words = [
         member("early", records={b"mtime": b"-0.000000001"}),
