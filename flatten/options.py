@@ -38,8 +38,8 @@ class Access:
         insecure: Allow plain HTTP, and TLS certificates that cannot be verified.
         parts: Read only what is needed of layers in zstd:chunked and eStargz, by their
             tables of contents. What is read is checked against the manifest, but the
-            layers' digests cannot be. So an export does it only if ``verify`` is not
-            set, and less than half is needed.
+            layers' digests cannot be. An export does not use this field, but
+            ``verify``.
         waiting: Called with a sentence when a server does not answer, is busy or breaks
             off, before it is asked again; in several threads.
     """
@@ -94,7 +94,10 @@ class Options(Selection):
 
     Attributes:
         since: Write only the changes since this point, as a layer to put on top.
-        verify: Check the layers against the image's digests.
+        verify: True reads all layers whole, and checks them against the image's
+            digests; False does not check them. None checks them too, but reads layers
+            in zstd:chunked, from a registry or a URL, in parts if less than half of
+            them is needed; the parts are checked against the tables of contents.
         edits: Paths to leave out, move or add, and changes of owners.
         mtime: Reduce later mtimes to this one (seconds), as ``tar --clamp-mtime`` does.
         format: ``gnu``, or ``pax`` for POSIX headers throughout.
@@ -131,7 +134,7 @@ class Options(Selection):
     """
 
     since: Point | None = None
-    verify: bool = True
+    verify: bool | None = None
     edits: Edits = NO_EDITS
     mtime: int | None = None
     format: Format = "gnu"
@@ -176,7 +179,7 @@ class OptionFields(SelectionFields, total=False):
     """The fields of ``Options`` as keyword arguments, for type checkers."""
 
     since: Point | None
-    verify: bool
+    verify: bool | None
     edits: Edits
     mtime: int | None
     format: Format

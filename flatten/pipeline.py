@@ -16,9 +16,15 @@ from typing import Unpack
 
 from .errors import FormatError, UsageError, quoted
 from .host.spools import short_turns
-from .image.blob import ChunkedLayer
 from .image.history import cut
 from .image.image import Image, Transfer
+from .image.parts import (
+    are_exact,
+    fetch_if_little,
+    read_in_parts,
+    read_whole,
+    with_whole_layers,
+)
 from .image.read import Stack, read_layers
 from .image.verify import DigestCheck, checking
 from .options import OptionFields, Options
@@ -58,7 +64,10 @@ class Exported:
             same tree.
         members: Number of entries in it.
         layers: Number of layers in the image.
-        verified: Number of layers that were checked against their diff_id.
+        verified: Number of layers that were read whole and checked against their
+            diff_id.
+        verified_by_toc: Number of layers of which parts were read, and checked against
+            their tables of contents.
         warnings: Warnings for the user, one sentence each.
         image: The image's id.
         names: The image's names.
@@ -81,6 +90,7 @@ class Exported:
     transfer: Transfer | None = field(default=None, compare=False)
     devices: tuple[str, ...] | None = field(default=None, compare=False)
     root_hash: str | None = field(default=None, compare=False)
+    verified_by_toc: int = 0
 
 
 def export(
@@ -140,32 +150,9 @@ def run(  # noqa: PLR0913 - the rare ones by keyword
     Raises:
         FlattenError: As for ``export``.
     """
-    if not (options.verify or options.since is not None or options.layers is not None):
-        with suppress(_MostIsNeededError):
-            return _run(source, out, options, progress, sync, before_commit, reuse)
-    options = replace(options, access=replace(options.access, parts=False))
-    return _run(source, out, options, progress, sync, before_commit, reuse)
-
-
-class _MostIsNeededError(Exception):
-    """Whole layers are better than their parts."""
-
-
-def _run(  # noqa: PLR0913, PLR0917 - as of run
-    source: str | os.PathLike[str],
-    out: str | os.PathLike[str] | int,
-    options: Options,
-    progress: ProgressBar | Progress,
-    sync: bool,
-    before_commit: Callable[[], object],
-    reuse: Reuse | None,
-) -> Exported:
-    """Do what ``run`` does, once.
-
-    Raises:
-        _MostIsNeededError: Layers were opened in parts, but that does not pay.
-    """
     output = choose(out, options)
+    parts = reuse is None and _may_be_read_in_parts(options)
+    options = replace(options, access=replace(options.access, parts=parts))
     with (
         short_turns(),
         Reporter(progress) as reporter,
@@ -173,7 +160,9 @@ def _run(  # noqa: PLR0913, PLR0917 - as of run
         ExitStack() as checks,
     ):
         image, stack = (opened, None) if reuse is None else reuse(opened)
-        check = checks.enter_context(_checking(image, options.verify))
+        if not are_exact(image):
+            image = with_whole_layers(image)
+        check = checks.enter_context(_checking(image, options))
         image = with_additions(image, options)
         _refuse_same(out, options)
         for path in (out, *_documents(options)):
@@ -183,8 +172,12 @@ def _run(  # noqa: PLR0913, PLR0917 - as of run
         if shape.rooted and options.since is not None:
             raise UsageError("a delta is a layer: write it to a tar")
         plan = plan_image(image, options, shape=shape, stack=stack)
-        if options.access.parts:
-            _fetch_parts(image, plan)
+        if not fetch_if_little(image, plan.members, plan.inodes):
+            whole = [layer.whole for layer in read_in_parts(image)]
+            image = with_whole_layers(image)
+            if check is not None:
+                check.add(whole)
+            plan = plan_image(image, options, shape=shape)
         if options.strict:
             check_strict(plan, map(os.fsencode, options.allow_setuid), image.source)
         if check is not None:
@@ -206,12 +199,12 @@ def _run(  # noqa: PLR0913, PLR0917 - as of run
                     check.finish()
                 image.check_unchanged()
                 _write_sidecars(job, options)
-    promised = sum(layer.diff_id is not None for layer in image.layers)
+    promised = sum(layer.diff_id is not None for layer in read_whole(image))
     return Exported(
         plan.size,
         len(plan),
         len(image.layers),
-        promised if options.verify else 0,
+        0 if check is None else promised,
         (*plan.warnings, *job.notes),
         image.id,
         image.names,
@@ -220,7 +213,17 @@ def _run(  # noqa: PLR0913, PLR0917 - as of run
         None if image.transfer is None else image.transfer(),
         job.made.devices,
         job.made.root_hash,
+        len(read_in_parts(image)),
     )
+
+
+def _may_be_read_in_parts(options: Options) -> bool:
+    """Return True if layers with a table of contents need not be read whole.
+
+    A layer store and a delta take whole layers, and a statement names their digests.
+    """
+    needs_all = (options.verify, options.layers, options.since, options.statement)
+    return all(need in (None, False) for need in needs_all)
 
 
 @contextmanager
@@ -233,7 +236,7 @@ def opened_image(
 ) -> Iterator[Image]:
     """Open the image, and put its layers where ``options.layers`` says."""
     with open_image(
-        os.fspath(source), options, verify=options.verify, advance=advance
+        os.fspath(source), options, verify=options.verify is not False, advance=advance
     ) as image:
         if options.layers is None:
             yield image
@@ -241,33 +244,6 @@ def opened_image(
             from .outputs.layer_store import LayerStore  # seldom needed
 
             yield LayerStore(Path(options.layers), sync=sync).stored(image)
-
-
-def _fetch_parts(image: Image, plan: Plan) -> None:
-    """Fetch what a plan needs of layers that are read in parts.
-
-    Raises:
-        _MostIsNeededError: It is more than half of them, or the headers that the tables
-            of contents give may differ from those of the layers.
-    """
-    layers = {
-        at: layer.content
-        for at, layer in enumerate(image.layers)
-        if isinstance(layer, ChunkedLayer)
-    }
-    if not all(content.exact for content in layers.values()):
-        raise _MostIsNeededError
-    ranges: dict[int, list[tuple[int, int]]] = {at: [] for at in layers}
-    members = plan.members
-    for inode in {*plan.inodes}:
-        if members.layers[inode] in ranges and members.stored(inode):
-            start = members.data[inode]
-            ranges[members.layers[inode]].append((start, start + members.stored(inode)))
-    needed = sum(stop - start for found in ranges.values() for start, stop in found)
-    if 2 * needed > sum(content.contents for content in layers.values()):
-        raise _MostIsNeededError
-    for at, content in layers.items():
-        content.fetch_contents(ranges[at])
 
 
 def plan_image(
@@ -372,8 +348,11 @@ def _edit(tree: Tree, image: Image, options: Options) -> None:
         select_xattrs(tree.members, edits.xattrs)
 
 
-def _checking(image: Image, verify: bool) -> AbstractContextManager[DigestCheck | None]:
-    return checking(image.layers) if verify else nullcontext()
+def _checking(
+    image: Image, options: Options
+) -> AbstractContextManager[DigestCheck | None]:
+    """Check the layers that are read whole, unless the options forbid it."""
+    return nullcontext() if options.verify is False else checking(read_whole(image))
 
 
 def _write_sidecars(job: Job, options: Options) -> None:

@@ -135,7 +135,8 @@ class Shared:
         """
         if isinstance(layer, SharedLayer):
             return True
-        return self._options.verify and self._find(layer) is not None
+        checked = self._options.verify is not False
+        return checked and self._find(layer) is not None
 
     def _find(self, layer: Layer) -> _Kept | None:
         """Return what is kept of a layer with that diff_id, or None."""

@@ -12,7 +12,7 @@ from ..errors import SourceError, UsageError, quoted, shown
 from ..host.limits import Limits
 from ..image import rootfs
 from ..image.history import Point
-from ..image.image import Image
+from ..image.image import Image, Transfer
 from ..options import Access, Selection, SelectionFields
 from ..sources import open as sources
 from ..sources.choice import CONTAINER
@@ -272,6 +272,25 @@ def add_verify_option(group: argparse._ActionsContainer) -> None:
     )
 
 
+def add_verify_choice(group: argparse._ActionsContainer) -> None:
+    """Add the options of an export that say which layers to check, and how."""
+    choice = group.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--verify",
+        action="store_true",
+        default=None,
+        help="read all layers whole and check them against the image's digests "
+        "[default: of zstd:chunked layers of a registry or URL, read and check only "
+        "parts if less than half is needed]",
+    )
+    choice.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="do not check layers against the image's digests",
+    )
+
+
 def add_edit_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that select, move and add names, and change metadata."""
     group = parser.add_argument_group("selection and edits, applied in this order")
@@ -493,13 +512,17 @@ def say_unverified(
             "the digests",
         )
     if tables and image.transfer is not None:
-        done = image.transfer()
-        note(
-            args,
-            f"note: {image.source}: {_layers(tables)} read in parts, by table of "
-            f"contents: fetched {done.fetched:,} of {done.size:,} bytes; --verify "
-            "fetches all and checks the digests",
-        )
+        said = read_in_parts(tables, image.transfer())
+        note(args, f"note: {image.source}: {said}")
+
+
+def read_in_parts(count: int, done: Transfer) -> str:
+    """Return the sentence that says how much was fetched of layers read in parts."""
+    return (
+        f"{_layers(count)} read in parts, by table of contents: fetched "
+        f"{done.fetched:,} of {done.size:,} bytes; --verify fetches all and checks the "
+        "digests"
+    )
 
 
 def _layers(count: int) -> str:

@@ -29,6 +29,7 @@ def summary(done: Exported, output: str | None, seconds: float) -> dict[str, Any
         "transfer": done.transfer and asdict(done.transfer),
         "layers": [{"diff_id": diff_id} for diff_id in done.diff_ids],
         "verified": done.verified,
+        "verified_by_toc": done.verified_by_toc,
         "members": done.members,
         "bytes": done.size,
         "output": output and _described(output),

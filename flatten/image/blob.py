@@ -88,19 +88,33 @@ class ChunkedLayer:
     """A layer of which only the parts that are read are fetched.
 
     Attributes:
+        whole: The same layer, read whole.
         table: The digest of its table of contents; layers with the same table are the
             same bytes.
         content: The layer's tar.
         stored: The layer as it is stored.
     """
 
-    name: str
-    diff_id: str | None
-    digest: str | None
+    whole: BlobLayer
     table: str
     content: "Chunked"
     stored: LayerBytes
     place: None = None
+
+    @property
+    def name(self) -> str:
+        """The layer's name in messages."""
+        return self.whole.name
+
+    @property
+    def diff_id(self) -> str | None:
+        """The digest of the uncompressed layer, if recorded; it is not checked."""
+        return self.whole.diff_id
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of the layer as it is stored, which is not checked."""
+        return self.whole.digest
 
     def blob(self) -> LayerBytes:
         """Return the layer as it is stored; what is read of it is fetched."""

@@ -35,17 +35,24 @@ class DigestCheck:
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
+        """Start to check the layers, as ``add``."""
+        self._processors = processors()
+        self._arriving: list[_Arriving] = []
+        self.rereads = False
+        self._later: deque[_Task] = deque()
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._threads: list[threading.Thread] = []
+        self.add(layers)
+
+    def add(self, layers: Iterable[Layer]) -> None:
         """List the digests to check, and start with the uncompressed layers.
 
         Inflated bytes are hashed as they arrive, and compressed bytes once the tree no
         longer waits for inflating. The largest layers come first, so that the threads
         end at about the same time.
         """
-        self._processors = processors()
-        self._arriving: list[_Arriving] = []
-        self.rereads = False
-        self._now: deque[_Task] = deque()
-        self._later: deque[_Task] = deque()
+        now: deque[_Task] = deque()
         known: set[tuple[int, str | None, str | None]] = set()
         layers = tuple(layers)
         for layer in layers:
@@ -61,7 +68,7 @@ class DigestCheck:
                 if made := opened.arrival_digest():
                     self._arriving.append((layer, layer.diff_id, made))
                 else:
-                    self._now.append((layer, layer.diff_id, layer.open))
+                    now.append((layer, layer.diff_id, layer.open))
                     self.rereads |= inflated
             if layer.digest is not None and (inflated or layer.digest != layer.diff_id):
                 blob = layer.blob()
@@ -69,10 +76,7 @@ class DigestCheck:
                     self._arriving.append((layer, layer.digest, made))
                 else:
                     self._later.append((layer, layer.digest, layer.blob))
-        self._error: BaseException | None = None
-        self._stopped = False
-        self._threads: list[threading.Thread] = []
-        self._start(self._now)
+        self._start(now)
 
     def start_rest(self) -> None:
         """Start hashing the remaining bytes, and check the digests of inflated layers.

@@ -212,18 +212,18 @@ class Manifest:
         opener = partial(_open_blob, files, digest, size, what)
         unusual = "" if _TAR.fullmatch(media_type) else f", {shown(media_type)}"
         name = f"{where} ({digest}{unusual})"
+        same = before.whole if isinstance(before, ChunkedLayer) else before
+        whole = BlobLayer(name, diff_id, digest, opener, files.pool, same=same)
         if isinstance(before, ChunkedLayer):
-            return replace(before, name=name, diff_id=diff_id)
-        chunked = before is None and self._in_parts(descriptor, what, diff_id, name)
-        if chunked:
-            return chunked
-        return BlobLayer(name, diff_id, digest, opener, files.pool, same=before)
+            return replace(before, whole=whole)
+        chunked = before is None and self._in_parts(descriptor, what, whole)
+        return chunked or whole
 
     def _in_parts(
-        self, descriptor: dict[str, Any], what: str, diff_id: str | None, name: str
+        self, descriptor: dict[str, Any], what: str, whole: BlobLayer
     ) -> ChunkedLayer | None:
         """Return a layer that can be fetched in parts, else None."""
-        digest, size = parse_descriptor(descriptor, name)
+        digest, size = parse_descriptor(descriptor, whole.name)
         annotations = descriptor.get("annotations") or {}
         if not annotations:
             return None
@@ -236,10 +236,10 @@ class Manifest:
         if table is None:
             return None
         try:
-            tar = read_table(blob, annotations, self.files.pool, name)
+            tar = read_table(blob, annotations, self.files.pool, whole.name)
         except WholeLayerNeededError:
             return None
-        return ChunkedLayer(name, diff_id, digest, table, tar, blob)
+        return ChunkedLayer(whole, table, tar, blob)
 
 
 def external_layer(digest: str, urls: Sequence[object]) -> str:

@@ -1,6 +1,7 @@
 """zstd:chunked and eStargz layers: what is fetched of them, and what is refused."""
 
 import contextlib
+import gzip
 import hashlib
 import json
 import random
@@ -9,6 +10,7 @@ import subprocess
 from functools import cache, partial
 
 import pytest
+import zstandard
 
 import flatten
 from builders import MTIME, Bytes, archive, docker_archive, layer, member
@@ -118,13 +120,28 @@ def test_the_same_table_is_the_same_bytes(server):
     assert server.sent < 0.1 * len(server.data)
 
 
-def test_an_export_is_of_whole_layers(server, tmp_path):
-    flatten.export(server.url, tmp_path / "got.tar", sync=False)
+@pytest.mark.parametrize("out", ["rootfs.tar", "delta", "statement", "layers"])
+def test_an_export_that_needs_whole_layers(server, tmp_path, out):
+    command = {
+        "rootfs.tar": ["--verify"],
+        "delta": ["--no-verify"],
+        "statement": ["--statement", tmp_path / "statement"],
+        "layers": ["--layers", tmp_path / "layers"],
+    }
+    start = ["delta"] if out == "delta" else []
+    more = [] if out == "delta" else ["--include", "etc/small"]
+    got = run(
+        *start, server.url, "-o", tmp_path / "got.tar", *command[out], *more
+    )  # fmt: skip
+    assert (got.returncode, got.stderr) == (0, "")
+    sent = server.sent
     (tmp_path / "image.tar").write_bytes(server.data)
-    flatten.export(tmp_path / "image.tar", tmp_path / "want.tar", sync=False)
+    assert run(
+        *start, tmp_path / "image.tar", "-o", tmp_path / "want.tar", *more
+    ).returncode == 0  # fmt: skip
 
     assert (tmp_path / "got.tar").read_bytes() == (tmp_path / "want.tar").read_bytes()
-    assert server.sent >= len(server.data)
+    assert sent >= len(server.data)
 
 
 @pytest.mark.skipif(shutil.which("skopeo") is None, reason="needs skopeo")
@@ -158,30 +175,105 @@ def on_disk(folder):
             yield str(path.relative_to(folder)), path.read_bytes()
 
 
+@pytest.mark.parametrize("verify", [None, False])
 @pytest.mark.parametrize("include", [["etc/small", "dev"], ["etc/holes", "a"], []])
-def test_an_export_of_little_without_verifying_fetches_little(tmp_path, include):
+def test_an_export_of_little_fetches_little(tmp_path, include, verify):
     """Also if all is wanted, since the second layer removes most of the first."""
     edits = Edits(include=tuple(include))
+    done = {}
     with serving(image(zstd_chunked)) as server:
-        for name in ("want", "got"):
+        for name, how in (("want", True), ("got", verify)):
             server.sent = 0
-            flatten.export(
-                server.url, tmp_path / name, sync=False, edits=edits,
-                verify=name == "want", access=Access(parts=True),
-            )  # fmt: skip
+            done[name] = flatten.export(
+                server.url, tmp_path / name, sync=False, edits=edits, verify=how
+            )
     assert (tmp_path / "got").read_bytes() == (tmp_path / "want").read_bytes()
     assert server.sent < (0.15 if include else 0.35) * len(server.data)
+    assert (done["want"].verified, done["want"].verified_by_toc) == (2, 0)
+    assert (done["got"].verified, done["got"].verified_by_toc) == (0, 2)
+
+
+def test_an_export_of_parts_says_so(tmp_path):
+    out = "-o", tmp_path / "out.tar", "--include", "etc/small"
+    with serving(image(zstd_chunked)) as server:
+        done = run(server.url, *out, "-v", "--json")
+        quiet = run(server.url, *out, "-q")
+        unchecked = run(server.url, *out, "--no-verify")
+        whole = run(server.url, *out, "--verify", "-v", "--json")
+    found = json.loads(done.stdout)
+    fetched, size = found["transfer"]["fetched"], found["transfer"]["size"]
+    assert (found["verified"], found["verified_by_toc"]) == (0, 2)
+    assert fetched < 0.1 * size
+    assert "2 layers (0 verified, 2 by table of contents), " in done.stderr
+    assert (
+        "note: 2 layers were read in parts, by table of contents: fetched "
+        f"{fetched:,} of {size:,} bytes; --verify fetches all and checks the digests"
+    ) in done.stderr
+    assert (quiet.stderr, unchecked.stderr) == ("", "")
+    found = json.loads(whole.stdout)
+    assert (found["verified"], found["verified_by_toc"]) == (2, 0)
+    assert "note:" not in whole.stderr
+
+
+def test_a_chunk_that_is_wrong_ends_an_export(tmp_path):
+    blob, annotations, tar = zstd_chunked(SMALL)
+    pack = zstandard.ZstdCompressor().compress
+    assert blob.count(pack(b"1")) == 1
+    blob = blob.replace(pack(b"1"), pack(b"2"))
+    packed = archive(chunked_layout([(blob, annotations, tar)]).items())
+    with (
+        serving(packed) as server,
+        pytest.raises(flatten.IntegrityError, match="digest mismatch in 'etc/small'"),
+    ):
+        flatten.export(
+            server.url, tmp_path / "out.tar", sync=False,
+            edits=Edits(include=("etc/small",)),
+        )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_without_a_table_are_verified_whole(tmp_path):
+    """A layer with one is on top of them."""
+    plain = gzip.compress(TARS[0]), {}, TARS[0]
+    chunked = zstd_chunked(layer(member("top/a", b"a"), member("top/b", NOISE)))
+    edits = Edits(include=("top/a", "etc/small"))
+    with serving(archive(chunked_layout([plain, chunked]).items())) as server:
+        done = flatten.export(server.url, tmp_path / "got", sync=False, edits=edits)
+        flatten.export(
+            server.url, tmp_path / "want", sync=False, edits=edits, verify=True
+        )
+    assert (done.verified, done.verified_by_toc) == (1, 1)
+    assert (tmp_path / "got").read_bytes() == (tmp_path / "want").read_bytes()
+
+    spoilt = plain[0], {}, bytes(512) + TARS[0]  # the diff_id is of another tar
+    with (
+        serving(archive(chunked_layout([spoilt, chunked]).items())) as server,
+        pytest.raises(flatten.IntegrityError, match=r"layer 1 of 2.*digest mismatch"),
+    ):
+        flatten.export(server.url, tmp_path / "out", sync=False, edits=edits)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("make", CHUNKED.values(), ids=CHUNKED)
-def test_an_export_of_most_fetches_all(tmp_path, make):
+def test_an_export_of_most_fetches_and_verifies_all(tmp_path, make):
     little = () if make is zstd_chunked else ("dev",)  # the table is not exact
     with serving(image(make, tuple(TARS[:1]))) as server:
-        flatten.export(
-            server.url, tmp_path / "got", sync=False, edits=Edits(include=little),
-            verify=False, access=Access(parts=True),
-        )  # fmt: skip
+        done = flatten.export(
+            server.url, tmp_path / "got", sync=False, edits=Edits(include=little)
+        )
     assert server.sent > len(server.data)
+    assert (done.verified, done.verified_by_toc) == (1, 0)
+
+
+def test_most_of_layers_that_are_not_their_diff_id(tmp_path):
+    blob, annotations, tar = zstd_chunked(TARS[0])
+    packed = archive(chunked_layout([(blob, annotations, bytes(512) + tar)]).items())
+    with (
+        serving(packed) as server,
+        pytest.raises(flatten.IntegrityError, match="digest mismatch"),
+    ):
+        flatten.export(server.url, tmp_path / "out", sync=False)
+    assert not (tmp_path / "out").exists()
 
 
 # --- layers that are read whole

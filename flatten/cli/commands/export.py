@@ -57,7 +57,6 @@ EFFECTIVE: Final = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments and options."""
-    parser.set_defaults(parts=True)
     parser.add_argument(
         "-V", "--version", action="version", version=f"flatten {__version__}"
     )
@@ -220,7 +219,7 @@ def add_safety_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="with --strict: this file may be setuid; may be repeated",
     )
-    options.add_verify_option(group)
+    options.add_verify_choice(group)
 
 
 def add_disk_options(parser: argparse.ArgumentParser) -> None:
@@ -380,10 +379,15 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
         )
     for warning in done.warnings:
         options.warn(args, warning)
+    if done.verified_by_toc and done.transfer is not None and args.verify is None:
+        said = options.read_in_parts(done.verified_by_toc, done.transfer)
+        options.note(args, f"note: {said}")
     goes_out = args.json or to_stdout or 1 in {how.config_out, how.list_out}
     if args.verbose:
+        tables = f", {done.verified_by_toc:,} by table of contents"
+        tables = tables if done.verified_by_toc else ""
         say(
-            f"{done.layers:,} layers ({done.verified:,} verified), "
+            f"{done.layers:,} layers ({done.verified:,} verified{tables}), "
             f"{done.members:,} members, {done.size:,} bytes"
         )
         if done.transfer is not None:
