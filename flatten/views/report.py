@@ -104,7 +104,7 @@ def make_report(index: CheckedIndex, contents: Contents, *, equal: bool) -> Repo
     own = [row for row in rows if row.first is None]
     kinds, sizes = index.members.kinds, index.members.sizes
     shown = {row.inode for row in own}
-    hidden = find_hidden(index, {row.path.rstrip(b"/") for row in rows}, shown)
+    hidden = find_hidden(index, (row.path for row in rows), shown)
     by_layer = Counter[int]()
     for item in hidden:
         by_layer[item.layer] += item.size

@@ -16,19 +16,24 @@ the figures are the same:
 Reference: wagoodman/dive, dive/filetree/efficiency.go and file_tree.go, v0.12.
 """
 
-from bisect import bisect_left
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 from ..image.read import Index
 from ..tar import whiteout
 from ..tar.layer import LayerIndex
-from ..tar.members import DIRECTORY, FILE
+from ..tar.members import DIRECTORY, FILE, Members
 
 _BOOKKEEPING: Final = whiteout.META + b"."  # opaque marks, and names of AUFS
 
-Node = tuple[int, bool]
-"""The size of a name, and whether the layer lists it as a directory."""
+_UNLISTED: Final = -1
+"""Instead of a member: the node of a whiteout, or of a parent that is not listed."""
+
+Nodes = dict[bytes, int]
+"""The member that lists each path, or ``_UNLISTED``."""
 
 
 @dataclass(slots=True)
@@ -76,39 +81,48 @@ class Hidden:
     replaced: bool
 
 
-def find_hidden(index: Index, paths: set[bytes], shown: set[int]) -> list[Hidden]:
+def find_hidden(
+    index: Index, paths: Iterable[bytes], shown: Container[int]
+) -> list[Hidden]:
     """List the files that the image does not show, the largest first.
 
     Args:
         index: The image's members.
-        paths: All paths of the tree, without trailing slashes.
+        paths: All paths of the tree, directories with a slash.
         shown: The inodes of these paths.
     """
     kinds, sizes = index.members.kinds, index.members.sizes
     found = [
-        Hidden(path, position, sizes[member], path in paths)
+        Hidden(path, position, sizes[member], False)
         for position, layer in enumerate(index.layers)
         for member, path in enumerate(layer.paths, layer.first)
         if member not in shown and sizes[member] and kinds[member] == FILE
     ]
+    names = {hidden.path for hidden in found}
+    names |= {name + b"/" for name in names}
+    names.intersection_update(paths)
+    for hidden in found:
+        hidden.replaced = hidden.path in names or hidden.path + b"/" in names
     return sorted(found, key=lambda hidden: (-hidden.size, hidden.path))
 
 
 def efficiency(index: Index) -> Efficiency:
     """Return dive's figures for an image."""
-    noted: dict[bytes, Noted] = {}
-    stack = _Stack({})
+    members = index.members
+    stack, visits = _Stack(members), _Visits()
     sums = []
-    for position in range(len(index.layers)):
-        layer = _DiveLayer.read(index, position)
+    for position, listed in enumerate(index.layers):
+        layer = _DiveLayer.read(listed)
         if not position:
-            stack = _Stack(layer.nodes)  # dive starts with a copy of the first tree
-        _visit(layer, stack, noted)
+            stack.put(layer.nodes)  # dive starts with a copy of the first tree
+        visits.add(layer, stack)
         stack.add(layer)
-        sums.append(layer.size)
-    least = sum(entry.least for entry in noted.values())
-    total = sum(entry.total for entry in noted.values())
-    twice = [(path, entry) for path, entry in noted.items() if entry.count > 1]
+        sums.append(sum(members.sizes[listed.first : listed.first + len(listed.paths)]))
+    noted = visits.noted.values()
+    once = sum(visits.once.values())
+    least = once + sum(entry.least for entry in noted)
+    total = once + sum(entry.total for entry in noted)
+    twice = [item for item in visits.noted.items() if item[1].count > 1]
     twice.sort(key=lambda item: (-item[1].total, item[0]))
     return Efficiency(
         least / total if total else 1.0,
@@ -124,72 +138,55 @@ class _DiveLayer:
     """A layer as dive sees it.
 
     Attributes:
-        nodes: The nodes by path; whiteouts under their own names.
-        order: The paths, in dive's order if there are whiteouts.
+        nodes: The nodes; whiteouts under their own names.
+        parents: The paths that have something below them.
         marks: The paths of the whiteouts.
-        size: Bytes of file content.
     """
 
-    nodes: dict[bytes, Node] = field(default_factory=dict)
-    order: list[bytes] = field(default_factory=list)
-    marks: set[bytes] = field(default_factory=set)
-    size: int = 0
+    nodes: Nodes
+    parents: set[bytes]
+    marks: set[bytes]
 
     @classmethod
-    def read(cls, index: Index, position: int) -> "_DiveLayer":
+    def read(cls, layer: LayerIndex) -> "_DiveLayer":
         """Make a layer from its members and removals."""
-        nodes, size = _listed(index, position)
-        nodes |= _removed(index.layers[position], nodes)
-        for path in [path for path in nodes if _BOOKKEEPING in path]:
+        nodes = dict(zip(layer.paths, count(layer.first)))
+        nodes.pop(b"", None)
+        _add_removed(layer, nodes)
+        odd = [path for path in nodes if whiteout.MARK in path]
+        for path in odd:
             if any(part.startswith(_BOOKKEEPING) for part in path.split(b"/")):
                 del nodes[path]
-        _add_parents(nodes)
+        parents = _add_parents(nodes)
+        odd += [path for path in parents if whiteout.MARK in path]
         marks = {
             path
-            for path in nodes
-            if whiteout.MARK in path and whiteout.is_mark(path.rpartition(b"/")[2])
+            for path in odd
+            if path in nodes and whiteout.is_mark(path.rpartition(b"/")[2])
         }
-        order = sorted(nodes, key=_deepest_first) if marks else list(nodes)
-        return cls(nodes, order, marks, size)
-
-    def leaves(self) -> list[bytes]:
-        """Return the paths that have nothing below them."""
-        parents = {path.rpartition(b"/")[0] for path in self.nodes}
-        return [path for path in self.order if path not in parents]
+        return cls(nodes, parents, marks)
 
 
-def _listed(index: Index, position: int) -> tuple[dict[bytes, Node], int]:
-    """Return the nodes of a layer's members, and their bytes of content."""
-    members, layer = index.members, index.layers[position]
-    kinds, sizes = members.kinds, members.sizes
-    nodes: dict[bytes, Node] = {}
-    total = 0
-    for member, path in enumerate(layer.paths, layer.first):
-        if path:
-            nodes[path] = sizes[member], kinds[member] == DIRECTORY
-            total += sizes[member]
-    return nodes, total
-
-
-def _removed(layer: LayerIndex, listed: dict[bytes, Node]) -> dict[bytes, Node]:
-    """Return the nodes of a layer's whiteouts, and of directories with opaque marks."""
-    nodes: dict[bytes, Node] = {}
+def _add_removed(layer: LayerIndex, nodes: Nodes) -> None:
+    """Add the nodes of a layer's whiteouts, and of directories with opaque marks."""
     for removal in layer.removals:
         parent, slash, name = removal.path.rpartition(b"/")
         if not removal.opaque:
-            nodes[parent + slash + whiteout.MARK + name] = 0, False
-        elif removal.path and removal.path not in listed:
-            nodes.setdefault(removal.path, (0, False))
-    return nodes
+            nodes[parent + slash + whiteout.MARK + name] = _UNLISTED
+        elif removal.path:
+            nodes.setdefault(removal.path, _UNLISTED)
 
 
-def _add_parents(nodes: dict[bytes, Node]) -> None:
-    """Add the parents that are not listed."""
+def _add_parents(nodes: Nodes) -> set[bytes]:
+    """Add the parents that are not listed; return all parents."""
     todo = {path.rpartition(b"/")[0] for path in nodes}
+    parents = set(todo)
     while todo:
         missing = [path for path in todo if path and path not in nodes]
-        nodes |= dict.fromkeys(missing, (0, False))
+        nodes |= dict.fromkeys(missing, _UNLISTED)
         todo = {path.rpartition(b"/")[0] for path in missing}
+        parents |= todo
+    return parents
 
 
 def _unmarked(path: bytes) -> bytes:
@@ -202,20 +199,45 @@ def _deepest_first(path: bytes) -> bytes:
     return path.replace(b"/", b"\0") + b"\0\xff"
 
 
-def _visit(layer: _DiveLayer, stack: "_Stack", noted: dict[bytes, Noted]) -> None:
-    """Add the leaves of a layer to ``noted``."""
-    for path in layer.leaves():
-        size = layer.nodes[path][0]
-        if path in layer.marks:
-            path = _unmarked(path)  # noqa: PLW2901 - the path that it hides
-            if path not in stack.nodes:
-                noted.setdefault(path, Noted())  # with a least size of -1, as in dive
-                return
-            size = stack.below(path) if stack.nodes[path][1] else 0
-        entry = noted.get(path)
+class _Visits:
+    """The visits of the leaves of all layers.
+
+    Attributes:
+        once: The size of each path that was visited once, as nearly all are.
+        noted: The visits of the other paths.
+    """
+
+    def __init__(self) -> None:
+        self.once: dict[bytes, int] = {}
+        self.noted: dict[bytes, Noted] = {}
+
+    def add(self, layer: _DiveLayer, stack: "_Stack") -> None:
+        """Visit the leaves of a layer on top of a stack."""
+        nodes, parents, sizes = layer.nodes, layer.parents, stack.members.sizes
+        leaves = [path for path in nodes if path not in parents]
+        marks = {path: _unmarked(path) for path in layer.marks - parents}
+        wrong = [path for path, hidden in marks.items() if hidden not in stack.nodes]
+        last = min(wrong, key=_deepest_first, default=None)
+        if last is not None:
+            end = _deepest_first(last)
+            leaves = [path for path in leaves if _deepest_first(path) < end]
+        for path in leaves:
+            member = nodes[path]
+            if path in marks:
+                self._visit(marks[path], stack.hidden_size(marks[path]))
+            else:
+                self._visit(path, sizes[member] if member >= 0 else 0)
+        if last is not None and (path := marks[last]) not in self.once:
+            self.noted.setdefault(path, Noted())  # with a least size of -1, as in dive
+
+    def _visit(self, path: bytes, size: int) -> None:
+        entry = self.noted.get(path)
         if entry is None:
-            noted[path] = Noted(1, size, size)
-            continue
+            if path not in self.once:
+                self.once[path] = size
+                return
+            before = self.once.pop(path)
+            entry = self.noted[path] = Noted(1, before, before)
         entry.count += 1
         entry.total += size
         entry.least = size if entry.least < 0 else min(entry.least, size)
@@ -225,33 +247,62 @@ class _Stack:
     """The layers so far, merged.
 
     Attributes:
-        nodes: The nodes by path.
+        members: The image's members.
+        nodes: The nodes.
     """
 
-    def __init__(self, nodes: dict[bytes, Node]) -> None:
-        self.nodes = dict(nodes)
-        self._sorted = sorted(nodes)  # paths; while a layer is added, also its own
+    def __init__(self, members: Members) -> None:
+        self.members = members
+        self.nodes: Nodes = {}
+        self._below = defaultdict[bytes, set[bytes]](set)  # paths in each directory
 
-    def below(self, path: bytes) -> int:
-        """Return the size of a directory and all below it."""
-        return sum(self.nodes[name][0] for name in self._range(path))
+    def hidden_size(self, path: bytes) -> int:
+        """Return the size of all below a path that a whiteout hides."""
+        member = self.nodes[path]
+        if member < 0 or self.members.kinds[member] != DIRECTORY:
+            return 0
+        sizes, nodes = self.members.sizes, self.nodes
+        found = [nodes.get(below, _UNLISTED) for below in self._tree(path)]
+        return sum(sizes[member] for member in found if member >= 0)
+
+    def put(self, nodes: Nodes) -> None:
+        """Add nodes, or replace those at the same paths."""
+        new = nodes.keys() - self.nodes.keys()
+        self.nodes |= nodes
+        for path in new:
+            self._below[path.rpartition(b"/")[0]].add(path)
 
     def add(self, layer: _DiveLayer) -> None:
-        """Put a layer on top."""
-        self._sorted += [path for path in layer.order if path not in self.nodes]
-        self._sorted.sort()  # two sorted runs, which sort() merges
-        for path in layer.order:
-            if path not in layer.marks:
-                self.nodes[path] = layer.nodes[path]
-                continue
-            for gone in self._range(_unmarked(path)):
-                del self.nodes[gone]
-        if layer.marks:
-            self._sorted = [path for path in self._sorted if path in self.nodes]
+        """Put a layer on top, in dive's order.
 
-    def _range(self, path: bytes) -> list[bytes]:
-        """List a path and all paths below it; nothing if the path does not exist."""
-        start = bisect_left(self._sorted, path + b"/")
-        stop = bisect_left(self._sorted, path + b"0")  # "0" comes after "/"
-        found = [name for name in self._sorted[start:stop] if name in self.nodes]
-        return [path, *found] if path in self.nodes else found
+        A whiteout comes after the path that it hides, and removes what its own layer
+        has there, if the name sorts before the whiteout's.
+        """
+        hidden = {mark: _unmarked(mark) for mark in layer.marks}
+        for mark, path in hidden.items():
+            if mark < path:
+                self._remove(path)
+        self.put(
+            {path: node for path, node in layer.nodes.items() if path not in hidden}
+        )
+        for mark in hidden.keys() & layer.parents:  # AUFS's directories of its own
+            self._below[mark.rpartition(b"/")[0]].add(mark)
+        for mark, path in hidden.items():
+            if path < mark:
+                self._remove(path)
+
+    def _remove(self, path: bytes) -> None:
+        """Remove a path and all below it, if it exists."""
+        if path not in self.nodes:
+            return
+        for gone in self._tree(path):
+            self.nodes.pop(gone, None)
+            self._below.pop(gone, None)
+        self._below[path.rpartition(b"/")[0]].remove(path)
+
+    def _tree(self, path: bytes) -> list[bytes]:
+        """List a path and all paths below it."""
+        found = [path]
+        for each in found:  # it grows
+            found += self._below.get(each, ())
+        return found

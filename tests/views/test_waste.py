@@ -92,8 +92,7 @@ HIDDEN = {
 def test_hidden_files(words, want):
     index = indexed(layers(*words))
     rows = list(list_rows(index))
-    paths = {row.path.rstrip(b"/") for row in rows}
 
-    got = find_hidden(index, paths, {row.inode for row in rows})
+    got = find_hidden(index, [row.path for row in rows], {row.inode for row in rows})
 
     assert [(h.path.decode(), h.size, h.layer, h.replaced) for h in got] == want
