@@ -2,12 +2,14 @@
 
 import os
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ..errors import FlattenError, quoted
 from ..image.read import Index
-from ..tar.members import MAX_LINKS
+from ..tar.members import MAX_LINKS, Column
 from ..tree.patterns import Patterns
 from ..tree.walk import later_names, walk
 from .paths import find
@@ -29,9 +31,34 @@ class TreePath(NamedTuple):
     first: bytes | None
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Paths of a tree in walk order, as columns; iterating yields rows.
+
+    Attributes:
+        paths: As in ``TreePath``.
+        inodes: The inode of each path.
+        links: As in ``Plan``: the first path of the inode, by position in ``paths`` of
+            each later path.
+    """
+
+    paths: list[bytes]
+    inodes: Column
+    links: dict[int, bytes]
+
+    def __len__(self) -> int:
+        """Return the number of paths."""
+        return len(self.paths)
+
+    def __iter__(self) -> Iterator[TreePath]:
+        """Yield a row for each path."""
+        firsts = map(self.links.get, range(len(self)))
+        return map(TreePath, self.paths, self.inodes, firsts)
+
+
 def list_rows(
     index: Index, patterns: Sequence[str] = (), *, parents: bool = False
-) -> Iterator[TreePath]:
+) -> Listing:
     """Return the paths of a tree in walk order.
 
     Args:
@@ -44,12 +71,15 @@ def list_rows(
     """
     paths, inodes = walk(index.tree)
     links = later_names(index.tree, paths, inodes)
-    rows = map(TreePath, paths, inodes, map(links.get, range(len(paths))))
     if not patterns:
-        return rows
+        return Listing(paths, inodes, links)
     found = select(paths, patterns)
-    chosen = found | _parents(paths, found) if parents else found
-    return (row for position, row in enumerate(rows) if position in chosen)
+    chosen = sorted(found | _parents(paths, found) if parents else found)
+    return Listing(
+        [paths[at] for at in chosen],
+        array("I", [inodes[at] for at in chosen]),
+        {new: links[at] for new, at in enumerate(chosen) if at in links},
+    )
 
 
 def select(paths: Sequence[bytes], patterns: Sequence[str]) -> set[int]:

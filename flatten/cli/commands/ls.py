@@ -4,6 +4,8 @@ import argparse
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
+from operator import add
 from typing import Final
 
 from ...image.read import Index
@@ -20,9 +22,10 @@ from ...tar.members import (
     Owner,
 )
 from ...views.describe import describe
-from ...views.listing import TreePath, list_rows
+from ...views.listing import Listing, list_rows
+from ...views.reading import CheckedIndex
 from .. import options
-from ..tables import print_json_line, show_name
+from ..tables import print_json_line, show_name, show_names
 
 DESCRIPTION = f"""\
 List the flattened tree. Each line is the number of the layer that the entry
@@ -42,7 +45,9 @@ _LETTERS: Final = {
     DIRECTORY: "d",
     FIFO: "p",
 }
+_DEVICES: Final = frozenset((CHAR, BLOCK))
 _NO_HASH: Final = "-" * 32
+_AT_ONCE: Final = 1 << 10  # lines that are made and printed together
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,61 +76,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the tree, and return the exit code."""
     with options.open_tree(args) as (index, contents):
-        rows = list(list_rows(index, args.paths, parents=args.tree))
+        listing = list_rows(index, args.paths, parents=args.tree)
         hashes = None
         if args.hash:
-            files = [
-                row.inode for row in rows if index.members.kinds[row.inode] == FILE
-            ]
-            hashes = contents.hashes(files)
+            kinds = index.members.kinds
+            hashes = contents.hashes(n for n in listing.inodes if kinds[n] == FILE)
         if args.json:
-            for row in rows:
-                document = describe(index.members, *row)
-                if hashes is not None and "size" in document:
-                    document["xxh3"] = hashes[row.inode]
-                if index.verified is not True:
-                    document["verified"] = index.verified
-                print_json_line(document)
+            _print_json(index, listing, hashes)
         else:
-            lines = _tree(index, rows) if args.tree else _long(index.members, rows)
-            _print_lines(index, rows, lines, hashes)
+            draw = _tree if args.tree else _long
+            _print_lines(index, listing, draw(index.members, listing), hashes)
             options.say_unverified(args, contents.image, index.checked)
     return 0
 
 
+def _print_json(
+    index: CheckedIndex, listing: Listing, hashes: Mapping[int, str] | None
+) -> None:
+    for row in listing:
+        document = describe(index.members, *row)
+        if hashes is not None and "size" in document:
+            document["xxh3"] = hashes[row.inode]
+        if index.verified is not True:
+            document["verified"] = index.verified
+        print_json_line(document)
+
+
 def _print_lines(
     index: Index,
-    rows: Iterable[TreePath],
+    listing: Listing,
     lines: Iterable[str],
     hashes: Mapping[int, str] | None,
 ) -> None:
     """Print lines, each after the number of its layer and the hash, if requested."""
     count = len(index.layers)
     numbers = [f"{number:{len(str(count))}} " for number in range(1, count + 1)]
-    layers = index.members.layers
-    for row, line in zip(rows, lines, strict=True):
-        mark = "" if hashes is None else f"{hashes.get(row.inode, _NO_HASH)} "
-        print(f"{numbers[layers[row.inode]]}{mark}{line}")
+    layers, inodes = index.members.layers, listing.inodes
+    marks: Iterator[str] = map(numbers.__getitem__, map(layers.__getitem__, inodes))
+    if hashes is not None:
+        marks = (
+            f"{mark}{hashes.get(inode, _NO_HASH)} "
+            for mark, inode in zip(marks, inodes, strict=True)
+        )
+    whole = map(add, marks, lines)
+    while some := list(islice(whole, _AT_ONCE)):
+        print("\n".join(some))
 
 
-def _long(members: Members, rows: Iterable[TreePath]) -> Iterator[str]:
-    """Yield the line of GNU tar for each row, in its columns."""
+def _long(members: Members, listing: Listing) -> Iterator[str]:
+    """Yield the line of GNU tar for each path, in its columns."""
     kinds, owners, sizes = members.kinds, members.owners, members.sizes
-    targets, mtimes = members.targets, members.mtimes
+    targets, mtimes, table = members.targets, members.mtimes, members.owner_table
+    paths, inodes, links = listing.paths, listing.inodes, listing.links
     width = 19  # of owner and size; it grows, as in GNU tar
-    for path, inode, first in rows:
-        kind = kinds[inode] if first is None else LINK
-        head, taken = _head(kind, members.owner_table[owners[inode]])
-        size = str(sizes[inode]) if first is None else "0"
-        if kind in (CHAR, BLOCK):
-            size = "{},{}".format(*members.extras.get(inode, NO_EXTRA).device)
-        width = max(width, taken + len(size))
-        line = f"{head}{size:>{width - taken}} {_when(mtimes[inode])} {show_name(path)}"
-        if first is not None:
-            line += f" link to {show_name(first)}"
-        elif kind == SYMLINK:
-            line += f" -> {show_name(targets[inode])}"
-        yield line
+    for start in range(0, len(paths), _AT_ONCE):
+        names = show_names(paths[start : start + _AT_ONCE])
+        for position, name in enumerate(names, start):
+            inode = inodes[position]
+            kind, size, end = kinds[inode], str(sizes[inode]), ""
+            if position in links:
+                kind, size = LINK, "0"
+                end = f" link to {show_name(links[position])}"
+            elif kind == SYMLINK:
+                end = f" -> {show_name(targets[inode])}"
+            elif kind in _DEVICES:
+                size = "{},{}".format(*members.extras.get(inode, NO_EXTRA).device)
+            head, taken = _head(kind, table[owners[inode]])
+            width = max(width, taken + len(size))
+            yield f"{head}{size:>{width - taken}} {_when(mtimes[inode])} {name}{end}"
 
 
 @lru_cache(4096)
@@ -136,8 +154,9 @@ def _head(kind: int, owner: Owner) -> tuple[str, int]:
     return f"{_LETTERS[kind]}{_permissions(mode)} {text}", len(text)
 
 
-def _tree(index: Index, rows: list[TreePath]) -> Iterable[str]:
-    """Yield each row with lines to its parent."""
+def _tree(members: Members, listing: Listing) -> Iterable[str]:
+    """Yield each path with lines to its parent."""
+    rows = list(listing)
     parts = [row.path.removeprefix(b"./").rstrip(b"/").split(b"/") for row in rows]
     open_: list[
         bool
@@ -153,7 +172,6 @@ def _tree(index: Index, rows: list[TreePath]) -> Iterable[str]:
             open_[-1] = True
         slash = "/" if row.path.endswith(b"/") else ""
         name = show_name(names[-1]) + slash if depth else "./"
-        members = index.members
         if row.first is not None:
             name += f" link to {show_name(row.first)}"
         elif row.inode in members.targets:
