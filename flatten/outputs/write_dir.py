@@ -6,7 +6,8 @@ content is written, then its metadata is set: the owner first, because changing 
 clears setuid bits and capabilities. Directories are created first, and are 0700 until
 everything is in them. Then come all other files, in several processes if there are
 many, and hard links. The metadata of directories is set last, from the deepest up, so
-that their mtimes stay.
+that their mtimes stay. Owners and modes that files get when they are created are not
+set again.
 
 Owners, setuid bits, xattrs, times and devices that the kernel or the file system
 refuses are counted; they are not errors.
@@ -14,10 +15,11 @@ refuses are counted; they are not errors.
 
 import errno
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import FlattenError, quoted
 from ..host.beneath import Beneath
@@ -30,6 +32,7 @@ from .copying import Copier
 
 MAX_PATH: Final = 4095  # bytes that the kernel takes for one path (PATH_MAX - 1)
 STEP: Final = 1 << 20  # bytes per write
+_AHEAD: Final = 1 << 16  # bytes of a layer that are read at once for small contents
 _BY_KERNEL: Final = 1 << 16  # bytes of a content from which the kernel copies it
 
 _UNCHANGED: Final = (1 << 32) - 1  # to chown; no file of Linux has this owner
@@ -38,6 +41,7 @@ _REFUSED: Final = frozenset(
 )
 _TOO_LARGE: Final = (errno.E2BIG, errno.ENOSPC)  # an xattr for Linux, the file system
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_UNNAMED: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
 _HANDLE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _SET_IDS: Final = 0o6000
 _LATEST: Final = (1 << 31) * 10**9 - 1  # a time that file systems of 32 bits hold, too
@@ -186,7 +190,9 @@ class _DirectoryWriter:
         self._advance = advance
         self._copier = Copier()
         self._buffer = memoryview(bytearray(STEP))
+        self._buffered: tuple[LayerBytes | None, int, int] = None, 0, 0
         self._folder = tree.directory(b"")
+        self._created = _created(self._folder)
         self._is_exact = _holds(f"/proc/self/fd/{self._folder}", _LATEST)
         self.absent: set[bytes] = set()  # devices that could not be created
 
@@ -240,10 +246,12 @@ class _DirectoryWriter:
             os.mkdir(name, 0o700, dir_fd=self._folder)
             return
         if kind == FILE:
-            file = os.open(name, _NEW, 0o600, dir_fd=self._folder)
+            mode = self._members.owner_table[self._members.owners[inode]][0]
+            has_mode = not mode & ~self._created.mode
+            file = os.open(name, _NEW, mode if has_mode else 0o600, dir_fd=self._folder)
             try:
                 self._fill(file, inode)
-                self._describe(file, inode)
+                self._describe(file, inode, self._created.owner, has_mode)
             finally:
                 os.close(file)
             return
@@ -256,7 +264,7 @@ class _DirectoryWriter:
             return
         handle = os.open(name, _HANDLE, dir_fd=self._folder)
         try:  # such a path reaches a symlink itself, and a FIFO without opening it
-            self._describe(f"/proc/self/fd/{handle}", inode)
+            self._describe(f"/proc/self/fd/{handle}", inode, self._created.owner)
         finally:
             os.close(handle)
 
@@ -305,27 +313,56 @@ class _DirectoryWriter:
         while length:
             done = self._copier.copy(layer, source, file, length) if by_kernel else 0
             if not done:
-                view = self._buffer[:length]
-                layer.readinto(source, view)
-                done = os.write(file, view)
+                done = os.write(file, self._read(layer, source, min(length, STEP)))
             source, length = source + done, length - done
             if self._advance is not None:
                 self._advance(done)
 
+    def _read(self, layer: LayerBytes, source: int, length: int) -> memoryview:
+        """Return bytes of a layer, at most ``STEP``; valid until the next call.
+
+        Contents that are one after another in the layer are read together.
+        """
+        last, start, stop = self._buffered
+        near = layer is last and start <= source <= stop + _AHEAD
+        if not near or source + length > stop:
+            count = length
+            if near and length < _AHEAD and (found := layer.extent(source)):
+                count = max(length, min(_AHEAD, found[2]))
+            self._buffered = None, 0, 0  # until all of it has been read
+            layer.readinto(source, self._buffer[:count])
+            self._buffered, start = (layer, source, source + count), source
+        return self._buffer[source - start : source - start + length]
+
     # --- metadata
 
-    def _describe(self, target: int | str, inode: int) -> None:
-        """Set owner, mode, xattrs and mtime, in the order in which none is undone."""
+    def _describe(
+        self,
+        target: int | str,
+        inode: int,
+        owner: tuple[int, int] | None = None,
+        has_mode: bool = False,
+    ) -> None:
+        """Set owner, mode, xattrs and mtime, in the order in which none is undone.
+
+        Args:
+            target: The file's descriptor, or a path that leads to it.
+            inode: Its member.
+            owner: The owner that it has, if that is known.
+            has_mode: It has its mode, which has no setuid bits.
+        """
         members = self._members
         mode, uid, gid = members.owner_table[members.owners[inode]]
-        if self._me is None:
+        if self._me is None and owner == (uid, gid):
+            owned = True
+        elif self._me is None:
             owned = self._attempt("owners", os.chown, target, uid, gid)
             if owned and _UNCHANGED in (uid, gid):
                 owned = False
                 self.missed["owners"] += 1
         else:
             owned = self._me == (uid, gid)
-        if members.kinds[inode] != SYMLINK:
+        if members.kinds[inode] != SYMLINK and not has_mode:
             if mode & _SET_IDS and not owned:  # it would run as the calling user
                 mode &= ~_SET_IDS
                 self.missed["setuid bits"] += 1
@@ -378,6 +415,34 @@ class _DirectoryWriter:
             return True
         self.missed[what] += 1
         return False
+
+
+class _Created(NamedTuple):
+    """What a new file gets from the kernel.
+
+    Attributes:
+        owner: The uid and gid; None if they are not known.
+        mode: The permissions that the umask leaves; 0 if they are not known.
+    """
+
+    owner: tuple[int, int] | None
+    mode: int
+
+
+def _created(folder: int) -> _Created:
+    """Return what a file gets that is created in a directory, by creating one.
+
+    It has no name. Not all file systems have such files.
+    """
+    try:
+        file = os.open(b".", _UNNAMED, 0o777, dir_fd=folder)
+    except OSError:
+        return _Created(None, 0)
+    try:
+        status = os.fstat(file)
+    finally:
+        os.close(file)
+    return _Created((status.st_uid, status.st_gid), stat.S_IMODE(status.st_mode))
 
 
 def _holds(directory: str, time: int) -> bool:
