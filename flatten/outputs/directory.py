@@ -95,7 +95,8 @@ class Output:
         excused = {LABELS, *(RESULTS.get(what, what) for what in missed)}
         if not own:
             excused.add("owners")
-        compare(job.plan, HostTree(root), self.path, lambda kind, _: kind in excused)
+        with HostTree(root) as tree:
+            compare(job.plan, tree, self.path, lambda kind, _: kind in excused)
 
 
 def _is_readable(plan: Plan) -> bool:

@@ -93,6 +93,63 @@ def test_several_processes_count_what_they_cannot_set(theirs):
 
 
 @root_only
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077, 0o777])
+def test_owners_and_modes_do_not_depend_on_the_umask_or_the_folder(tmp_path, umask):
+    modes = (0, 0o444, 0o600, 0o644, 0o666, 0o755, 0o777, 0o1644, 0o2755, 0o4755)
+    expected = {
+        f"{mode:04o} {uid}:{gid}": (mode, uid, gid)
+        for mode in modes
+        for uid, gid in ((0, 0), (0, 7), (7, 0), (7, 7))
+    }
+    (tmp_path / "i.tar").write_bytes(
+        docker_archive(
+            layers(
+                [
+                    member(name, b"x", mode=mode, uid=uid, gid=gid)
+                    for name, (mode, uid, gid) in expected.items()
+                ]
+            )
+        )
+    )
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    os.chown(folder, 5, 7)
+    folder.chmod(0o2755)
+    os.setxattr(folder, "system.posix_acl_default", ACL[1])
+
+    before = os.umask(umask)
+    try:
+        flatten.export(tmp_path / "i.tar", f"{folder}/o/")
+    finally:
+        os.umask(before)
+
+    statuses = {path.name: path.stat() for path in (folder / "o").iterdir()}
+    assert expected == {
+        name: (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        for name, status in statuses.items()
+    }
+
+
+def test_contents_are_right_whatever_their_order_and_size(tmp_path):
+    sizes = (0, 1, 511, 512, 513, 5000, (1 << 16) - 1, 1 << 16, 200_000, (1 << 20) + 1)
+    contents = {
+        f"d/{order:03}": bytes([order]) * sizes[order * 7 % len(sizes)]
+        for order in range(60)
+    }
+    first = [member(name, data) for name, data in contents.items()]
+    again = {name: contents[name][::-1] + b"end" for name in list(contents)[::3]}
+    second = [member(name, data) for name, data in reversed(again.items())]
+    contents |= again
+    (tmp_path / "i.tar").write_bytes(docker_archive(layers(first, second)))
+
+    flatten.export(tmp_path / "i.tar", f"{tmp_path}/o/", ownership="current")
+
+    assert contents == {
+        f"d/{path.name}": path.read_bytes() for path in (tmp_path / "o/d").iterdir()
+    }
+
+
+@root_only
 def test_acls_and_fractions_of_seconds_are_kept(tmp_path):
     words = [
         member("d/", type=b"5", mode=0o755, records={b"SCHILY.acl.default": ACL[0]}),
@@ -728,8 +785,9 @@ def test_a_directory_is_compared_with_the_plan(tmp_path, change, what):
             root = os.open(tmp_path / "o", os.O_RDONLY)
             try:
                 excused = {"owners", *({"times"} - {what})}
-                compare(flatten.plan_image(image), HostTree(root), tmp_path / "o",
-                        lambda kind, _: kind in excused)  # fmt: skip
+                with HostTree(root) as tree:
+                    compare(flatten.plan_image(image), tree, tmp_path / "o",
+                            lambda kind, _: kind in excused)  # fmt: skip
             finally:
                 os.close(root)
 
