@@ -1,11 +1,13 @@
 """Names of outputs: a template such as ``OUT/{name}.tar.zst``, filled in."""
 
+import os
 import re
 import string
 from collections.abc import Mapping
 from typing import Final
 
-from ..errors import UsageError, quoted
+from ..errors import UsageError, quoted, shown
+from ..sources.references import is_url
 
 FIELDS: Final = ("name", "tag", "digest", "platform")
 KEY_SUFFIX: Final = ".json"
@@ -60,28 +62,20 @@ class Template:
         """
         safe = {name: value.replace("/", "_") for name, value in values.items()}
         path = self.text.format_map(safe)
-        _, scheme, rest = path.rpartition("://")
-        for part in rest.removeprefix("/").removesuffix("/").split("/"):
-            if part in ("", ".", "..") and part not in _fixed(self.text):
+        for part, written in zip(path.split("/"), self.text.split("/"), strict=True):
+            if "{" not in written:  # as the user wrote it, which may be ..
+                continue
+            if part in ("", ".", ".."):
                 raise UsageError(
-                    f"{where}: the output {quoted(path)} would leave its directory"
+                    f"{shown(where)}: the output {quoted(path)} would leave its "
+                    "directory"
                 )
-            if not part.isprintable() or len(part.encode()) > _MAX_COMPONENT:
+            if not part.isprintable() or len(os.fsencode(part)) > _MAX_COMPONENT:
                 raise UsageError(
-                    f"{where}: {quoted(part)} is not usable in the name of an output: "
-                    f"more than {_MAX_COMPONENT} bytes, or not printable"
+                    f"{shown(where)}: {quoted(part)} is not usable in the name of an "
+                    f"output: more than {_MAX_COMPONENT} bytes, or not printable"
                 )
-        return path if scheme else re.sub("//+", "/", path)
-
-
-def _fixed(text: str) -> set[str]:
-    """Return the components of a template that have no field, as the user wrote them.
-
-    >>> sorted(_fixed("../out/{name}/x"))
-    ['..', 'out', 'x']
-    """
-    parts = text.rpartition("://")[2].removeprefix("/").removesuffix("/").split("/")
-    return {part for part in parts if "{" not in part}
+        return path if is_url(path) else re.sub("//+", "/", path)
 
 
 def key_path(output: str) -> str:

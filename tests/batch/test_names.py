@@ -32,9 +32,18 @@ def test_a_template_is_filled(template, values, expected):
     "name",
     ["..", ".", "", "../../etc/passwd\n", "a\0b", "a" * 201, "é" * 101],
 )
-def test_a_value_that_would_leave_the_directory_is_refused(name):
+@pytest.mark.parametrize(
+    "template", ["out/{name}/", "../out/{name}/", "./out/../{name}/", "a//{name}/"]
+)
+def test_a_value_that_would_leave_the_directory_is_refused(template, name):
     with pytest.raises(UsageError):
-        path("out/{name}/", name=name)
+        path(template, name=name)
+
+
+def test_a_message_about_a_name_is_one_line():
+    with pytest.raises(UsageError) as raised:
+        Template("out/{name}/").path({"name": "a\nb"}, "layout#a\nb")
+    assert "\n" not in str(raised.value)
 
 
 def test_a_parent_directory_in_a_value_stays_in_its_component():
