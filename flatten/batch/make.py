@@ -57,11 +57,15 @@ class _Making:
             FlattenError: The output could not be made; it is not there.
         """
         started = time.monotonic()
-        with storage.placed(target.path) as path:
+        force = self._common.options.force
+        with (
+            storage.replacing(target.path, force=force) as force,
+            storage.placed(target.path) as path,
+        ):
             done = pipeline.run(
                 self._job.source,
                 path,
-                self._options(target),
+                self._options(target, force=force),
                 sync=self._common.sync,
                 reuse=self._reused,
             )
@@ -86,16 +90,12 @@ class _Making:
         storage.record(target.path, _document(result, self._common.fingerprint))
         return result
 
-    def _options(self, target: Target) -> Options:
-        """Return the options of one export.
-
-        A directory that is there was made by a batch whose document is out of date, and
-        is replaced, as files are.
-        """
+    def _options(self, target: Target, *, force: bool) -> Options:
+        """Return the options of one export."""
         documents: dict[str, Any] = dict(target.documents)
         for path in documents.values():
             storage.make_parent(path)
-        options = replace(self._common.options, force=True, **documents)
+        options = replace(self._common.options, force=force, **documents)
         kind, _, _ = parse_reference(self._job.source)
         if options.image_kind is not None and not options.tags and kind == REGISTRY:
             name = target.reference.removeprefix(f"{REGISTRY}://").partition("@")[0]

@@ -6,6 +6,7 @@ further: their manifest and config, which name the layers.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
@@ -200,7 +201,10 @@ def _look(
     done = []
     for target in () if force else job.targets:
         document = finished(target.path, job.digest, common.fingerprint)
-        if document is not None:
+        if document is None:
+            continue
+        files = *(path for _, path in target.documents), *(document["devices"] or ())
+        if all(map(os.path.exists, files)):
             done.append(Result.unchanged(target, document))
     if job.layers or len(done) == len(job.targets):
         return done, job.layers

@@ -8,11 +8,12 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import FlattenError, quoted, shown
+from ..host.compress import PlainSink
 from ..outputs import atomic
 from ..sources.references import is_url
 from ..sources.remote import fsspec_errors, fsspec_files
@@ -35,15 +36,67 @@ def finished(output: str, digest: str, fingerprint: str) -> dict[str, Any] | Non
     Raises:
         FlattenError: The storage cannot be read.
     """
-    store = _store(output)
+    document = _document(output)
+    wanted = {"digest": digest, "options": fingerprint}
+    if document is None or not wanted.items() <= document.items():
+        return None
+    size = _store(output).size(output)
+    return document if size == (document.get("bytes"),) else None
+
+
+@contextmanager
+def replacing(output: str, *, force: bool) -> Iterator[bool]:
+    """Yield True if the output may replace a directory that is not empty.
+
+    It may if the document beside it says that a batch made that directory. Until the
+    new output is recorded, the document says no more than this: after a kill in between
+    nobody knows which of the two outputs is there.
+
+    Args:
+        output: The output's path or URL.
+        force: Replace any directory.
+
+    Raises:
+        FlattenError: The storage cannot be read or written.
+    """
+    known = _document(output) is not None
+    mark = known or (_is_directory(output) and (force or _is_free(output)))
+    if mark:
+        if not known:
+            make_parent(output)
+        record(output, {})
     try:
-        document = json.loads(store.read(key_path(output)) or b"null")
-    except ValueError:  # another program's file
+        yield known or force
+    except BaseException:
+        if mark and not known:
+            with suppress(OSError):
+                os.unlink(key_path(output))
+        raise
+
+
+def _document(output: str) -> dict[str, Any] | None:
+    """Return the document beside an output; None if a batch has written none."""
+    try:
+        document = json.loads(_store(output).read(key_path(output)) or b"null")
+    except (ValueError, RecursionError):  # another program's file
         return None
-    wanted = {"format": FORMAT, "digest": digest, "options": fingerprint}
-    if not isinstance(document, dict) or not wanted.items() <= document.items():
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
         return None
-    return document if store.size(output) == (document.get("bytes"),) else None
+    return document
+
+
+def _is_directory(output: str) -> bool:
+    return output.endswith("/") and not is_url(output)
+
+
+def _is_free(path: str) -> bool:
+    """Return True if a directory is missing or empty."""
+    try:
+        return not os.listdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise FlattenError(f"{quoted(path)}: {error.strerror}") from error
 
 
 @contextmanager
@@ -116,7 +169,10 @@ class _Local:
     def write(path: str, data: bytes) -> None:
         """Write a document, which appears as a whole."""
         with atomic.create(Path(path)) as descriptor:
-            os.write(descriptor, data)
+            sink = PlainSink(descriptor, quoted(path))
+            view = memoryview(data)
+            while view:
+                view = view[sink.write(view) :]
 
 
 class _Remote:

@@ -10,6 +10,7 @@ import pytest
 
 from builders import digest, docker_archive, layer, member
 from command import run
+from flatten.batch.storage import replacing
 from fleets import fleet, layers_of, oci_archive, singly
 
 
@@ -230,11 +231,11 @@ def test_another_image_of_the_same_name_is_made_again(tmp_path):
     assert (out / "app0.tar").read_bytes() == (out / "app1.tar").read_bytes()
 
 
-def test_a_directory_whose_document_is_missing_is_replaced(tmp_path):
+def test_a_directory_that_a_batch_made_and_did_not_record_is_replaced(tmp_path):
     fleet(tmp_path / "in", 1)
     how = (tmp_path / "in", "-o", f"{tmp_path}/out/{{name}}/", "--ownership", "current")
     batch(*how)
-    (tmp_path / "out/app0.json").unlink()
+    (tmp_path / "out/app0.json").write_text('{"format": 1}')
     (tmp_path / "out/app0/stale").write_text("")
 
     assert "1 done" in batch(*how)
@@ -345,3 +346,78 @@ def test_a_list_names_images(tmp_path):
 
     assert tarfile.is_tarfile(tmp_path / "app2.tar")
     assert not (tmp_path / "app1.tar").exists()
+
+
+def test_a_directory_that_no_batch_made_is_kept(tmp_path):
+    fleet(tmp_path / "in", 1)
+    mine = tmp_path / "out" / "app0" / "mine"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("keep")
+    how = (tmp_path / "in", "-o", f"{tmp_path}/out/{{name}}/", "--ownership", "current")
+
+    assert "--force" in batch(*how, code=1)
+    assert "--force" in batch(*how, code=1)
+    assert [*mine.parent.iterdir()] == [mine]
+    assert [*mine.parent.parent.iterdir()] == [mine.parent]
+
+    batch(*how, "--force")
+    assert not mine.exists()
+    batch(*how, "--mtime", "0")  # the batch's own: needs no --force
+    assert (mine.parent / "app").stat().st_mtime == 0
+
+
+def test_a_failed_directory_leaves_no_document(tmp_path):
+    fleet(tmp_path / "in", 1)
+    batch(
+        tmp_path / "in", "-o", f"{tmp_path}/out/{{name}}/", "--max-size", "1K", code=1
+    )
+    assert [*(tmp_path / "out").iterdir()] == []
+
+
+def test_an_output_that_is_being_replaced_is_not_complete(tmp_path):
+    paths = fleet(tmp_path / "in", 1)
+    how = (tmp_path / "in", "-o", f"{tmp_path}/out/{{name}}.tar")
+    batch(*how, "--mtime", "1")
+    with replacing(f"{tmp_path}/out/app0.tar", force=False) as force:
+        assert force
+        other = singly(paths[0], tmp_path / "other.tar", "--mtime", "2")
+        (tmp_path / "out/app0.tar").write_bytes(other)  # and is killed here
+
+    assert "1 done, 0 unchanged" in batch(*how, "--mtime", "1")
+    right = singly(paths[0], tmp_path / "right.tar", "--mtime", "1")
+    assert (tmp_path / "out/app0.tar").read_bytes() == right
+
+
+@pytest.mark.parametrize("lost", ["list", "layer"])
+def test_an_output_without_its_other_files_is_made_again(lost, tmp_path):
+    fleet(tmp_path / "in", 1)
+    how = (
+        *(tmp_path / "in", "-o", f"{tmp_path}/out/{{name}}.erofs", "--index"),
+        *("--layers", tmp_path / "layers", "--list-out", f"{tmp_path}/{{name}}.list"),
+    )
+    batch(*how)
+    assert "0 done, 1 unchanged" in batch(*how)
+    files = [tmp_path / "app0.list", *(tmp_path / "layers/sha256").iterdir()]
+    file = files[lost == "layer"]
+    file.unlink()
+
+    assert "1 done, 0 unchanged" in batch(*how)
+    assert file.exists()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": 1}', "\0", "[]"])
+def test_a_document_that_says_nothing_is_replaced(text, tmp_path):
+    fleet(tmp_path / "in", 1)
+    how = (tmp_path / "in", "-o", f"{tmp_path}/out/{{name}}.tar")
+    batch(*how)
+    document = tmp_path / "out/app0.tar.json"
+    document.write_text(text)
+    assert "1 done, 0 unchanged" in batch(*how)
+    assert json.loads(document.read_text())["output"] == "app0.tar"
+
+
+def test_results_on_a_full_disk_are_an_error_that_names_the_file(tmp_path):
+    fleet(tmp_path / "in", 1)
+    how = (tmp_path / "in", "-o", f"{tmp_path}/out/{{name}}.tar")
+    said = batch(*how, "--results", "/dev/full", code=1)
+    assert said == "flatten: /dev/full: cannot write: No space left on device\n"

@@ -116,7 +116,8 @@ def _add_running_options(parser: argparse.ArgumentParser) -> None:
         "--force",
         dest="again",
         action="store_true",
-        help="also make the outputs that are complete",
+        help="also make the outputs that are complete, and replace directories that "
+        "no batch has made",
     )
 
 
@@ -131,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
         image_kind=_image_kind(args),
         config_out=args.config_out,
         list_out=args.list_out,
+        force=args.again,
     )
     output = args.output or args.oci or args.docker
     export.refuse_without_effect(args, kind(output) if args.output else "image")
@@ -150,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
         for result in results:
             report.add(result)
             if lines is not None:
-                print(json.dumps(result.document()), file=lines, flush=True)
+                _write_line(lines, args.results, json.dumps(result.document()))
     return report.end()
 
 
@@ -177,6 +179,21 @@ def _results_file(name: str | None) -> Iterator[IO[str] | None]:
         except OSError as error:
             raise FlattenError(f"{shown(name)}: {error.strerror}") from error
         yield file
+
+
+def _write_line(file: IO[str], name: str, line: str) -> None:
+    """Write a result.
+
+    Raises:
+        FlattenError: It cannot be written to the file. Errors of standard output are
+            those of every command.
+    """
+    try:
+        print(line, file=file, flush=True)
+    except OSError as error:
+        if file is sys.stdout:
+            raise
+        raise FlattenError(f"{shown(name)}: cannot write: {error.strerror}") from error
 
 
 class _Report:
