@@ -48,6 +48,26 @@ debian() {
     echo "versions: $*"
 }
 
+# forky NAME=VERSION...: install these packages of Debian 14 (testing) and what they
+# need into $work/root, for `unshare --mount chroot root`. Needs root.
+forky() {
+    need chroot debootstrap unshare
+    [ "$(id -u)" = 0 ] || skip "needs root, for debootstrap"
+    local names=("${@%%=*}") package found
+    local release=/usr/share/debootstrap/scripts/forky
+    [ -e "$release" ] || release=${release/forky/sid} # newer than debootstrap
+    # debootstrap's mounts are in a namespace of their own: none is left at the end.
+    unshare --mount debootstrap --variant=minbase --include="$(IFS=, && echo "${names[*]}")" \
+        forky "$work/root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" "$release" \
+        &>debootstrap.log || skip "debootstrap fails: $(tail -n 1 debootstrap.log)"
+    for package; do
+        # shellcheck disable=SC2016 # a format of dpkg-query
+        found=$(chroot root dpkg-query --show --showformat='${Package}=${Version}' "${package%%=*}")
+        [ "$found" = "$package" ] || skip "Debian testing has $found now, not $package"
+    done
+    echo "versions: $*"
+}
+
 # pypi NAME==VERSION...: install these into a virtual environment, whose
 # interpreter is then called "python".
 pypi() {
