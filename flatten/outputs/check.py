@@ -26,6 +26,7 @@ from ..tar.members import (
     DIRECTORY,
     FIFO,
     FILE,
+    FILE_TYPES,
     NO_EXTRA,
     SYMLINK,
     TYPEFLAGS,
@@ -38,6 +39,7 @@ LABELS: Final = "SELinux labels"
 RESULTS: Final = {"devices": "names", "setuid bits": "modes"}
 """The check's words for what ``write_directory`` could not set, if they differ."""
 
+_PERMISSIONS: Final = 0o7777
 _SELINUX: Final = b"security.selinux"
 _NAMES: Final = {
     FILE: "a file",
@@ -196,28 +198,46 @@ def _before(path: bytes, other: bytes) -> bool:
 
 def _differences(
     plan: Plan, member: int, inode: Inode
-) -> Iterator[tuple[str, object, object]]:
-    """Yield the kind, the expected and the found value of each field of an inode."""
+) -> list[tuple[str, object, object]]:
+    """Return the kind, the expected and the found value of fields that may differ.
+
+    The list is empty if all are equal, as nearly always.
+    """
     members = plan.members
     kind = members.kinds[member]
     mode, uid, gid = members.owner_table[members.owners[member]]
     extra = members.extras.get(member, NO_EXTRA)
-    yield "types", _NAMES[kind], _NAMES.get(TYPEFLAGS.get(stat.S_IFMT(inode.mode), 0))
-    yield "owners", (uid, gid), (inode.uid, inode.gid)
-    mtime = members.mtimes[member], extra.nanoseconds
-    yield "times", mtime, (inode.mtime, inode.nanoseconds)
+    mtime, fraction = members.mtimes[member], extra.nanoseconds
+    expected = xattrs.from_records(extra.records) if extra.records else {}
+    value: object = None  # of a directory or a FIFO
+    other: object = None
+    what = "devices"
     if kind == FILE:
-        yield "sizes", members.sizes[member], inode.size
+        what, value, other = "sizes", members.sizes[member], inode.size
     elif kind == SYMLINK:
-        yield "symlink targets", members.targets[member], inode.target
+        what, value, other = "symlink targets", members.targets[member], inode.target
+        mode = inode.mode & _PERMISSIONS  # Linux has one mode for all symlinks
     elif kind in (CHAR, BLOCK):
-        yield "devices", extra.device, inode.device
-    if kind != SYMLINK:
-        yield "modes", mode, inode.mode & 0o7777
-    if extra.records or inode.xattrs:
-        expected = xattrs.from_records(extra.records)
-        labels = inode.xattrs.keys() - expected.keys() == {_SELINUX}
-        yield LABELS if labels else "xattrs", expected, inode.xattrs
+        value, other = extra.device, inode.device
+    if (
+        FILE_TYPES[kind] | mode == inode.mode
+        and uid == inode.uid
+        and gid == inode.gid
+        and mtime == inode.mtime
+        and fraction == inode.nanoseconds
+        and value == other
+        and expected == inode.xattrs
+    ):
+        return []
+    labels = inode.xattrs.keys() - expected.keys() == {_SELINUX}
+    return [
+        ("types", _NAMES[kind], _NAMES.get(TYPEFLAGS.get(stat.S_IFMT(inode.mode), 0))),
+        ("owners", (uid, gid), (inode.uid, inode.gid)),
+        ("times", (mtime, fraction), (inode.mtime, inode.nanoseconds)),
+        (what, value, other),
+        ("modes", mode, inode.mode & _PERMISSIONS),
+        (LABELS if labels else "xattrs", expected, inode.xattrs),
+    ]
 
 
 def _shown(kind: str, value: object) -> str:

@@ -66,12 +66,12 @@ class Erofs:
             self._data.madvise(MADV_DONTNEED)
         at = self._inodes + number * _SLOT
         if self._data[at] & 1:
-            _, _, mode, _, size, where, _, uid, gid, mtime, fraction, links = (
+            _, count, mode, _, size, where, _, uid, gid, mtime, fraction, links = (
                 _EXTENDED.unpack_from(self._data, at)
             )
         else:
-            _, _, mode, links, size, _, where, _, uid, gid, _ = _COMPACT.unpack_from(
-                self._data, at
+            _, count, mode, links, size, _, where, _, uid, gid, _ = (
+                _COMPACT.unpack_from(self._data, at)
             )
             mtime, fraction = self._built
         inode = Inode(number, mode, uid, gid, links, size, mtime, fraction)
@@ -79,7 +79,8 @@ class Erofs:
             inode.target = self._content(inode)
         elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
             inode.device = decode_device(where)
-        inode.xattrs = dict(self._xattrs(number))
+        if count:
+            inode.xattrs = dict(self._xattrs(number))
         return inode
 
     def names(self, directory: Inode) -> list[tuple[bytes, int]]:
@@ -119,8 +120,6 @@ class Erofs:
     def _xattrs(self, number: int) -> Iterator[tuple[bytes, bytes]]:
         at = self._inodes + number * _SLOT
         size = self._xattr_size(at)
-        if not size:
-            return
         start = at + (_EXTENDED if self._data[at] & 1 else _COMPACT).size
         stop = start + size
         shared = self._data[start + 4]
