@@ -168,7 +168,7 @@ def _results_file(name: str | None) -> Iterator[IO[str] | None]:
     """Yield the file for results, or None if there is none.
 
     Raises:
-        FlattenError: It cannot be created.
+        FlattenError: It cannot be created or written.
     """
     if name is None or name == "-":
         yield sys.stdout if name else None
@@ -178,7 +178,13 @@ def _results_file(name: str | None) -> Iterator[IO[str] | None]:
             file = stack.enter_context(open(name, "w", encoding="ascii"))
         except OSError as error:
             raise FlattenError(f"{shown(name)}: {error.strerror}") from error
-        yield file
+        try:
+            yield file
+        finally:
+            try:
+                file.close()  # tries again to write what could not be written
+            except OSError as error:
+                raise _unwritten(name, error) from error
 
 
 def _write_line(file: IO[str], name: str, line: str) -> None:
@@ -193,7 +199,11 @@ def _write_line(file: IO[str], name: str, line: str) -> None:
     except OSError as error:
         if file is sys.stdout:
             raise
-        raise FlattenError(f"{shown(name)}: cannot write: {error.strerror}") from error
+        raise _unwritten(name, error) from error
+
+
+def _unwritten(name: str, error: OSError) -> FlattenError:
+    return FlattenError(f"{shown(name)}: cannot write: {error.strerror}")
 
 
 class _Report:
