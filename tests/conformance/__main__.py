@@ -7,7 +7,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="what {out} becomes: a tar or a directory (default: tar)",
     )  # fmt: skip
     parser.add_argument(
-        "--only", metavar="PATTERN", default="",
+        "--only", metavar="PATTERN", type=pattern, default=re.compile(""),
         help="run the cases whose 'RULE NAME' this regular expression matches",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print results as JSON")
@@ -53,19 +53,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--save", metavar="DIR", type=Path, help="write the images to DIR and end"
     )
     parser.add_argument(
-        "--jobs", metavar="N", type=int, default=os.cpu_count() or 1,
+        "--jobs", metavar="N", type=positive(int), default=os.cpu_count() or 1,
         help="run N cases at a time (default: one a processor)",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=60.0,
+        "--timeout", metavar="SECONDS", type=positive(float), default=60.0,
         help="stop the tool after this time (default: 60)",
     )  # fmt: skip
     parser.add_argument(
-        "--memory", metavar="GIB", type=int, default=16,
+        "--memory", metavar="GIB", type=positive(int), default=16,
         help="address space that each process of the tool may have (default: 16)",
     )  # fmt: skip
     parser.add_argument(
-        "--disk", metavar="GIB", type=float, default=1.0,
+        "--disk", metavar="GIB", type=positive(float), default=1.0,
         help="stop the tool when its files take this much (default: 1)",
     )  # fmt: skip
     parser.add_argument(
@@ -79,13 +79,16 @@ def main() -> int:
     """Run the command line; return 0 if every case holds, 1 if not, 2 on misuse."""
     parser = build_parser()
     args = parser.parse_args()
-    cases = [case for case in CASES if re.search(args.only, case.id)]
+    cases = [case for case in CASES if args.only.search(case.id)]
     if not cases:
-        parser.error(f"no case matches {args.only!r}; --list lists them")
+        parser.error(f"no case matches {args.only.pattern!r}; --list lists them")
     if args.list:
         return list_cases(cases)
     if args.save:
-        return save_images(cases, args.form, args.save)
+        try:
+            return save_images(cases, args.form, args.save)
+        except OSError as error:
+            parser.error(f"--save: {error.filename}: {error.strerror}")
     if not args.command or "{in}" not in args.command or "{out}" not in args.command:
         parser.error("the command must contain {in} and {out}")
     limit(args.memory * GIB)
@@ -96,12 +99,33 @@ def main() -> int:
     try:
         results = run(tool, cases, args.jobs)
     except (FileNotFoundError, PermissionError) as error:
-        parser.error(f"the command cannot be run: {error}")
+        parser.error(f"cannot run {error.filename!r}: {error.strerror}")
     if args.json:
         print(json.dumps(as_json(tool, args.label, results), indent=2))
     else:
         print(text(results))
     return int(any(result.status in FAILURES for result in results))
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """Parse a regular expression."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+
+def positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """Return the parser of numbers above 0."""
+
+    def parse(text: str) -> float:
+        number = kind(text)
+        if not 0 < number < float("inf"):
+            raise ValueError(text)
+        return number
+
+    parse.__name__ = kind.__name__  # in argparse's message: invalid int value
+    return parse
 
 
 def limit(memory: int) -> None:

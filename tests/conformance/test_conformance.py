@@ -168,6 +168,23 @@ def test_images_are_saved_under_names_of_their_own(kit, tmp_path):
     assert saved == sum("oci" in case.forms for case in CASES)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--only", "("), "argument --only: '('"),
+        (("--jobs", "0"), "argument --jobs: invalid int value: '0'"),
+        (("--timeout", "-1"), "argument --timeout: invalid float value: '-1'"),
+        (("--disk", "nan"), "argument --disk: invalid float value: 'nan'"),
+        (("--save", "/dev/null"), "--save: /dev/null"),
+    ],
+    ids=str,
+)
+def test_arguments_that_are_not_valid_are_named(kit, arguments, said):
+    done = kit(["-c", ""], *arguments)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+    assert f"error: {said}" in done.stderr
+
+
 def test_a_pattern_that_matches_no_case_is_an_error(kit):
     done = kit(["-c", ""], "--only", "no such case")
 
