@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from ... import pipeline
-from ...errors import FlattenError, UsageError
+from ...errors import FlattenError, UsageError, quoted
 from ...host.mounts import mount, unmount
 from ...options import Options
 from .. import options
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Mount or unmount, and return the exit code.
 
     Raises:
-        UsageError: An argument is missing, or is one too many.
+        UsageError: An argument is missing or one too many, or DIR is no directory.
         FlattenError: The user is not root, or the kernel refuses.
     """
     if (args.unmount is None) != (args.folder is not None) or (
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     if args.unmount is not None:
         unmount(Path(args.unmount))
         return 0
+    if not os.path.isdir(args.folder):
+        raise UsageError(f"{quoted(args.folder)}: not a directory to mount on")
     with tempfile.TemporaryDirectory(prefix="flatten-") as private:
         index = Path(private, "index.erofs")
         how = Options(

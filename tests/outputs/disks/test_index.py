@@ -400,6 +400,15 @@ def test_refused(tmp_path, args, why):
     assert names(tmp_path) == ["i.tar", "packed.tar"]
 
 
+@root_only
+@pytest.mark.parametrize("folder", ["i.tar", "missing"])
+def test_the_directory_to_mount_on_is_checked_first(folder, tmp_path):
+    done = run("mount", "no-image.tar", folder, cwd=tmp_path)
+
+    why = f"flatten: '{folder}': not a directory to mount on\n"
+    assert (done.returncode, done.stderr) == (2, why)
+
+
 @needs_user
 def test_mounting_needs_root(theirs):
     done = run_as_user("mount", "i.tar", "d", cwd=theirs)
