@@ -113,6 +113,13 @@ def test_shards_divide_the_references():
     assert all(200 < len(shard) < 300 for shard in shards)
 
 
+def test_shards_of_numbered_names_are_alike():
+    references = [f"images/app{at}.tar" for at in range(100)]
+    shards = [len(list(in_shard(references, at, 8))) for at in range(8)]
+
+    assert all(5 < length < 20 for length in shards)
+
+
 @pytest.mark.parametrize(
     ("reference", "expected"),
     [
