@@ -71,7 +71,7 @@ def make_page(report: Report) -> str:
 def _columns(report: Report) -> Columns:
     members = report.index.members
     columns = Columns()
-    for path, inode, first in report.rows:
+    for path, inode, first in report.listing:
         if path == b"./":
             continue
         name = path.rstrip(b"/")

@@ -1,14 +1,14 @@
 """What an image contains by layer, directory and file, and what of it is wasted."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from heapq import nsmallest
 from typing import Any, Final
 
 from ..image.image import Image
 from ..tar.members import FILE
 from .contents import Contents
-from .listing import TreePath, list_rows
+from .listing import Listing, TreePath, list_rows
 from .reading import CheckedIndex
 from .steps import StepRow, list_steps
 from .waste import Efficiency, Hidden, efficiency, find_hidden
@@ -59,7 +59,7 @@ class Report:
         image: The image.
         problem: Why steps and layers do not match, or "".
         steps: The steps, as in ``steps.list_steps``.
-        rows: All paths of the tree.
+        listing: All paths of the tree.
         index: The image's members.
         size: Bytes of file content in the tree; hard links count once.
         files: The number of these files.
@@ -73,7 +73,7 @@ class Report:
     image: Image
     problem: str
     steps: list[ReportStep]
-    rows: list[TreePath]
+    listing: Listing
     index: CheckedIndex
     size: int
     files: int
@@ -84,10 +84,17 @@ class Report:
 
     def largest(self, count: int) -> list[TreePath]:
         """Return up to ``count`` of the largest files that are not empty."""
-        sizes = self.index.members.sizes
-        own = [row for row in self.rows if row.first is None and sizes[row.inode]]
-        own.sort(key=lambda row: (-sizes[row.inode], row.path))
-        return own[:count]
+        sizes, listing = self.index.members.sizes, self.listing
+        found = [
+            (-sizes[inode], path, inode)
+            for at, (path, inode) in enumerate(
+                zip(listing.paths, listing.inodes, strict=True)
+            )
+            if sizes[inode] and at not in listing.links
+        ]
+        return [
+            TreePath(path, inode, None) for _, path, inode in nsmallest(count, found)
+        ]
 
 
 def make_report(index: CheckedIndex, contents: Contents, *, equal: bool) -> Report:
@@ -100,11 +107,10 @@ def make_report(index: CheckedIndex, contents: Contents, *, equal: bool) -> Repo
     """
     image = contents.image
     history, steps = list_steps(image, index.members, index.layers)
-    rows = list(list_rows(index))
-    own = [row for row in rows if row.first is None]
+    listing = list_rows(index)
     kinds, sizes = index.members.kinds, index.members.sizes
-    shown = {row.inode for row in own}
-    hidden = find_hidden(index, (row.path for row in rows), shown)
+    shown = set(listing.inodes)
+    hidden = find_hidden(index, listing.paths, shown)
     by_layer = Counter[int]()
     for item in hidden:
         by_layer[item.layer] += item.size
@@ -115,27 +121,30 @@ def make_report(index: CheckedIndex, contents: Contents, *, equal: bool) -> Repo
             {**step, "hidden": by_layer[step["layer"] - 1] if step["layer"] else 0}
             for step in steps
         ],
-        rows=rows,
+        listing=listing,
         index=index,
         size=sum(sizes[inode] for inode in shown),
         files=sum(kinds[inode] == FILE for inode in shown),
-        directories=_directories(own, index),
+        directories=_directories(listing, index),
         efficiency=efficiency(index),
         hidden=hidden,
-        equal=_find_equal(own, contents) if equal else None,
+        equal=_find_equal(listing, contents) if equal else None,
     )
 
 
-def _directories(rows: Iterable[TreePath], index: CheckedIndex) -> list[Directory]:
+def _directories(listing: Listing, index: CheckedIndex) -> list[Directory]:
     """Sum up the files below each directory."""
-    kinds, sizes = index.members.kinds, index.members.sizes
+    kinds, sizes, links = index.members.kinds, index.members.sizes, listing.links
     bytes_, files = defaultdict[bytes, int](int), defaultdict[bytes, int](int)
-    for row in rows:
-        parent = row.path.rpartition(b"/")[0]
-        if row.path.endswith(b"/"):
-            parent = row.path[:-1] if row.path != b"./" else b""
-        bytes_[parent] += sizes[row.inode]
-        files[parent] += kinds[row.inode] == FILE
+    for position, (path, inode) in enumerate(
+        zip(listing.paths, listing.inodes, strict=True)
+    ):
+        parent, _, name = path.rpartition(b"/")
+        if not name:
+            bytes_[b"" if path == b"./" else parent] += 0
+        elif position not in links:
+            bytes_[parent] += sizes[inode]
+            files[parent] += kinds[inode] == FILE
     for path in sorted(bytes_, key=lambda path: -path.count(b"/")):  # the deepest first
         if path:
             parent = path.rpartition(b"/")[0]
@@ -145,18 +154,21 @@ def _directories(rows: Iterable[TreePath], index: CheckedIndex) -> list[Director
     return [Directory(path, bytes_[path], files[path]) for path in ordered]
 
 
-def _find_equal(rows: Iterable[TreePath], contents: Contents) -> list[Equal]:
+def _find_equal(listing: Listing, contents: Contents) -> list[Equal]:
     """Find files with the same content; files of the same size are hashed."""
-    members = contents.members
-    by_size = defaultdict[int, list[TreePath]](list)
-    for row in rows:
-        if members.sizes[row.inode]:
-            by_size[members.sizes[row.inode]].append(row)
-    suspects = [row for same in by_size.values() if len(same) > 1 for row in same]
-    hashes = contents.hashes(row.inode for row in suspects)
+    sizes, links = contents.members.sizes, listing.links
+    times = Counter(map(sizes.__getitem__, set(listing.inodes)))
+    suspects = [
+        (path, inode)
+        for position, (path, inode) in enumerate(
+            zip(listing.paths, listing.inodes, strict=True)
+        )
+        if sizes[inode] and times[sizes[inode]] > 1 and position not in links
+    ]
+    hashes = contents.hashes(inode for _, inode in suspects)
     groups = defaultdict[tuple[int, str], list[bytes]](list)
-    for row in suspects:
-        groups[members.sizes[row.inode], hashes[row.inode]].append(row.path)
+    for path, inode in suspects:
+        groups[sizes[inode], hashes[inode]].append(path)
     found = [Equal(*key, paths) for key, paths in groups.items() if len(paths) > 1]
     return sorted(found, key=lambda equal: (-equal.spare, equal.paths))
 
@@ -181,7 +193,7 @@ def document(report: Report, count: int) -> dict[str, Any]:
         "transfer": image.transfer and asdict(image.transfer()),
         "size": report.size,
         "files": report.files,
-        "paths": len(report.rows),
+        "paths": len(report.listing),
         "steps": report.steps,
         "directories": [
             {"path": text(item.path), "size": item.size, "files": item.files}

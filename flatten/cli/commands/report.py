@@ -84,7 +84,8 @@ def _print(report: Report, top: int) -> None:
     image, dive = report.image, report.efficiency
     print(f"{one_line(', '.join(image.names)) or image.source}  {image.id[:12]}")
     print(
-        f"{human(report.size)} in {report.files:,} files, {len(report.rows):,} paths; "
+        f"{human(report.size)} in {report.files:,} files, "
+        f"{len(report.listing):,} paths; "
         f"{len(image.layers):,} layers of {human(dive.size)}"
     )
     share = ""
