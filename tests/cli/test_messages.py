@@ -99,7 +99,7 @@ def test_a_summary_for_programs(image, tmp_path):
     assert document.pop("warnings")[0].startswith("i.tar")
     assert document == {
         "verified": 1, "members": 2, "bytes": len(made), "transfer": None,
-        "mount": None, "root_hash": None,
+        "mount": None, "root_hash": None, "verified_by_toc": 0,
         "output": {
             "path": "o.tar", "bytes": len(made), "sha256": hashlib.sha256(made).hexdigest()
         },

@@ -10,7 +10,7 @@ OUTPUTS = {
     "a tar": ("o.tar", "'o.tar': cannot set the mode: Operation not permitted"),
     "a compressed tar": ("o.tar.gz", "'o.tar.gz': cannot set the mode: Operation not permitted"),
     "a cpio": ("o.cpio", "'o.cpio': cannot set the mode: Operation not permitted"),
-    "a directory": ("o/", "cannot write 'd/f': Operation not permitted"),
+    "a directory": ("o/", "cannot write 'd': Operation not permitted"),
 }  # fmt: skip
 
 
