@@ -97,9 +97,7 @@ def make_plan(  # noqa: PLR0913 - what a plan can be asked for
 def _keep_large_holes(plan: Plan) -> None:
     """Keep sparse files sparse if their holes have too many bytes."""
     members = plan.members
-    extras = members.extras.items()
-    sparse = {inode for inode, extra in extras if extra.sparse is not None}
-    files = sparse and sparse.intersection(plan.inodes)
+    files = plan.sparse_files()
     holes = sum(members.sizes[file] - members.stored(file) for file in files)
     if holes > MOST_ZEROS:
         plan.sparse = True

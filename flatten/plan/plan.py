@@ -69,6 +69,12 @@ class Plan:
         members = self.members
         return members.stored(inode) if self.sparse else members.sizes[inode]
 
+    def sparse_files(self) -> set[int]:
+        """Return the inodes of the sparse files among the members to write."""
+        extras = self.members.extras.items()
+        found = {inode for inode, extra in extras if extra.sparse is not None}
+        return found and found.intersection(self.inodes)
+
     def __iter__(self) -> Iterator[tuple[bytes, int]]:
         """Yield each path and its inode, in output order."""
         return zip(self.paths, self.inodes, strict=True)

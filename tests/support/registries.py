@@ -187,6 +187,13 @@ def cut_at_random(seed, chance=0.5):
     return cut
 
 
+def wrong_range(_handler, status, headers, body):
+    """Spoil an answer: it says that it has another range than it was asked for."""
+    if status == 206:
+        headers["Content-Range"] = "bytes 0-9/10"
+    return status, headers, body
+
+
 def exported(reference, folder, **options):
     flatten.export(reference, folder / "got.tar", sync=False, **options)
     return (folder / "got.tar").read_bytes()

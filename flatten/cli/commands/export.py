@@ -11,7 +11,6 @@ from typing import Any, Final, NoReturn
 
 from ... import __version__, pipeline
 from ...errors import UsageError
-from ...host.mounts import mount_command
 from ...options import CHOICES, Options
 from ...outputs import atomic
 from ...outputs.choose import KINDS, kind
@@ -399,6 +398,8 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
         if kernel.scan is None:
             say("there is no compiled kernel, so Python read all headers, more slowly")
     if args.verbose and done.devices is not None:
+        from ...host.mounts import mount_command  # ctypes, seldom needed
+
         command = mount_command(os.path.abspath(output), done.devices)
         say(f"mount it by: {shlex.join(command)} DIRECTORY")
     if args.verbose and done.root_hash and not goes_out:

@@ -128,7 +128,7 @@ class Output:
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
         id_ = self._uuid or uuid(job, "erofs")
         how = (program, "--quiet", f"-z{self._compressor}", f"-U{id_}", *self._choices)
-        if self._reads_tar and not _has_sparse(job.plan):
+        if self._reads_tar and not job.plan.sparse_files():
             with tools.fed((*how, "--tar=f", name), env, folder=name.parent) as pipe:
                 job.write_tar(PlainSink(pipe, program))
             if self._check:
@@ -176,12 +176,6 @@ def _choices(program: str, options: Options) -> list[str]:
                 "erofs-utils, or do not compress"
             )
     return [f"{option}{value}" for option, value in wanted.items()]
-
-
-def _has_sparse(plan: Plan) -> bool:
-    """Return True if a file of a tree is sparse."""
-    extras = plan.members.extras
-    return any(i in extras and extras[i].sparse is not None for i in plan.inodes)
 
 
 def _hint(plan: Plan) -> str:

@@ -49,7 +49,6 @@ SLOT: Final = 32  # bytes that a nid counts
 MAX_BLOCKS: Final = (1 << 32) - 1  # the last address means a hole
 MAX_LABEL: Final = 15  # bytes; the field has 16, and tools expect a NUL
 MAX_NAME: Final = 255  # bytes (EROFS_NAME_LEN), also of an xattr's full name in Linux
-MAX_TARGET: Final = 4095  # bytes; Linux reads one page of a symlink
 MAX_VALUE: Final = (1 << 16) - 1  # bytes of an xattr
 
 _SUPERBLOCK: Final = Struct("<IIIBBHQQIIII16s16sIHHHBBIQ24x")

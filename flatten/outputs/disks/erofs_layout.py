@@ -20,9 +20,7 @@ from typing import Final, NamedTuple
 
 from ...errors import FlattenError, quoted
 from ...plan.plan import Plan
-from ...tar.members import BLOCK as BLOCK_DEVICE
-from ...tar.members import CHAR, DIRECTORY, FILE, NO_EXTRA, SYMLINK, Column
-from ..inode import MAX_MAJOR, MAX_MINOR
+from ...tar.members import DIRECTORY, FILE, NO_EXTRA, SYMLINK, Column
 from .erofs_chunks import Chunks, choose_chunks
 from .erofs_devices import Devices
 from .erofs_directory import Entry, directory_size
@@ -34,13 +32,12 @@ from .erofs_fs import (
     FLAT_INLINE,
     FLAT_PLAIN,
     INODE,
-    MAX_NAME,
-    MAX_TARGET,
     MAX_XATTRS,
     SLOT,
     head_size,
 )
 from .erofs_xattrs import Xattrs
+from .limits import check_limits
 
 ROOT: Final = 0  # its position in a plan
 
@@ -92,7 +89,7 @@ class Layout:
         Raises:
             FlattenError: A name, a target, a device number or an xattr is too large.
         """
-        _check_limits(plan)
+        check_limits(plan, names="EROFS holds")
         self.plan, self.block, self.devices = plan, block, devices
         self.head = head_size(block, 0 if devices is None else len(devices.files))
         self.xattrs = Xattrs(plan)
@@ -230,35 +227,3 @@ def _family(plan: Plan) -> tuple[dict[int, Column], dict[int, int]]:
             above.append((path, parent))
             path, parent = name, position
     return children, parents
-
-
-def _check_limits(plan: Plan) -> None:
-    """Refuse what EROFS cannot hold, or what Linux could not read.
-
-    Raises:
-        FlattenError: A name, a symlink's target or a device number is too large.
-    """
-    members = plan.members
-    for path, inode in plan:
-        kind = members.kinds[inode]
-        if len(path) > MAX_NAME:
-            longest = max(map(len, path.split(b"/")))
-            if longest > MAX_NAME:
-                raise FlattenError(
-                    f"{quoted(path)} has a name of {longest:,} bytes; EROFS holds at "
-                    f"most {MAX_NAME}"
-                )
-        if kind == SYMLINK:
-            length = len(members.targets[inode])
-            if length > MAX_TARGET:
-                raise FlattenError(
-                    f"the symlink {quoted(path)} has a target of {length:,} bytes; "
-                    f"Linux reads at most {MAX_TARGET:,}"
-                )
-        elif kind in (CHAR, BLOCK_DEVICE):
-            major, minor = members.extras.get(inode, NO_EXTRA).device
-            if major > MAX_MAJOR or minor > MAX_MINOR:
-                raise FlattenError(
-                    f"the device {quoted(path)} has the number {major:,}:{minor:,}; "
-                    f"Linux has at most {MAX_MAJOR:,}:{MAX_MINOR:,}"
-                )

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...tar.xattrs import ACL_ACCESS, ACL_DEFAULT
+from ..inode import MAX_MAJOR, MAX_MINOR
 from .crc32c import crc32c
 
 BLOCK: Final = 4096
 INODE: Final = 256  # bytes
 MAX_NAME: Final = 255  # bytes
 MAX_LINKS: Final = 65_000  # names of one file, and subdirectories that are counted
-MAX_MAJOR: Final = 0xFFF  # of a device's number
-MAX_MINOR: Final = 0xFFFFF
 ROOT: Final = 2  # inode numbers
 LOST_AND_FOUND: Final = 11
 FIRST: Final = 12  # the first inode that is free in an empty file system

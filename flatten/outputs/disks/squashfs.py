@@ -12,19 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ...errors import FlattenError, quoted
+from ...errors import quoted
 from ...host.compress import PlainSink
 from ...image.image import Image
 from ...options import Options
-from ...plan.plan import Plan
-from ...tar.members import BLOCK, CHAR, NO_EXTRA, SYMLINK
 from ...tar.wire import BLOCK_SIZE
 from .. import atomic
 from ..check import check
-from ..inode import MAX_MAJOR, MAX_MINOR
 from ..job import Job, Shape
 from ..write_dir import ROOT
 from . import tools
+from .limits import check_limits
 from .read_squashfs import Squashfs
 from .stamps import stamp
 from .verity import sealing
@@ -35,8 +33,6 @@ BACKLOG: Final = 256  # blocks of 128 KiB; with tar2sqfs's own 20, processors id
 MEMORY: Final = "64M"  # of sqfstar; its own quarter of the RAM is no faster
 XATTRS: Final = (b"user.", b"trusted.", b"security.")
 XATTR_ROOM: Final = 56 << 10  # bytes; tar2sqfs 1.2 takes PAX headers up to 64 KiB
-MAX_NAME: Final = 255  # bytes that Linux takes; the format has room for 256
-MAX_TARGET: Final = 4095  # bytes; Linux cannot read a longer symlink
 ROOT_LOST: Final = ("modes", "owners", "times", "xattrs")
 """What sqfstar 4.5 does not take from the tar, and mostly not from its options."""
 
@@ -79,7 +75,7 @@ class Output:
     @contextmanager
     def writing(self, job: Job) -> Iterator[None]:
         """Feed the tar to the program."""
-        _check_limits(job.plan, self.path)
+        check_limits(job.plan, where=f"{quoted(str(self.path))}: ")
         env = {"SOURCE_DATE_EPOCH": str(stamp(job))}
         with (
             atomic.create_by_name(
@@ -136,36 +132,3 @@ class Output:
         described = [text for pair in about_root.items() for text in pair]
         return ["-quiet", "-no-progress", "-mem", MEMORY, "-comp", self._compressor,
                 *level, *described, name]  # fmt: skip
-
-
-def _check_limits(plan: Plan, output: Path) -> None:
-    """Refuse what Linux could not read.
-
-    Raises:
-        FlattenError: A name, a symlink's target or a device number is too large.
-    """
-    members = plan.members
-    for path, inode in plan:
-        if len(path) > MAX_NAME:
-            longest = max(map(len, path.split(b"/")))
-            if longest > MAX_NAME:
-                raise FlattenError(
-                    f"{quoted(str(output))}: {quoted(path)} has a name of {longest:,} "
-                    f"bytes; Linux reads at most {MAX_NAME}"
-                )
-        kind = members.kinds[inode]
-        if kind == SYMLINK:
-            length = len(members.targets[inode])
-            if length > MAX_TARGET:
-                raise FlattenError(
-                    f"{quoted(str(output))}: the symlink {quoted(path)} has a target "
-                    f"of {length:,} bytes; Linux reads at most {MAX_TARGET:,}"
-                )
-        elif kind in (CHAR, BLOCK):
-            major, minor = members.extras.get(inode, NO_EXTRA).device
-            if major > MAX_MAJOR or minor > MAX_MINOR:
-                raise FlattenError(
-                    f"{quoted(str(output))}: the device {quoted(path)} has the number "
-                    f"{major:,}:{minor:,}; Linux has at most "
-                    f"{MAX_MAJOR:,}:{MAX_MINOR:,}"
-                )

@@ -37,7 +37,6 @@ from .ext4_fs import (
     INODE,
     LOST_AND_FOUND,
     MAX_LINKS,
-    MAX_NAME,
     ROOT,
     TAIL,
     Extent,
@@ -52,6 +51,7 @@ from .ext4_fs import (
     with_checksum,
     xattr_areas,
 )
+from .limits import check_texts
 
 FAST_SYMLINK: Final = 59  # bytes; longer targets take a block
 
@@ -371,20 +371,7 @@ def _check(path: bytes, members: Members, member: int) -> None:
         FlattenError: A name or a symlink's target is too long, or a file has the name
             of a directory that every file system has.
     """
-    if len(path) > MAX_NAME:
-        length = len(path.rstrip(b"/").rpartition(b"/")[2])
-        if length > MAX_NAME:
-            raise FlattenError(
-                f"{quoted(path)} has a name of {length:,} bytes; ext4 holds at most "
-                f"{MAX_NAME}"
-            )
-    if members.kinds[member] == SYMLINK:
-        length = len(members.targets[member])
-        if length >= BLOCK:
-            raise FlattenError(
-                f"the symlink {quoted(path)} has a target of {length:,} bytes; ext4 "
-                f"holds at most {BLOCK - 1:,}"
-            )
+    check_texts(path, members, member, names="ext4 holds", targets="ext4 holds")
     if path + b"/" == _RECOVERED:
         raise FlattenError("lost+found is a directory in ext4; leave it out")
 

@@ -8,7 +8,7 @@ import flatten
 from builders import layer, member
 from chunked import chunked_layout, zstd_chunked
 from flatten.options import Access
-from registries import cut_at_random, need_registry, push
+from registries import cut_at_random, need_registry, push, wrong_range
 
 pytestmark = need_registry
 
@@ -59,11 +59,6 @@ def test_a_registry_without_ranges_sends_the_whole_layer(proxy, name):
 
 
 def test_another_range_than_asked_for(proxy, name):
-    def spoil(_handler, status, headers, body):
-        if status == 206:
-            headers["Content-Range"] = "bytes 0-9/10"
-        return status, headers, body
-
-    proxy.spoil = spoil
+    proxy.spoil = wrong_range
     with pytest.raises(flatten.FormatError, match=r"bytes 0-9/10.*asked for bytes"):
         small_file(proxy.address, name)

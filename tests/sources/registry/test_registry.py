@@ -25,6 +25,7 @@ from registries import (
     push,
     registry,
     run,
+    wrong_range,
 )
 
 pytestmark = need_registry
@@ -163,12 +164,7 @@ def test_the_whole_instead_of_a_range(proxy, want, tmp_path):
 def test_another_range_than_asked_for(proxy, tmp_path):
     proxy.cut = cut_at_random(3, 1.0)
 
-    def spoil(_handler, status, headers, body):
-        if status == 206:
-            headers["Content-Range"] = "bytes 0-9/10"
-        return status, headers, body
-
-    proxy.spoil = spoil
+    proxy.spoil = wrong_range
     with pytest.raises(flatten.FormatError, match=r"bytes 0-9/10.*asked for bytes"):
         exported(f"docker://{proxy.address}/a/gzip:1", tmp_path)
     assert not (tmp_path / "got.tar").exists()
