@@ -12,6 +12,7 @@ copying takes a few large reads however many members there are.
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Final
 
 from ..tar.members import Extra, Members
@@ -118,39 +119,80 @@ def _clamp(members: Members, latest: int) -> None:
 
 def _measure(plan: Plan, placement: Placement | None) -> None:
     """Mark the members that need more than one plain header; compute the tar's size."""
-    members, links, special = plan.members, plan.links, plan.special
-    sizes, extras, targets = members.sizes, members.extras, members.targets
-    mtimes = members.mtimes
+    _mark(plan, placement)
     total = 0
-    for position, (path, inode) in enumerate(plan):
-        if not position % CHECKPOINT:
-            plan.checkpoints.append(total)
-        size = sizes[inode]
-        if position in links:
-            size, target = 0, links[position]
-        else:
-            target = targets.get(inode, b"")
-        if (
-            plan.posix
-            or len(target) > 100
-            or inode in extras
-            or size >= _OCTAL_LIMIT
-            or not 0 <= mtimes[inode] < _OCTAL_LIMIT
-        ):
-            special[position] = FULL
-            total += len(encode_header(plan, position, path, inode))
-            total += 0 if position in links else padded(plan.stored(inode))
-        else:
-            if position in links:
-                special[position] = VARIANT
-            if placement is not None and size >= SHARED:
-                total += _place(plan, placement, position, total)
-                total += BLOCK_SIZE
-            else:
-                total += header_length(path)
-            total += padded(size)
+    for checkpoint in range(0, len(plan), CHECKPOINT):
+        plan.checkpoints.append(total)
+        start, stop = checkpoint, min(checkpoint + CHECKPOINT, len(plan))
+        for marked in compress(range(start, stop), plan.special[start:stop]):
+            total += _plain_length(plan, start, marked)
+            total += _marked_length(plan, placement, marked, total)
+            start = marked + 1
+        total += _plain_length(plan, start, stop)
     total += 2 * BLOCK_SIZE
     plan.size = total + -total % RECORD_SIZE
+
+
+def _mark(plan: Plan, placement: Placement | None) -> None:
+    """Mark the members that need more than one plain header, or might need it.
+
+    Those that might are the large contents, if there is a placement.
+    """
+    members, inodes, special = plan.members, plan.inodes, plan.special
+    if plan.posix:
+        special[:] = bytes([FULL]) * len(plan)
+        return
+    if placement is not None:
+        for position, inode in enumerate(inodes):
+            if members.sizes[inode] >= SHARED:
+                special[position] = VARIANT
+    for position, target in plan.links.items():
+        special[position] = FULL if len(target) > 100 else VARIANT
+    if full := _full(members):
+        for position, inode in enumerate(inodes):
+            if inode in full:
+                special[position] = FULL
+
+
+def _full(members: Members) -> set[int]:
+    """Return the inodes whose headers are encoded in full: few, or none."""
+    sizes, mtimes = members.sizes, members.mtimes
+    full = {inode for inode, target in members.targets.items() if len(target) > 100}
+    full.update(members.extras)
+    if max(sizes, default=0) >= _OCTAL_LIMIT:
+        full.update(n for n, size in enumerate(sizes) if size >= _OCTAL_LIMIT)
+    if min(mtimes, default=0) < 0 or max(mtimes, default=0) >= _OCTAL_LIMIT:
+        full.update(n for n, at in enumerate(mtimes) if not 0 <= at < _OCTAL_LIMIT)
+    return full
+
+
+def _plain_length(plan: Plan, start: int, stop: int) -> int:
+    """Return the bytes of consecutive plain members in the tar."""
+    if start == stop:
+        return 0
+    sizes, paths = plan.members.sizes, plan.paths[start:stop]
+    last = BLOCK_SIZE - 1
+    contents = sum([sizes[inode] + last & ~last for inode in plan.inodes[start:stop]])
+    if max(map(len, paths)) <= 100:
+        return BLOCK_SIZE * len(paths) + contents
+    return sum(map(header_length, paths)) + contents
+
+
+def _marked_length(
+    plan: Plan, placement: Placement | None, position: int, at: int
+) -> int:
+    """Return the bytes in the tar of a marked member that starts at ``at``."""
+    path, inode = plan.paths[position], plan.inodes[position]
+    linked = position in plan.links
+    content = 0 if linked else padded(plan.stored(inode))
+    if plan.special[position] == FULL:
+        return len(encode_header(plan, position, path, inode)) + content
+    if linked or placement is None:
+        return header_length(path) + content
+    name = _place(plan, placement, position, at)
+    if position not in plan.name_blocks:
+        plan.special[position] = 0
+    return name + BLOCK_SIZE + content
 
 
 def _place(plan: Plan, placement: Placement, position: int, at: int) -> int:
@@ -173,5 +215,4 @@ def _place(plan: Plan, placement: Placement, position: int, at: int) -> int:
     if blocks > _BUSYBOX_BLOCKS:
         return unpadded
     plan.name_blocks[position] = blocks
-    plan.special[position] = VARIANT
     return BLOCK_SIZE * (1 + blocks)
