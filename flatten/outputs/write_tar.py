@@ -98,7 +98,7 @@ class _TarWriter:
                 view[at : at + len(patch)] = patch
             else:
                 patch.write(view[at : at + patch.size])
-        if self._frees:
+        if self._frees and layer.is_scratch():
             for begin, end in _own(span):
                 layer.release(span.offset + begin, end - begin)
 
