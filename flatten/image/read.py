@@ -8,6 +8,7 @@ from typing import Final
 
 from ..errors import FlattenError
 from ..host.limits import Limits
+from ..tar import kernel
 from ..tar.layer import LayerIndex, read_layer
 from ..tar.members import Members
 from ..tree.tree import Tree
@@ -127,8 +128,12 @@ def _read_ahead(
 ) -> dict[int, Rows]:
     """Read plain layers in several processes, if worthwhile; omit invalid ones.
 
-    Measured on 2 cores, 275,000 members in 12 layers: 1.0 s instead of 1.9.
+    With the kernel it is not. Measured on 2 cores, 300,000 members in 6 layers: 0.34 s
+    in two processes or in one, with 0.16 s more of CPU in two; without the kernel, 0.8
+    s instead of 1.4.
     """
+    if kernel.scan is not None:
+        return {}
     sizes = {position: layer.blob().size() for position, layer in layers.items()}
     if len(sizes) < 2 or sum(sizes.values()) < PARALLEL_FROM:
         return {}
