@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -398,7 +397,9 @@ def write(args: argparse.Namespace, output: str, how: Options) -> int:
         if kernel.scan is None:
             say("there is no compiled kernel, so Python read all headers, more slowly")
     if args.verbose and done.devices is not None:
-        from ...host.mounts import mount_command  # ctypes, seldom needed
+        import shlex  # for an index only
+
+        from ...host.mounts import mount_command  # ctypes
 
         command = mount_command(os.path.abspath(output), done.devices)
         say(f"mount it by: {shlex.join(command)} DIRECTORY")
