@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 import flatten
 from builders import Bytes, block, layer, member, pax
 from flatten.outputs.write_tar import write_tar
-from flatten.plan.make import make_plan
+from flatten.plan.make import Placement, make_plan
 from flatten.plan.pieces import pieces
-from flatten.plan.plan import Headers, Span
+from flatten.plan.plan import CHECKPOINT, FULL, Headers, Section, Span
 from flatten.tar import kernel
 from flatten.tar.layer import read_layer
 from flatten.tar.members import Members
@@ -47,12 +47,12 @@ class Sink:
         return None
 
 
-def planned(tars):
+def planned(tars, **how):
     tree = Tree(Members())
     layers = [Layer(tar) for tar in tars]
     for position, tar in enumerate(layers):
         tree.apply(read_layer(tar, f"layer {position}", position, tree.members))
-    return make_plan(tree), layers
+    return make_plan(tree, **how), layers
 
 
 def flattened(tars):
@@ -108,6 +108,53 @@ def test_both_write_the_same_bytes(tars):
     with_kernel, without = both(tars)
 
     assert with_kernel == without
+
+
+def written(piece):
+    return len(piece) if isinstance(piece, bytes) else piece.length
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax", "shared"])
+@given(LAYERS)
+def test_the_size_is_that_of_the_members(form, tars):
+    shared = Placement(4096, [lambda offset: offset + 512] * len(tars))
+    how = {"gnu": {}, "pax": {"posix": True}, "shared": {"placement": shared}}[form]
+    try:
+        plan, _ = planned(tars, **how)
+    except flatten.FormatError:
+        return
+
+    *members, end = map(written, pieces(plan))
+
+    size = sum(members)
+    assert end == 1024 + -(size + 1024) % 10240
+    assert plan.size == size + end
+
+
+def test_a_link_whose_target_is_long_has_more_than_one_header():
+    link = member("z", type=b"1", records={b"linkpath": LONG})
+
+    plan, _ = planned([layer(member(LONG, b"data"), link)])
+
+    assert plan.special[-1] == FULL
+    assert plan.size == sum(map(written, pieces(plan)))
+
+
+@pytest.mark.parametrize("form", [{}, {"posix": True}], ids=["gnu", "pax"])
+def test_checkpoints_are_where_their_members_begin(form):
+    names = [b"%04d/" % n for n in range(900)]
+    plan, _ = planned([
+        layer(
+            *(member(name + b"file", b"data") for name in names),
+            *(member(name + b"link", type=b"1", target=b"0000/file") for name in names),
+            *(member(name + b"xattr", b"data", records=XATTR) for name in names),
+            *(member(name + 101 * b"n", b"data") for name in names),
+        )
+    ], **form)  # fmt: skip
+
+    starts = range(0, len(plan), CHECKPOINT)
+    before = [sum(map(written, pieces(plan, Section(0, n, 0)))) for n in starts]
+    assert list(plan.checkpoints) == before
 
 
 def test_plain_members_of_a_layer_are_one_span():
