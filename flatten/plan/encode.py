@@ -15,7 +15,7 @@ from ..tar.members import (
     NO_EXTRA,
     Extra,
 )
-from ..tar.wire import BLOCK_SIZE, padded, remember
+from ..tar.wire import BLOCK_SIZE, Known, padded
 from .plan import FULL, Plan
 
 _GNU_REST: Final = write_header.header(b"", FILE)[257:]  # the bytes after the target
@@ -90,29 +90,15 @@ def plain_encoder(plan: Plan) -> _Encode:
     members = plan.members
     owners, mtimes = members.owners, members.mtimes
     owner_fields = [write_header.owner_fields(owner) for owner in members.owner_table]
-    numbers: dict[int, bytes] = {}
-    checksums: dict[int, bytes] = {}
+    numbers, checksums = Known(b"%011o\0".__mod__), Known(b"%06o\0 ".__mod__)
     adler32, pack = zlib.adler32, _START.pack
 
-    def number(value: int) -> bytes:
-        text = b"%011o\0" % value
-        remember(value, text, numbers)
-        return text
-
     def encode(path: bytes, inode: int, size: int, rest: tuple[bytes, int]) -> bytes:
-        mtime = mtimes[inode]
         start = pack(
-            path,
-            owner_fields[owners[inode]],
-            numbers.get(size) or number(size),
-            numbers.get(mtime) or number(mtime),
+            path, owner_fields[owners[inode]], numbers[size], numbers[mtimes[inode]]
         )
         behind, total = rest
-        total += adler32(start) & 0xFFFF
-        checksum = checksums.get(total)
-        if checksum is None:
-            checksum = checksums[total] = b"%06o\0 " % total
-        head = start + checksum + behind
+        head = start + checksums[total + (adler32(start) & 0xFFFF)] + behind
         return head if len(path) <= 100 else _long_name(path) + head
 
     return encode

@@ -18,6 +18,7 @@ Header"; GNU tar manual, "Basic Tar Format" and "Storing Sparse Files".
 
 import re
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Final, TypeVar
@@ -45,14 +46,21 @@ _DECIMAL: Final = re.compile(rb"0*([0-9]{1,19})")
 _TIME: Final = re.compile(rb"(-?)0*([0-9]{1,19})(?:\.([0-9]*))?")
 
 
-def remember(key: _Key, value: _Value, known: dict[_Key, _Value]) -> None:
-    """Add an entry to a cache, which is cleared first when it is full.
+class Known(dict[_Key, _Value]):
+    """The values of a function by its arguments; it is cleared when it is full.
 
     An image has many headers, but few distinct values in them.
     """
-    if len(known) >= MAX_KNOWN:
-        known.clear()
-    known[key] = value
+
+    def __init__(self, function: Callable[[_Key], _Value]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, key: _Key) -> _Value:
+        if len(self) >= MAX_KNOWN:
+            self.clear()
+        value = self[key] = self._function(key)
+        return value
 
 
 def padded(size: int) -> int:
@@ -116,7 +124,7 @@ def checksum_error(block: bytes) -> str:
     than digits, spaces and NULs are refused: bsdtar drops such members.
     """
     field = block[148:156]
-    if zlib.adler32(block) & 0xFFFF == _expected_sum(field) and block.isascii():
+    if zlib.adler32(block) & 0xFFFF == expected_sum(field) and block.isascii():
         return ""
     spaces = 256 - sum(field)
     stored = -1
@@ -130,8 +138,7 @@ def checksum_error(block: bytes) -> str:
     return f"header checksum is {quoted_field(field)}, but its bytes sum to {total:#o}"
 
 
-@lru_cache(MAX_CACHED)
-def _expected_sum(field: bytes) -> int:
+def expected_sum(field: bytes) -> int:
     r"""Return 1 + the sum of a header's bytes that fits its checksum field.
 
     Return -1 if the field is not in the usual form, "%06o\0 ".
