@@ -1,4 +1,4 @@
-"""Read headers that are special, or that extended headers override, into fields.
+"""Read headers into fields, as extended headers override them.
 
 Precedence, highest first: the member's own PAX records, GNU long name and link target,
 global PAX records, the header. A size from a record also determines where the next
@@ -16,7 +16,6 @@ PAX 1.0                 one number per line, in the first blocks of the data
 Invalid headers raise ValueError; the reader of the stream adds the position.
 """
 
-from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 from ..errors import quoted
@@ -27,9 +26,6 @@ from .wire import BLOCK_SIZE, parse_decimal, parse_number
 
 MAX_NUMBER: Final = 1 << 62  # for sizes and times: the sum of two still fits a column
 MAX_OWNER: Final = 1 << 32  # Linux's limit for ids; GNU tar fails on larger ones
-
-PLAIN: Final = frozenset((FILE, LINK, SYMLINK, DIRECTORY))
-"""Kinds of members that have no fields of their own, and the typeflags of most."""
 
 _OTHER_FLAGS: Final = frozenset(b"123456")
 
@@ -134,30 +130,6 @@ def read_header(
     )
 
 
-def read_plain(block: bytes, offset: int) -> Fields:
-    """Read a header of one of the ``PLAIN`` kinds that nothing overrides.
-
-    The fields are those that ``read_header`` returns, in a fraction of the time. The
-    kernel reads most of these headers, if there is one.
-
-    Raises:
-        ValueError: The header breaks the format, or has impossible values.
-    """
-    kind, size, mtime = block[156], _size(block, {}), parse_number(block[136:148])
-    mode, uid, gid = parse_owner(block, {})
-    target = None
-    if kind == SYMLINK:
-        mode = 0o777
-        if size:
-            raise ValueError(NO_DATA.format(size))
-    if kind in (LINK, SYMLINK):
-        target = wire.text_field(block, 157, 257)
-    if kind != FILE:
-        size = 0  # no data follows, whatever the header says
-    name, data = wire.parse_name(block), offset + BLOCK_SIZE
-    return Fields(name, kind, (mode, uid, gid), mtime, size, data, size, target, None)
-
-
 def _size(block: bytes, records: Records) -> int:
     """Return a member's effective size."""
     size = parse_number(block[124:136])
@@ -194,7 +166,8 @@ def _check_plain(kind: int, size: int, records: Records) -> None:
 
 def parse_owner(block: bytes, records: Records) -> Owner:
     """Read mode, uid and gid; the mode's file type bits are dropped."""
-    mode, uid, gid = _owner_fields(block[100:124])
+    mode = parse_number(block[100:108]) & 0o7777
+    uid, gid = parse_number(block[108:116]), parse_number(block[116:124])
     if b"uid" in records:
         uid = parse_decimal(records[b"uid"])
     if b"gid" in records:
@@ -202,13 +175,6 @@ def parse_owner(block: bytes, records: Records) -> Owner:
     if not (0 <= uid < MAX_OWNER and 0 <= gid < MAX_OWNER):
         raise ValueError(f"owner out of range: {uid}:{gid}")
     return mode, uid, gid
-
-
-@lru_cache(wire.MAX_CACHED)
-def _owner_fields(fields: bytes) -> Owner:
-    """Read the three fields; an image has few combinations of them."""
-    mode, uid, gid = map(parse_number, (fields[:8], fields[8:16], fields[16:]))
-    return mode & 0o7777, uid, gid
 
 
 def _kind(flag: int, name: bytes) -> int:

@@ -22,14 +22,8 @@ from . import extended, kernel, magic, wire
 from .extended import Overrides
 from .kernel import MOST, Scanner
 from .members import MAX_NAME, NO_EXTRA, SYMLINK, Members
-from .read_header import (
-    MAX_NUMBER,
-    PLAIN,
-    Fields,
-    HeaderBytes,
-    read_header,
-    read_plain,
-)
+from .plain import PlainScanner
+from .read_header import MAX_NUMBER, Fields, HeaderBytes, read_header
 from .wire import BLOCK_SIZE, ZEROS, parse_number
 
 NEAR: Final = 1 << 13  # bytes to the next header, up to which several are read at once
@@ -76,17 +70,20 @@ class TarReader:
         Raises:
             FormatError: The stream breaks the format. Members before that are kept.
         """
-        scanner = Scanner(kernel.scan, into, self.paths) if kernel.scan else None
+        scanner = (
+            Scanner(kernel.scan, into, self.paths)
+            if kernel.scan
+            else PlainScanner(into, self.paths)
+        )
         try:
             self._read(into, scanner)
         except ValueError as error:
             self.fail(str(error), self._offset)
         finally:
-            if scanner:
-                scanner.flush()
+            scanner.flush()
 
-    def _read(self, into: Members, scanner: Scanner | None) -> None:
-        """Read all headers; if there is a scanner, it reads the plain ones."""
+    def _read(self, into: Members, scanner: Scanner | PlainScanner) -> None:
+        """Read all headers; the scanner reads the plain ones."""
         buffer, base = b"", -1  # the bytes read last, and their offset
         while True:
             at = self._offset - base
@@ -94,7 +91,7 @@ class TarReader:
                 count = READ_AHEAD if at - len(buffer) < NEAR else READ_ONE
                 buffer, base = self._source.read(self._offset, count), self._offset
                 at = 0
-            if scanner and not self._is_described():
+            if self._overrides is None and not self._defaults:
                 self._offset, self._reached = scanner.scan(
                     buffer, base, self._offset, self._reached
                 )
@@ -118,10 +115,6 @@ class TarReader:
                 self._read_member(block, into)
                 if len(into.kinds) > into.limit:
                     self._refuse_last(into)
-
-    def _is_described(self) -> bool:
-        """Return True if records or long names apply to the next member."""
-        return self._overrides is not None or bool(self._defaults)
 
     def _refuse_last(self, into: Members) -> None:
         """Refuse the first member over the limit, at its header.
@@ -159,14 +152,11 @@ class TarReader:
 
     def _read_member(self, block: bytes, into: Members) -> None:
         """Read a member's header, as records and long names override it."""
-        if block[156] in PLAIN and not self._is_described():
-            fields = read_plain(block, self._offset)
-        else:
-            overrides, self._overrides = self._overrides or Overrides(), None
-            fields = read_header(
-                block, self._offset, overrides, self._defaults, self._source
-            )
-            into.allowance.take(_memory(fields))
+        overrides, self._overrides = self._overrides or Overrides(), None
+        fields = read_header(
+            block, self._offset, overrides, self._defaults, self._source
+        )
+        into.allowance.take(_memory(fields))
         self._add(fields, into)
         self._skip(fields.data, fields.stored)
 

@@ -405,6 +405,6 @@ def test_plain_headers_are_read_like_any_others(tar, monkeypatch):
     """All ways to read a plain header give the same rows, and the same errors."""
     plain = rows_or_error(tar)
     monkeypatch.setattr(kernel, "scan", None)
-    monkeypatch.setattr("flatten.tar.reader.PLAIN", frozenset())
+    monkeypatch.setattr("flatten.tar.plain._KINDS", frozenset())
 
     assert rows_or_error(tar) == plain

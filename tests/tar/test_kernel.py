@@ -1,4 +1,4 @@
-"""The kernel reads plain headers as Python does, and leaves all others to it."""
+"""Both scanners read plain headers as the reader does, and leave all others to it."""
 
 import random
 from array import array
@@ -11,14 +11,17 @@ from builders import block, layer, long_name, member, pax
 from flatten.tar import kernel
 from flatten.tar.kernel import MOST, Scanner
 from flatten.tar.members import Allowance, Members
+from flatten.tar.plain import PlainScanner
 from headers import GNU, KINDS, NAMES, rows_or_error, sparse_gnu, sparse_pax
+
+needs_kernel = pytest.mark.skipif(
+    kernel.scan is None, reason="needs the compiled kernel"
+)
 
 
 @pytest.fixture(autouse=True)
 def both_ways():
     """Run each test once, in place of the folder's fixture."""
-    if kernel.scan is None:
-        pytest.skip("needs the compiled kernel")
 
 
 LONG = b"d/" * 60 + b"name"
@@ -35,7 +38,6 @@ PLAIN = {
     "a name in a prefix": block(b"name", tail=b"d/e"),
     "a path in a PAX header": pax({b"path": LONG}) + block(LONG),
     "a directory with a path in a PAX header": pax({b"path": LONG + b"/"}) + block(b"x", b"5"),
-    "bytes that are no text": block(b"\xff\xfe", uname=b"\x80"),
     "a GNU header": block(b"x", magic=GNU),
     "a v7 header": block(b"x", magic=b"", uname=b""),
     "numbers of fewer digits": block(b"x", mode=b"644", uid=b"0 ", gid=b"17\0009"),
@@ -88,17 +90,26 @@ OTHER = {
 }  # fmt: skip
 
 
-def scanned(tar):
-    """Return the paths that the kernel finds, and where it stops."""
-    paths = []
-    scanner = Scanner(kernel.scan, Members(), paths)
-    stop, _ = scanner.scan(tar, 0, 0, 0)
-    scanner.flush()
-    return paths, stop
+def kernel_scanner(*columns):
+    return Scanner(kernel.scan, *columns)
+
+
+@pytest.fixture(params=[pytest.param(kernel_scanner, marks=needs_kernel), PlainScanner])
+def scanned(request):
+    """Return a function: the paths that a scanner finds in a tar, and where it stops."""
+
+    def run(tar):
+        paths = []
+        scanner = request.param(Members(), paths)
+        stop, _ = scanner.scan(tar, 0, 0, 0)
+        scanner.flush()
+        return paths, stop
+
+    return run
 
 
 @pytest.mark.parametrize("tar", PLAIN.values(), ids=PLAIN)
-def test_the_kernel_takes_plain_headers(tar):
+def test_scanners_take_plain_headers(tar, scanned):
     after = member("after")
 
     paths, stop = scanned(tar + after)
@@ -106,26 +117,41 @@ def test_the_kernel_takes_plain_headers(tar):
     assert (len(paths), stop) == (2, len(tar + after))
 
 
+@needs_kernel
+def test_the_kernel_takes_bytes_that_are_not_ascii():
+    paths = []
+    scanner = kernel_scanner(Members(), paths)
+
+    scanner.scan(block(b"\xff\xfe", uname=b"\x80"), 0, 0, 0)
+    scanner.flush()
+
+    assert paths == [b"\xff\xfe"]
+
+
 @pytest.mark.parametrize("tar", OTHER.values(), ids=OTHER)
-def test_the_kernel_stops_before_any_other_header(tar):
+def test_scanners_stop_before_any_other_header(tar, scanned):
     before = member("before", b"data")
 
     assert scanned(before + tar) == ([b"before"], len(before))
 
 
-def both(tar, **limits):
-    """Return what is read with the kernel, and without it."""
+def all_ways(tar, **limits):
+    """Return what is read with the kernel, with Python's scanner, and with neither."""
     with_kernel = rows_or_error(tar, Members(**limits))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernel, "scan", None)
-        return with_kernel, rows_or_error(tar, Members(**limits))
+        in_python = rows_or_error(tar, Members(**limits))
+        patch.setattr("flatten.tar.plain._KINDS", frozenset())
+        return with_kernel, in_python, rows_or_error(tar, Members(**limits))
 
 
 @pytest.mark.parametrize("tar", (PLAIN | OTHER).values(), ids=PLAIN | OTHER)
-def test_python_reads_the_same(tar):
-    with_kernel, without = both(member("b", b"data") + tar + layer("c"))
+def test_all_ways_read_the_same(tar):
+    with_kernel, in_python, with_neither = all_ways(
+        member("b", b"data") + tar + layer("c")
+    )
 
-    assert with_kernel == without
+    assert with_kernel == in_python == with_neither
 
 
 TEXTS = st.one_of(
@@ -183,19 +209,19 @@ TARS = st.builds(
 
 
 @given(TARS)
-def test_both_read_the_same_of_any_bytes(tar):
-    with_kernel, without = both(tar)
+def test_all_ways_read_the_same_of_any_bytes(tar):
+    with_kernel, in_python, with_neither = all_ways(tar)
 
-    assert with_kernel == without
+    assert with_kernel == in_python == with_neither
 
 
 @given(TARS, st.integers(0, 6), st.integers(0, 300))
-def test_both_refuse_the_same_member_over_a_limit(tar, members, bytes_left):
-    with_kernel, without = both(
+def test_all_ways_refuse_the_same_member_over_a_limit(tar, members, bytes_left):
+    with_kernel, in_python, with_neither = all_ways(
         tar, limit=members, allowance=Allowance(left=bytes_left)
     )
 
-    assert with_kernel == without
+    assert with_kernel == in_python == with_neither
 
 
 def test_many_rows_are_moved_in_several_steps():
@@ -207,9 +233,9 @@ def test_many_rows_are_moved_in_several_steps():
         )
     )
 
-    (with_kernel, without) = both(tar)
+    with_kernel, in_python, with_neither = all_ways(tar)
 
-    assert with_kernel == without
+    assert with_kernel == in_python == with_neither
     assert len(with_kernel[0].paths) == 9000
 
 
@@ -222,9 +248,9 @@ def test_members_that_end_anywhere_in_what_is_read_at_once(seed):
         for n in range(300)
     ]  # fmt: skip
 
-    with_kernel, without = both(b"".join(parts) + bytes(1024))
+    with_kernel, in_python, with_neither = all_ways(b"".join(parts) + bytes(1024))
 
-    assert with_kernel == without
+    assert with_kernel == in_python == with_neither
     assert len(with_kernel[0].paths) == 300
 
 
@@ -236,6 +262,7 @@ STATES = {
 }
 
 
+@needs_kernel
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES)
 def test_impossible_states_are_refused(state):
     with pytest.raises(ValueError, match="the state of the scan is impossible"):
@@ -250,6 +277,7 @@ def test_impossible_states_are_refused(state):
         )
 
 
+@needs_kernel
 @pytest.mark.parametrize(
     ("rows", "names", "targets"), [(0, 99, 99), (9, 1, 99), (9, 99, 1)]
 )
@@ -264,6 +292,7 @@ def test_the_kernel_stops_where_there_is_no_room(rows, names, targets):
     assert list(state) == [0, 0, 0, 0, 0]
 
 
+@needs_kernel
 def test_offsets_are_those_of_the_stream():
     state, tar = array("q", [0, 0, 0, 1 << 40, 0]), member("a", b"data")
     numbers = array("q", [0] * 4)
