@@ -95,7 +95,7 @@ def read_header(
         raise ValueError(
             "an extended header with a link target on a member that is no link"
         )
-    owner = parse_owner(block, records)
+    owner = parse_owner(block[100:124], records)
     mtime, nanoseconds = parse_number(block[136:148]), 0
     if b"mtime" in records:
         mtime, nanoseconds = wire.parse_time(records[b"mtime"])
@@ -164,10 +164,10 @@ def _check_plain(kind: int, size: int, records: Records) -> None:
             raise ValueError(f"{quoted(key)}: a sparse record on a non-sparse member")
 
 
-def parse_owner(block: bytes, records: Records) -> Owner:
+def parse_owner(fields: bytes, records: Records) -> Owner:
     """Read mode, uid and gid; the mode's file type bits are dropped."""
-    mode = parse_number(block[100:108]) & 0o7777
-    uid, gid = parse_number(block[108:116]), parse_number(block[116:124])
+    mode = parse_number(fields[:8]) & 0o7777
+    uid, gid = parse_number(fields[8:16]), parse_number(fields[16:])
     if b"uid" in records:
         uid = parse_decimal(records[b"uid"])
     if b"gid" in records:

@@ -35,7 +35,6 @@ _ENOUGH: Final = 3 * BLOCK_SIZE  # bytes of a header after a PAX header with a p
 _PARSED: Final = 32
 
 _MTIME: Final = "an mtime of {:,} seconds"
-_DOT_SLASH: Final = frozenset(b"./")
 
 
 class TarReader:
@@ -73,7 +72,7 @@ class TarReader:
         scanner = (
             Scanner(kernel.scan, into, self.paths)
             if kernel.scan
-            else PlainScanner(into, self.paths)
+            else PlainScanner(into, self.paths, self.hidden)
         )
         try:
             self._read(into, scanner)
@@ -250,16 +249,7 @@ def _not_a_tar(start: bytes, why: str) -> str:
 
 
 def _path(name: bytes) -> bytes:
-    """Return the normalised path of a name; most names need no change."""
-    special = not name or name[0] in _DOT_SLASH or len(name) > MAX_NAME
-    # "find" takes half the time of "in".
-    if special or name.find(b"/.") >= 0 or name.find(b"//") >= 0:
-        return _checked_path(name)
-    return name[:-1] if name[-1] == 0x2F else name
-
-
-def _checked_path(name: bytes) -> bytes:
-    """Return the normalised path of any name."""
+    """Return the normalised path of a name."""
     try:
         path = wire.normalise(name)
     except ValueError as error:

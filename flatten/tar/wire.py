@@ -36,6 +36,7 @@ MAX_KNOWN: Final = 1 << 15  # entries of some 100 bytes
 MAX_CACHED: Final = 1 << 13  # results of a function, of some 250 bytes
 MAX_RECORDS: Final = 1 << 20  # bytes of PAX records for one member, as Go, libarchive
 
+_DOT_SLASH: Final = frozenset((b".", b"/"))
 _OCTAL: Final = re.compile(rb" *([0-7]+)(?:[ \0].*)?|[ \x000]*", re.DOTALL)
 _TIME_FIELD: Final = re.compile(
     rb" *[0-7]*(?:[ \0]*|\0.*)|\x80\0{3}[\0-\x7f].*|\xff{4}[\x80-\xff].*", re.DOTALL
@@ -124,7 +125,7 @@ def checksum_error(block: bytes) -> str:
     than digits, spaces and NULs are refused: bsdtar drops such members.
     """
     field = block[148:156]
-    if zlib.adler32(block) & 0xFFFF == expected_sum(field) and block.isascii():
+    if zlib.adler32(block) & 0xFFFF == _expected_sum(field) and block.isascii():
         return ""
     spaces = 256 - sum(field)
     stored = -1
@@ -132,13 +133,15 @@ def checksum_error(block: bytes) -> str:
         with suppress(ValueError):
             stored = parse_number(field)
     total = sum(block) + spaces
-    signed = total - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
-    if stored in (total, signed):
+    if stored == total:
+        return ""
+    if stored == total - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
         return ""
     return f"header checksum is {quoted_field(field)}, but its bytes sum to {total:#o}"
 
 
-def expected_sum(field: bytes) -> int:
+@lru_cache(MAX_CACHED)
+def _expected_sum(field: bytes) -> int:
     r"""Return 1 + the sum of a header's bytes that fits its checksum field.
 
     Return -1 if the field is not in the usual form, "%06o\0 ".
@@ -195,6 +198,9 @@ def normalise(name: bytes) -> bytes:
     """
     if b"\0" in name:
         raise ValueError("a name with a NUL in it")
+    # Most names need no change; "find" takes half the time of "in".
+    if name[:1] not in _DOT_SLASH and name.find(b"/.") < 0 and name.find(b"//") < 0:
+        return name.removesuffix(b"/")
     parts: list[bytes] = []
     for part in name.split(b"/"):
         if part == b"..":
