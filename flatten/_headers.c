@@ -82,7 +82,7 @@ static int parse_pax(const uint8_t *block, Text *path)
     if (!parse_octal(block + 124, 12, &size) || size > BLOCK)
         return 0;
     stop = at + size;
-    while (at < stop && *at >= '0' && *at <= '9' && length <= size)
+    while (at < stop && at - block < BLOCK + 3 && *at >= '0' && *at <= '9')
         length = length * 10 + (*at++ - '0');
     if (length != size || stop - at < 8 || memcmp(at, " path=", 6) || stop[-1] != '\n')
         return 0;

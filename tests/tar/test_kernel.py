@@ -77,6 +77,7 @@ OTHER = {
     "a prefix in a GNU header": block(b"x", magic=GNU, tail=b"p"),
     "a PAX header with another record": pax({b"path": b"a", b"mtime": b"1"}) + block(b"x"),
     "a PAX header with a wrong length": pax(b"99 path=x\n") + block(b"x"),
+    "a PAX header whose length has four digits": pax(b"0021 path=nnnnnnnnnn\n") + block(b"x"),
     "a PAX path without a newline": pax(b"9 path=xy") + block(b"x"),
     "a PAX path with a newline": pax({b"path": b"a\nb"}) + block(b"x"),
     "a PAX path with a NUL": pax({b"path": b"a\0b"}) + block(b"x"),
