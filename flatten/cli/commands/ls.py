@@ -1,6 +1,7 @@
 """``flatten ls IMAGE [PATH...]``: the flattened tree, as ``tar tv`` shows it."""
 
 import argparse
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -45,7 +46,7 @@ _LETTERS: Final = {
     DIRECTORY: "d",
     FIFO: "p",
 }
-_DEVICES: Final = frozenset((CHAR, BLOCK))
+_NOT_PLAIN: Final = re.compile(b"[%c%c%c%c]" % (LINK, SYMLINK, CHAR, BLOCK))
 _NO_HASH: Final = "-" * 32
 _AT_ONCE: Final = 1 << 10  # lines that are made and printed together
 
@@ -125,25 +126,36 @@ def _print_lines(
 
 def _long(members: Members, listing: Listing) -> Iterator[str]:
     """Yield the line of GNU tar for each path, in its columns."""
-    kinds, owners, sizes = members.kinds, members.owners, members.sizes
-    targets, mtimes, table = members.targets, members.mtimes, members.owner_table
-    paths, inodes, links = listing.paths, listing.inodes, listing.links
+    table, links = members.owner_table, listing.links
+    kinds = bytearray([members.kinds[inode] for inode in listing.inodes])
+    for position in links:
+        kinds[position] = LINK
     width = 19  # of owner and size; it grows, as in GNU tar
-    for start in range(0, len(paths), _AT_ONCE):
-        names = show_names(paths[start : start + _AT_ONCE])
-        for position, name in enumerate(names, start):
-            inode = inodes[position]
-            kind, size, end = kinds[inode], str(sizes[inode]), ""
+    for start in range(0, len(kinds), _AT_ONCE):
+        rows = slice(start, start + _AT_ONCE)
+        inodes = listing.inodes[rows]
+        sizes = [str(members.sizes[inode]) for inode in inodes]
+        names = show_names(listing.paths[rows])
+        for found in _NOT_PLAIN.finditer(kinds, rows.start, rows.stop):
+            position = found.start()
+            at, inode = position - start, inodes[position - start]
             if position in links:
-                kind, size = LINK, "0"
-                end = f" link to {show_name(links[position])}"
-            elif kind == SYMLINK:
-                end = f" -> {show_name(targets[inode])}"
-            elif kind in _DEVICES:
-                size = "{},{}".format(*members.extras.get(inode, NO_EXTRA).device)
-            head, taken = _head(kind, table[owners[inode]])
-            width = max(width, taken + len(size))
-            yield f"{head}{size:>{width - taken}} {_when(mtimes[inode])} {name}{end}"
+                sizes[at] = "0"
+                names[at] += f" link to {show_name(links[position])}"
+            elif kinds[position] == SYMLINK:
+                names[at] += f" -> {show_name(members.targets[inode])}"
+            else:
+                device = members.extras.get(inode, NO_EXTRA).device
+                sizes[at] = "{},{}".format(*device)
+        owners = [table[members.owners[inode]] for inode in inodes]
+        heads = map(_head, kinds[rows], owners)
+        times = map(_when, [members.mtimes[inode] for inode in inodes])
+        for (head, taken), size, when, name in zip(
+            heads, sizes, times, names, strict=True
+        ):
+            if len(size) > width - taken:
+                width = taken + len(size)
+            yield f"{head}{size.rjust(width - taken)} {when} {name}"
 
 
 @lru_cache(4096)
