@@ -33,8 +33,8 @@ class Rows:
         """Copy the rows of a layer, which are the last ones of ``members``."""
         first = index.first
         rows = slice(first, first + len(index.paths))
-        numbers: dict[int, int] = {}
-        owners = [numbers.setdefault(o, len(numbers)) for o in members.owners[rows]]
+        owners = members.owners[rows]
+        numbers = {owner: new for new, owner in enumerate(dict.fromkeys(owners))}
         targets, extras = members.targets, members.extras
         return cls(
             index.paths,
@@ -42,7 +42,7 @@ class Rows:
             {member - first for member in index.bookkeeping},
             [members.owner_table[owner] for owner in numbers],
             bytes(members.kinds[rows]),
-            array("I", owners),
+            array("I", map(numbers.__getitem__, owners)),
             members.sizes[rows],
             members.data[rows],
             members.mtimes[rows],
@@ -79,9 +79,9 @@ class Rows:
     def _charge(self, allowance: Allowance, where: str) -> None:
         """Charge the allowance for the rows' data outside the columns."""
         try:
-            for path in self.paths:
-                if len(path) > Allowance.FREE:
-                    allowance.take(len(path))
+            for length in map(len, self.paths):
+                if length > Allowance.FREE:
+                    allowance.take(length)
             for target in self.targets.values():
                 allowance.take(len(target))
             for extra in self.extras.values():

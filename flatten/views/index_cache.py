@@ -53,20 +53,8 @@ _CODES: Final = {"kinds": "B", "owners": "I", "sizes": "q", "data": "q", "mtimes
 _LINKED: Final = "linked"  # one more column: the members that have a target
 _KINDS: Final = {FILE, LINK, SYMLINK, CHAR, BLOCK, DIRECTORY, FIFO}
 _WITH_TARGET: Final = re.compile(b"[%c%c]" % (LINK, SYMLINK))
-_NO_PATHS: Final = (
-    b"//",
-    b"\0/",
-    b"/\0",
-    b"/./",
-    b"/../",
-    b"\0./",
-    b"\0../",
-    b"/.\0",
-    b"/..\0",
-    b"\0.\0",
-    b"\0..\0",
-)
-"""Bytes that do not occur in normalised paths, each between two NULs."""
+_NO_PATHS: Final = (b"\0\0", b"\0.\0", b"\0..\0")
+"""Empty, ``.`` and ``..`` as components, which normalised paths do not have."""
 
 
 class IndexCache:
@@ -304,7 +292,7 @@ def _unpack(plain: memoryview) -> Rows:
         extras={at: _extra(extra) for at, extra in head["extras"]},
     )
     even = len({lengths[name] for name in _CODES}) == 1
-    if not even or not _is_valid(rows, bytes(parts[-2])):
+    if not even or not _is_valid(rows):
         raise _BrokenError
     return rows
 
@@ -317,21 +305,17 @@ def _split(joined: memoryview, count: int) -> list[bytes]:
     return names
 
 
-def _is_valid(rows: Rows, joined: bytes) -> bool:
-    """Return True if a reader of layers could have made the rows.
-
-    Args:
-        rows: Columns of one length.
-        joined: Their paths, with NULs between them.
-    """
+def _is_valid(rows: Rows) -> bool:
+    """Return True if a reader of layers could have made rows of one length."""
     count = len(rows.paths)
     numbers = [*rows.bookkeeping, *rows.extras]
-    paths = b"\0".join([b"", joined, *(r.path for r in rows.removals), b""])
+    paths = filter(None, [*rows.paths, *(removal.path for removal in rows.removals)])
+    parts = b"\0".join([b"", *paths, b""]).replace(b"/", b"\0")
     linked = [found.start() for found in _WITH_TARGET.finditer(rows.kinds)]
     return (
         set(rows.kinds) <= _KINDS
         and linked == list(rows.targets)
-        and not any(wrong in paths for wrong in _NO_PATHS)
+        and not any(wrong in parts for wrong in _NO_PATHS)
         and max(rows.owners, default=-1) < len(rows.owner_table)
         and all(_are_counts(owner) and owner[0] <= 0o7777 for owner in rows.owner_table)
         and min(rows.sizes, default=0) >= 0
