@@ -35,6 +35,9 @@ _UNLISTED: Final = -1
 Nodes = dict[bytes, int]
 """The member that lists each path, or ``_UNLISTED``."""
 
+Below = dict[bytes, list[bytes]]
+"""The nodes in each directory that has any."""
+
 
 @dataclass(slots=True)
 class Noted:
@@ -114,7 +117,9 @@ def efficiency(index: Index) -> Efficiency:
     for position, listed in enumerate(index.layers):
         layer = _DiveLayer.read(listed)
         if not position:
-            stack.put(layer.nodes)  # dive starts with a copy of the first tree
+            stack.put(
+                layer.nodes, layer.below
+            )  # dive starts with a copy of the first tree
         visits.add(layer, stack)
         stack.add(layer)
         sums.append(sum(members.sizes[listed.first : listed.first + len(listed.paths)]))
@@ -139,12 +144,12 @@ class _DiveLayer:
 
     Attributes:
         nodes: The nodes; whiteouts under their own names.
-        parents: The paths that have something below them.
+        below: Their paths by parent.
         marks: The paths of the whiteouts.
     """
 
     nodes: Nodes
-    parents: set[bytes]
+    below: Below
     marks: set[bytes]
 
     @classmethod
@@ -157,14 +162,14 @@ class _DiveLayer:
         for path in odd:
             if any(part.startswith(_BOOKKEEPING) for part in path.split(b"/")):
                 del nodes[path]
-        parents = _add_parents(nodes)
-        odd += [path for path in parents if whiteout.MARK in path]
+        below = _add_parents(nodes)
+        odd += [path for path in below if whiteout.MARK in path]
         marks = {
             path
             for path in odd
             if path in nodes and whiteout.is_mark(path.rpartition(b"/")[2])
         }
-        return cls(nodes, parents, marks)
+        return cls(nodes, below, marks)
 
 
 def _add_removed(layer: LayerIndex, nodes: Nodes) -> None:
@@ -177,16 +182,19 @@ def _add_removed(layer: LayerIndex, nodes: Nodes) -> None:
             nodes.setdefault(removal.path, _UNLISTED)
 
 
-def _add_parents(nodes: Nodes) -> set[bytes]:
-    """Add the parents that are not listed; return all parents."""
-    todo = {path.rpartition(b"/")[0] for path in nodes}
-    parents = set(todo)
-    while todo:
-        missing = [path for path in todo if path and path not in nodes]
-        nodes |= dict.fromkeys(missing, _UNLISTED)
-        todo = {path.rpartition(b"/")[0] for path in missing}
-        parents |= todo
-    return parents
+def _add_parents(nodes: Nodes) -> Below:
+    """Add the parents that are not listed; return all nodes by parent."""
+    below: Below = defaultdict(list)
+    for path in nodes:
+        below[path.rpartition(b"/")[0]].append(path)
+    missing = [path for path in below if path and path not in nodes]
+    for path in missing:  # it grows
+        parent = path.rpartition(b"/")[0]
+        if parent and parent not in nodes and parent not in below:
+            missing.append(parent)
+        below[parent].append(path)
+    nodes |= dict.fromkeys(missing, _UNLISTED)
+    return below
 
 
 def _unmarked(path: bytes) -> bytes:
@@ -213,20 +221,29 @@ class _Visits:
 
     def add(self, layer: _DiveLayer, stack: "_Stack") -> None:
         """Visit the leaves of a layer on top of a stack."""
-        nodes, parents, sizes = layer.nodes, layer.parents, stack.members.sizes
-        leaves = [path for path in nodes if path not in parents]
-        marks = {path: _unmarked(path) for path in layer.marks - parents}
+        sizes, below = stack.members.sizes, layer.below
+        leaves = {
+            path: sizes[member] if member >= 0 else 0
+            for path, member in layer.nodes.items()
+            if path not in below
+        }
+        marks = {path: _unmarked(path) for path in layer.marks if path not in below}
         wrong = [path for path, hidden in marks.items() if hidden not in stack.nodes]
         last = min(wrong, key=_deepest_first, default=None)
         if last is not None:
             end = _deepest_first(last)
-            leaves = [path for path in leaves if _deepest_first(path) < end]
-        for path in leaves:
-            member = nodes[path]
-            if path in marks:
-                self._visit(marks[path], stack.hidden_size(marks[path]))
-            else:
-                self._visit(path, sizes[member] if member >= 0 else 0)
+            leaves = {
+                path: size
+                for path, size in leaves.items()
+                if _deepest_first(path) < end
+            }
+        for path in marks.keys() & leaves.keys():
+            del leaves[path]
+            self._visit(marks[path], stack.hidden_size(marks[path]))
+        for before in self.once, self.noted:
+            for path in leaves.keys() & before.keys():
+                self._visit(path, leaves.pop(path))
+        self.once |= leaves
         if last is not None and (path := marks[last]) not in self.once:
             self.noted.setdefault(path, Noted())  # with a least size of -1, as in dive
 
@@ -265,15 +282,19 @@ class _Stack:
         found = [nodes.get(below, _UNLISTED) for below in self._tree(path)]
         return sum(sizes[member] for member in found if member >= 0)
 
-    def put(self, nodes: Nodes) -> None:
-        """Add nodes, or replace those at the same paths."""
-        new = nodes.keys() - self.nodes.keys()
+    def put(self, nodes: Nodes, below: Below) -> None:
+        """Add nodes, or replace those at the same paths.
+
+        Args:
+            nodes: The nodes.
+            below: Their paths by parent.
+        """
         self.nodes |= nodes
-        for path in new:
-            self._below[path.rpartition(b"/")[0]].add(path)
+        for parent, paths in below.items():
+            self._below[parent].update(paths)
 
     def add(self, layer: _DiveLayer) -> None:
-        """Put a layer on top, in dive's order.
+        """Put a layer on top, in dive's order; the layer loses its whiteouts.
 
         A whiteout comes after the path that it hides, and removes what its own layer
         has there, if the name sorts before the whiteout's.
@@ -282,11 +303,13 @@ class _Stack:
         for mark, path in hidden.items():
             if mark < path:
                 self._remove(path)
-        self.put(
-            {path: node for path, node in layer.nodes.items() if path not in hidden}
-        )
-        for mark in hidden.keys() & layer.parents:  # AUFS's directories of its own
-            self._below[mark.rpartition(b"/")[0]].add(mark)
+        below = layer.below
+        leaves = hidden.keys() - below.keys()  # the rest are AUFS's own directories
+        for parent in {leaf.rpartition(b"/")[0] for leaf in leaves}:
+            below[parent] = [path for path in below[parent] if path not in leaves]
+        for mark in hidden:
+            del layer.nodes[mark]
+        self.put(layer.nodes, below)
         for mark, path in hidden.items():
             if path < mark:
                 self._remove(path)
