@@ -1,6 +1,7 @@
 """The contents of files, and their hashes."""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Final
 
 from ..errors import FormatError
@@ -54,23 +55,22 @@ class Contents:
         """Return the XXH3 (128 bits) of files, in hex as ``xxhsum -H2`` prints it."""
         from xxhash import xxh3_128, xxh3_128_hexdigest  # 1 ms, only for contents
 
-        layers, offsets, sizes = (
-            self.members.layers,
-            self.members.data,
-            self.members.sizes,
-        )
-        extras = self.members.extras
+        members, extras = self.members, self.members.extras
+        sizes, offsets = members.sizes, members.data
         found = {}
-        for inode in sorted(set(inodes), key=lambda i: (layers[i], offsets[i])):
-            size = sizes[inode]
-            if size <= AHEAD and inode not in extras:  # most files
-                window = self._window(layers[inode])
-                found[inode] = xxh3_128_hexdigest(window.whole(offsets[inode], size))
-                continue
-            digest = xxh3_128()
-            for data in self.read(inode):
-                digest.update(data)
-            found[inode] = digest.hexdigest()
+        ordered = sorted(set(inodes))  # as they are in the layers
+        for layer, some in groupby(ordered, members.layers.__getitem__):
+            window = self._window(layer)
+            for inode in some:
+                size = sizes[inode]
+                if size <= AHEAD and inode not in extras:  # most files
+                    data = window.whole(offsets[inode], size)
+                    found[inode] = xxh3_128_hexdigest(data)
+                    continue
+                digest = xxh3_128()
+                for data in self.read(inode):
+                    digest.update(data)
+                found[inode] = digest.hexdigest()
         return found
 
     def _window(self, layer: int) -> "_Window":

@@ -85,13 +85,13 @@ class Report:
     def largest(self, count: int) -> list[TreePath]:
         """Return up to ``count`` of the largest files that are not empty."""
         sizes, listing = self.index.members.sizes, self.listing
-        found = [
+        found = (
             (-sizes[inode], path, inode)
             for at, (path, inode) in enumerate(
                 zip(listing.paths, listing.inodes, strict=True)
             )
             if sizes[inode] and at not in listing.links
-        ]
+        )
         return [
             TreePath(path, inode, None) for _, path, inode in nsmallest(count, found)
         ]
@@ -123,8 +123,8 @@ def make_report(index: CheckedIndex, contents: Contents, *, equal: bool) -> Repo
         ],
         listing=listing,
         index=index,
-        size=sum(sizes[inode] for inode in shown),
-        files=sum(kinds[inode] == FILE for inode in shown),
+        size=sum([sizes[inode] for inode in shown]),
+        files=[kinds[inode] for inode in shown].count(FILE),
         directories=_directories(listing, index),
         efficiency=efficiency(index),
         hidden=hidden,
@@ -134,41 +134,47 @@ def make_report(index: CheckedIndex, contents: Contents, *, equal: bool) -> Repo
 
 def _directories(listing: Listing, index: CheckedIndex) -> list[Directory]:
     """Sum up the files below each directory."""
-    kinds, sizes, links = index.members.kinds, index.members.sizes, listing.links
-    bytes_, files = defaultdict[bytes, int](int), defaultdict[bytes, int](int)
-    for position, (path, inode) in enumerate(
-        zip(listing.paths, listing.inodes, strict=True)
-    ):
-        parent, _, name = path.rpartition(b"/")
-        if not name:
-            bytes_[b"" if path == b"./" else parent] += 0
-        elif position not in links:
-            bytes_[parent] += sizes[inode]
-            files[parent] += kinds[inode] == FILE
-    for path in sorted(bytes_, key=lambda path: -path.count(b"/")):  # the deepest first
+    tree, kinds, sizes = index.tree, index.members.kinds, index.members.sizes
+    listed = {
+        path[:-1]: tree.children[inode]
+        for path, inode in zip(listing.paths, listing.inodes, strict=True)
+        if inode in tree.children
+    }
+    names = {b"": tree.root} | listed if listing.paths else {}
+    bytes_, files = dict[bytes, int](), dict[bytes, int]()
+    for path, inodes in names.items():
+        bytes_[path] = sum([sizes[inode] for inode in inodes.values()])
+        files[path] = [kinds[inode] for inode in inodes.values()].count(FILE)
+    for position in listing.links:  # counted at their first names
+        parent = listing.paths[position].rpartition(b"/")[0]
+        inode = listing.inodes[position]
+        bytes_[parent] -= sizes[inode]
+        files[parent] -= kinds[inode] == FILE
+    for path in reversed(names):  # those below a directory come after it
         if path:
             parent = path.rpartition(b"/")[0]
             bytes_[parent] += bytes_[path]
             files[parent] += files[path]
-    ordered = sorted(bytes_, key=lambda path: path.split(b"/"))
-    return [Directory(path, bytes_[path], files[path]) for path in ordered]
+    return [Directory(path, bytes_[path], files[path]) for path in names]
 
 
 def _find_equal(listing: Listing, contents: Contents) -> list[Equal]:
     """Find files with the same content; files of the same size are hashed."""
-    sizes, links = contents.members.sizes, listing.links
-    times = Counter(map(sizes.__getitem__, set(listing.inodes)))
+    sizes, inodes = contents.members.sizes, listing.inodes
+    times = Counter([sizes[inode] for inode in set(inodes)])
+    times[0] = 0  # empty files waste nothing
     suspects = [
-        (path, inode)
-        for position, (path, inode) in enumerate(
-            zip(listing.paths, listing.inodes, strict=True)
-        )
-        if sizes[inode] and times[sizes[inode]] > 1 and position not in links
+        position
+        for position, inode in enumerate(inodes)
+        if times[sizes[inode]] > 1 and position not in listing.links
     ]
-    hashes = contents.hashes(inode for _, inode in suspects)
+    hashes = contents.hashes(inodes[position] for position in suspects)
+    files = Counter(hashes.values())
     groups = defaultdict[tuple[int, str], list[bytes]](list)
-    for path, inode in suspects:
-        groups[sizes[inode], hashes[inode]].append(path)
+    for position in suspects:
+        inode = inodes[position]
+        if files[hashes[inode]] > 1:
+            groups[sizes[inode], hashes[inode]].append(listing.paths[position])
     found = [Equal(*key, paths) for key, paths in groups.items() if len(paths) > 1]
     return sorted(found, key=lambda equal: (-equal.spare, equal.paths))
 
