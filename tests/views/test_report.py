@@ -86,6 +86,14 @@ def test_top_and_no_equal(image):
     assert "Equal" not in run("report", image, "--no-equal").stdout
 
 
+@pytest.mark.parametrize("number", ["-1", "1.5", "many", ""])
+def test_top_is_a_number_from_0(number):
+    got = run("report", "app.tar", "--top", number)
+
+    assert (got.returncode, got.stdout) == (2, "")
+    assert f"'{number}' is not a number from 0 to 999999999" in got.stderr
+
+
 def test_a_report_of_an_earlier_step(image):
     got = json.loads(run("report", image, "--json", "--at", "1").stdout)
 

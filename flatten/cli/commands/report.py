@@ -1,6 +1,7 @@
 """``flatten report IMAGE [-o OUT]``: what takes space in an image."""
 
 import argparse
+import re
 
 from ...errors import quoted
 from ...host.compress import PlainSink
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top",
         metavar="N",
-        type=int,
+        type=_number,
         default=15,
         help="the number of items in each list of the text and of JSON [default: 15]",
     )
@@ -46,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not search for files of equal content, which reads files",
     )
     options.add_tree_options(parser)
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(
+            f"{quoted(text)} is not a number from 0 to 999999999"
+        )
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
