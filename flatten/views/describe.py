@@ -116,7 +116,7 @@ def describe(members: Members, path: bytes, inode: int, first: bytes | None) -> 
     extra = members.extras.get(inode, NO_EXTRA)
     kind = members.kinds[inode]
     row: Row = {
-        "path": _text(b"" if path == b"./" else path.rstrip(b"/")),
+        "path": path_text(path),
         "type": _KINDS[kind] if first is None else "hardlink",
         "mode": f"{mode:04o}",
         "uid": uid,
@@ -149,6 +149,11 @@ def _add_xattrs(row: Row, found: Mapping[bytes, bytes]) -> None:
     values = {_text(n): b64encode(v).decode() for n, v in sorted(found.items())}
     if values:
         row["xattrs"] = values
+
+
+def path_text(path: bytes) -> str:
+    """Return a path of a tar as a row has it."""
+    return _text(b"" if path == b"./" else path.rstrip(b"/"))
 
 
 def _text(name: bytes) -> str:

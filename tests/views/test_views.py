@@ -11,6 +11,9 @@ import xxhash
 import flatten
 from builders import MTIME, archive, config, docker_archive, layer, layers, member
 from flatten.cli.commands.ls import _permissions
+from flatten.views.describe import describe
+from flatten.views.listing import list_rows
+from flatten.views.reading import read_index
 from kinds import KINDS, docker, history, run
 
 WORDS = (
@@ -147,6 +150,23 @@ def test_ls_json_has_all_fields(tmp_path):
     assert os.fsdecode(b"odd \xff\n\\\x7f") in rows
     assert rows["d"]["type"] == "dir"
     assert "xxh3" not in rows["d"]
+
+
+@pytest.mark.parametrize("verify", ["--verify", "--no-verify"])
+def test_ls_json_is_one_row_a_line(tmp_path, verify):
+    alike = [
+        member(name, b"x" * at) for at, name in enumerate(("%s", '"', "\\n", "d/%"))
+    ]
+    image = tmp_path / "image.tar"
+    image.write_bytes(docker_archive([layer(*ODD), layer(*alike, *ODD[:2])]))
+    verified = {} if verify == "--verify" else {"verified": False}
+    with flatten.open_image(image) as opened:
+        index = read_index(opened)
+        rows = [describe(index.members, *row) for row in list_rows(index)]
+
+    got = run("ls", image, "--json", verify).stdout
+
+    assert got == "".join(f"{json.dumps({**row, **verified})}\n" for row in rows)
 
 
 def test_ls_hashes_sparse_files_with_their_holes(tmp_path):

@@ -1,11 +1,12 @@
 """``flatten ls IMAGE [PATH...]``: the flattened tree, as ``tar tv`` shows it."""
 
 import argparse
+import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from itertools import islice
+from itertools import count, islice
 from operator import add
 from typing import Final
 
@@ -22,11 +23,11 @@ from ...tar.members import (
     Members,
     Owner,
 )
-from ...views.describe import describe
+from ...views.describe import describe, path_text
 from ...views.listing import Listing, list_rows
 from ...views.reading import CheckedIndex
 from .. import options
-from ..tables import print_json_line, show_name, show_names
+from ..tables import json_each, show_name, show_names
 
 DESCRIPTION = f"""\
 List the flattened tree. Each line is the number of the layer that the entry
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             kinds = index.members.kinds
             hashes = contents.hashes(n for n in listing.inodes if kinds[n] == FILE)
         if args.json:
-            _print_json(index, listing, hashes)
+            _print_all(_json(index, listing, hashes))
         else:
             draw = _tree if args.tree else _long
             _print_lines(index, listing, draw(index.members, listing), hashes)
@@ -91,16 +92,54 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_json(
+def _json(
     index: CheckedIndex, listing: Listing, hashes: Mapping[int, str] | None
-) -> None:
-    for row in listing:
-        document = describe(index.members, *row)
-        if hashes is not None and "size" in document:
-            document["xxh3"] = hashes[row.inode]
-        if index.verified is not True:
-            document["verified"] = index.verified
-        print_json_line(document)
+) -> Iterator[str]:
+    """Yield the row of each path in JSON.
+
+    Most files and directories differ from others of their layer, owner and mode in a
+    few fields only: their rows are made from one template.
+    """
+    members, links = index.members, listing.links
+    kinds, layers, owners = members.kinds, members.layers, members.owners
+    mtimes, sizes, extras = members.mtimes, members.sizes, members.extras
+    rest: dict[str, object] = {}
+    if index.verified is not True:
+        rest["verified"] = index.verified
+    alike = () if hashes else (DIRECTORY, FILE)
+    templates: dict[tuple[int, int, int], str] = {}
+    for start in range(0, len(listing), _AT_ONCE):
+        paths = listing.paths[start : start + _AT_ONCE]
+        texts = json_each(map(path_text, paths))
+        inodes = listing.inodes[start : start + _AT_ONCE]
+        for position, path, text, inode in zip(count(start), paths, texts, inodes):
+            kind = kinds[inode]
+            if kind not in alike or inode in extras or position in links:
+                row = describe(members, path, inode, links.get(position))
+                if hashes and "size" in row:
+                    row["xxh3"] = hashes[inode]
+                yield json.dumps({**row, **rest})
+                continue
+            key = kind, layers[inode], owners[inode]
+            template = templates.get(key)
+            if template is None:
+                row = describe(members, path, inode, None)
+                template = templates[key] = _template({**row, **rest})
+            varying = text, mtimes[inode], sizes[inode]
+            yield template % (varying if kind == FILE else varying[:2])
+
+
+def _template(row: Mapping[str, object]) -> str:
+    """Return a row in JSON with ``%s`` for its path, time and size, if it has one."""
+    slots = {name: "%s" for name in ("path", "mtime", "size") if name in row}
+    return json.dumps({**row, **slots}).replace('"%s"', "%s")
+
+
+def _print_all(lines: Iterable[str]) -> None:
+    """Print lines, many at once."""
+    lines = iter(lines)
+    while some := list(islice(lines, _AT_ONCE)):
+        print("\n".join(some))
 
 
 def _print_lines(
@@ -110,8 +149,8 @@ def _print_lines(
     hashes: Mapping[int, str] | None,
 ) -> None:
     """Print lines, each after the number of its layer and the hash, if requested."""
-    count = len(index.layers)
-    numbers = [f"{number:{len(str(count))}} " for number in range(1, count + 1)]
+    width = len(str(len(index.layers)))
+    numbers = [f"{number:{width}} " for number in range(1, len(index.layers) + 1)]
     layers, inodes = index.members.layers, listing.inodes
     marks: Iterator[str] = map(numbers.__getitem__, map(layers.__getitem__, inodes))
     if hashes is not None:
@@ -119,9 +158,7 @@ def _print_lines(
             f"{mark}{hashes.get(inode, _NO_HASH)} "
             for mark, inode in zip(marks, inodes, strict=True)
         )
-    whole = map(add, marks, lines)
-    while some := list(islice(whole, _AT_ONCE)):
-        print("\n".join(some))
+    _print_all(map(add, marks, lines))
 
 
 def _long(members: Members, listing: Listing) -> Iterator[str]:
