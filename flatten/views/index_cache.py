@@ -53,8 +53,8 @@ _CODES: Final = {"kinds": "B", "owners": "I", "sizes": "q", "data": "q", "mtimes
 _LINKED: Final = "linked"  # one more column: the members that have a target
 _KINDS: Final = {FILE, LINK, SYMLINK, CHAR, BLOCK, DIRECTORY, FIFO}
 _WITH_TARGET: Final = re.compile(b"[%c%c]" % (LINK, SYMLINK))
-_NO_PATHS: Final = (b"\0\0", b"\0.\0", b"\0..\0")
-"""Empty, ``.`` and ``..`` as components, which normalised paths do not have."""
+_NO_PART: Final = re.compile(rb"\0\.{0,2}\0")
+"""An empty component, ``.`` or ``..``, which normalised paths do not have."""
 
 
 class IndexCache:
@@ -315,7 +315,7 @@ def _is_valid(rows: Rows) -> bool:
     return (
         set(rows.kinds) <= _KINDS
         and linked == list(rows.targets)
-        and not any(wrong in parts for wrong in _NO_PATHS)
+        and not _NO_PART.search(parts)
         and max(rows.owners, default=-1) < len(rows.owner_table)
         and all(_are_counts(owner) and owner[0] <= 0o7777 for owner in rows.owner_table)
         and min(rows.sizes, default=0) >= 0

@@ -499,6 +499,10 @@ ODD = {
     "a path too few": replace(7, b"etc\0", b""),
     "a path outside the root": replace(7, b"etc/door", b"../etc"),
     "a path with a slash in front": replace(7, b"etc/door", b"/etc"),
+    "a path with a slash at its end": replace(7, b"etc/door", b"door/"),
+    "a path with two slashes": replace(7, b"etc/door", b"etc//door"),
+    "a path with a dot": replace(7, b"etc/door", b"etc/./door"),
+    "a path that is a dot": replace(7, b"etc/door", b"."),
 }  # fmt: skip
 
 
