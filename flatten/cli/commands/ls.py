@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import count, islice
 from operator import add
@@ -203,30 +203,41 @@ def _head(kind: int, owner: Owner) -> tuple[str, int]:
     return f"{_LETTERS[kind]}{_permissions(mode)} {text}", len(text)
 
 
-def _tree(members: Members, listing: Listing) -> Iterable[str]:
+def _tree(members: Members, listing: Listing) -> Iterator[str]:
     """Yield each path with lines to its parent."""
-    rows = list(listing)
-    parts = [row.path.removeprefix(b"./").rstrip(b"/").split(b"/") for row in rows]
-    open_: list[
-        bool
-    ] = []  # whether the branch continues, by depth, from the last row up
-    drawn = []
-    for row, names in zip(reversed(rows), reversed(parts), strict=True):
-        depth = len(names) if names != [b""] else 0
-        last = len(open_) < depth or not open_[depth - 1] if depth else True
-        open_ = (open_ + [False] * depth)[:depth]
-        lines = "".join("│   " if goes_on else "    " for goes_on in open_[:-1])
-        branch = "" if not depth else "└── " if last else "├── "
+    lasts = _last_siblings(listing.paths)
+    above = [""]  # what is drawn before the branch, by depth
+    for position, path in enumerate(listing.paths):
+        inode, depth = listing.inodes[position], _depth(path)
+        name = path.removesuffix(b"/").rpartition(b"/")[2]
+        shown = show_name(name) + ("/" if path.endswith(b"/") else "")
+        if position in listing.links:
+            shown += f" link to {show_name(listing.links[position])}"
+        elif inode in members.targets:
+            shown += f" -> {show_name(members.targets[inode])}"
+        branch = ""
         if depth:
-            open_[-1] = True
-        slash = "/" if row.path.endswith(b"/") else ""
-        name = show_name(names[-1]) + slash if depth else "./"
-        if row.first is not None:
-            name += f" link to {show_name(row.first)}"
-        elif row.inode in members.targets:
-            name += f" -> {show_name(members.targets[row.inode])}"
-        drawn.append(f"{members.sizes[row.inode]:>12} {lines}{branch}{name}")
-    return reversed(drawn)
+            last = lasts[position]
+            branch = above[depth - 1] + ("└── " if last else "├── ")
+            above[depth:] = [above[depth - 1] + ("    " if last else "│   ")]
+        yield f"{members.sizes[inode]:>12} {branch}{shown}"
+
+
+def _depth(path: bytes) -> int:
+    """Return the number of components of a path; 0 for the root."""
+    return 0 if path == b"./" else path.removesuffix(b"/").count(b"/") + 1
+
+
+def _last_siblings(paths: Sequence[bytes]) -> bytearray:
+    """Return 1 for each path that is the last one of its directory, else 0."""
+    lasts = bytearray(b"\1") * len(paths)
+    latest = [0]  # the latest path of each depth, and the root
+    for position, path in enumerate(paths):
+        depth = _depth(path)
+        for before in latest[depth : depth + 1]:
+            lasts[before] = 0
+        latest[depth:] = [position]
+    return lasts
 
 
 def _permissions(mode: int) -> str:
