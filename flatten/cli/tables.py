@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from ..errors import shown
 
@@ -28,6 +29,13 @@ def json_each(texts: Iterable[str]) -> list[str]:
     """
     joined = json.dumps(list(texts), separators=("\n", ""))  # strings have no newline
     return joined[1:-1].split("\n")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines, many at once."""
+    lines = iter(lines)
+    while some := list(islice(lines, 1 << 10)):
+        print("\n".join(some))
 
 
 def print_bytes(data: bytes) -> None:

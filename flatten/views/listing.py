@@ -50,6 +50,15 @@ class Listing:
         """Return the number of paths."""
         return len(self.paths)
 
+    def at(self, positions: Iterable[int]) -> "Listing":
+        """Return the paths at some positions, in walk order."""
+        chosen = sorted(positions)
+        return Listing(
+            [self.paths[at] for at in chosen],
+            array("I", [self.inodes[at] for at in chosen]),
+            {new: self.links[at] for new, at in enumerate(chosen) if at in self.links},
+        )
+
     def __iter__(self) -> Iterator[TreePath]:
         """Yield a row for each path."""
         firsts = map(self.links.get, range(len(self)))
@@ -70,16 +79,11 @@ def list_rows(
         FlattenError: A pattern matches nothing.
     """
     paths, inodes = walk(index.tree)
-    links = later_names(index.tree, paths, inodes)
+    listing = Listing(paths, inodes, later_names(index.tree, paths, inodes))
     if not patterns:
-        return Listing(paths, inodes, links)
+        return listing
     found = select(paths, patterns)
-    chosen = sorted(found | _parents(paths, found) if parents else found)
-    return Listing(
-        [paths[at] for at in chosen],
-        array("I", [inodes[at] for at in chosen]),
-        {new: links[at] for new, at in enumerate(chosen) if at in links},
-    )
+    return listing.at(found | _parents(paths, found) if parents else found)
 
 
 def select(paths: Sequence[bytes], patterns: Sequence[str]) -> set[int]:

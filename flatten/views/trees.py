@@ -5,8 +5,9 @@ fractions. Contents are compared by size, then by XXH3; those that both trees ha
 the same bytes of a layer are equal and are not read.
 """
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress, count
 
 from ..errors import FlattenError
 from ..image.chain_ids import layer_chains
@@ -15,7 +16,7 @@ from .contents import Contents
 from .describe import describe
 from .differences import FIELDS, Fields, differing, pair, path_key
 from .identity import bytes_key
-from .listing import TreePath, list_rows
+from .listing import Listing, TreePath, list_rows, select
 from .reading import CheckedIndex
 
 
@@ -98,68 +99,77 @@ def compare(
     Raises:
         FlattenError: A pattern matches nothing on either side.
     """
+    ours, theirs = _without_common(before, after, *_chosen(before, after, patterns))
+    pairs = [*pair(ours, theirs, _row_key)]
+    hashed = _hashed(before, after, pairs) if "xxh3" in fields else {}
     changes = []
-    both: list[tuple[TreePath, TreePath]] = []
-    for old, new in pair(*_chosen(before, after, patterns), _row_key):
-        if old is None and new is not None:
-            changes.append(Change(new.path, None, new, {}))
-        elif old is not None and new is None:
-            changes.append(Change(old.path, old, None, {}))
-        elif (
-            old is not None
-            and new is not None
-            and not _are_one(before, old, after, new)
-        ):
-            both.append((old, new))
-    hashed = _hashed(before, after, both) if "xxh3" in fields else {}
-    for old, new in both:
-        found = hashed.get(new.path, {}) | _differing(before, old, after, new, fields)
-        if found:
+    for old, new in pairs:
+        if old is not None and new is not None:
+            found = _differing(before, old, after, new, fields)
+            found |= hashed.get(new.path, {})
             ordered: Fields = {name: found[name] for name in FIELDS if name in found}
-            changes.append(Change(new.path, old, new, ordered))
-    return sorted(changes, key=lambda change: path_key(change.path))
+            if ordered:
+                changes.append(Change(new.path, old, new, ordered))
+        elif (row := old or new) is not None:
+            changes.append(Change(row.path, old, new, {}))
+    return changes
 
 
 def _chosen(
     before: Side, after: Side, patterns: Sequence[str]
-) -> tuple[list[TreePath], list[TreePath]]:
-    """Return the rows of both sides that are compared, in walk order."""
+) -> tuple[Listing, Listing]:
+    """Return the paths of both sides that are compared."""
+    ours, theirs = list_rows(before.index), list_rows(after.index)
     if not patterns:
-        return [*list_rows(before.index)], [*list_rows(after.index)]
-    sides: tuple[set[TreePath], set[TreePath]] = set(), set()
+        return ours, theirs
+    found: tuple[set[int], set[int]] = set(), set()
     for wanted in patterns:
         misses = []
-        for rows, side in zip(sides, (before, after), strict=True):
+        for listing, positions in zip((ours, theirs), found, strict=True):
             try:
-                rows.update(list_rows(side.index, [wanted]))
+                positions.update(select(listing.paths, [wanted]))
             except FlattenError as error:
                 misses.append(error)
-        if len(misses) == len(sides):
+        if len(misses) == len(found):
             raise misses[0]
-    return sorted(sides[0], key=_row_key), sorted(sides[1], key=_row_key)
+    return ours.at(found[0]), theirs.at(found[1])
+
+
+def _without_common(
+    before: Side, after: Side, ours: Listing, theirs: Listing
+) -> tuple[Listing, Listing]:
+    """Leave out the paths that are one member of one layer on both sides, as most."""
+    a, b = before.index.members, after.index.members
+    positions = dict(zip(ours.paths, count()))
+    kept, others = bytearray(b"\1") * len(ours), []
+    for other, path in enumerate(theirs.paths):
+        position = positions.get(path)
+        if position is not None:
+            i, j = ours.inodes[position], theirs.inodes[other]
+            if (
+                a.data[i] == b.data[j] != NO_SOURCE
+                and before.keys[a.layers[i]] == after.keys[b.layers[j]]
+                and ours.links.get(position) == theirs.links.get(other)
+            ):
+                kept[position] = 0
+                continue
+        others.append(other)
+    return ours.at(compress(count(), kept)), theirs.at(others)
 
 
 def _row_key(row: TreePath) -> bytes:
     return path_key(row.path)
 
 
-def _are_one(before: Side, old: TreePath, after: Side, new: TreePath) -> bool:
-    """Return True if both rows are one member of one layer, as most are."""
-    place = before.place(old.inode)
-    return (
-        place == after.place(new.inode)
-        and place[1] != NO_SOURCE
-        and old.first == new.first
-    )
-
-
 def _hashed(
-    before: Side, after: Side, both: Sequence[tuple[TreePath, TreePath]]
+    before: Side, after: Side, both: Iterable[tuple[TreePath | None, TreePath | None]]
 ) -> dict[bytes, Fields]:
     """Return the hashes that differ, by path."""
     a, b = before.index.members, after.index.members
     pairs = {}
     for old, new in both:
+        if old is None or new is None:
+            continue
         i, j = old.inode, new.inode
         if a.kinds[i] != FILE or b.kinds[j] != FILE:
             continue

@@ -11,7 +11,7 @@ from ...views.describe import describe
 from ...views.differences import CONTENT, FIELDS
 from ...views.trees import Change, Side, compare
 from .. import options
-from ..tables import iso_time, one_line, print_json, show_name
+from ..tables import iso_time, one_line, print_json, print_lines, show_name
 
 DESCRIPTION = f"""\
 Compare two trees: of two images, of an image and a tar of a tree, or of two
@@ -113,8 +113,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json([_document(change, sides) for change in changes])
         elif not args.quiet:
-            for change in changes:
-                print(_line(change))
+            print_lines(map(_line, changes))
         for side in sides if second is not first else sides[1:]:
             options.say_unverified(args, side.contents.image, side.index.checked)
     return 1 if changes else 0

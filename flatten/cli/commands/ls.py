@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import count, islice
+from itertools import count
 from operator import add
 from typing import Final
 
@@ -27,7 +27,7 @@ from ...views.describe import describe, path_text
 from ...views.listing import Listing, list_rows
 from ...views.reading import CheckedIndex
 from .. import options
-from ..tables import json_each, show_name, show_names
+from ..tables import json_each, print_lines, show_name, show_names
 
 DESCRIPTION = f"""\
 List the flattened tree. Each line is the number of the layer that the entry
@@ -49,7 +49,7 @@ _LETTERS: Final = {
 }
 _NOT_PLAIN: Final = re.compile(b"[%c%c%c%c]" % (LINK, SYMLINK, CHAR, BLOCK))
 _NO_HASH: Final = "-" * 32
-_AT_ONCE: Final = 1 << 10  # lines that are made and printed together
+_AT_ONCE: Final = 1 << 10  # lines that are made together
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             kinds = index.members.kinds
             hashes = contents.hashes(n for n in listing.inodes if kinds[n] == FILE)
         if args.json:
-            _print_all(_json(index, listing, hashes))
+            print_lines(_json(index, listing, hashes))
         else:
             draw = _tree if args.tree else _long
             _print_lines(index, listing, draw(index.members, listing), hashes)
@@ -135,13 +135,6 @@ def _template(row: Mapping[str, object]) -> str:
     return json.dumps({**row, **slots}).replace('"%s"', "%s")
 
 
-def _print_all(lines: Iterable[str]) -> None:
-    """Print lines, many at once."""
-    lines = iter(lines)
-    while some := list(islice(lines, _AT_ONCE)):
-        print("\n".join(some))
-
-
 def _print_lines(
     index: Index,
     listing: Listing,
@@ -158,7 +151,7 @@ def _print_lines(
             f"{mark}{hashes.get(inode, _NO_HASH)} "
             for mark, inode in zip(marks, inodes, strict=True)
         )
-    _print_all(map(add, marks, lines))
+    print_lines(map(add, marks, lines))
 
 
 def _long(members: Members, listing: Listing) -> Iterator[str]:
