@@ -116,10 +116,8 @@ def efficiency(index: Index) -> Efficiency:
     sums = []
     for position, listed in enumerate(index.layers):
         layer = _DiveLayer.read(listed)
-        if not position:
-            stack.put(
-                layer.nodes, layer.below
-            )  # dive starts with a copy of the first tree
+        if not position:  # dive starts with a copy of the first tree
+            stack.put(layer.nodes, layer.below)
         visits.add(layer, stack)
         stack.add(layer)
         sums.append(sum(members.sizes[listed.first : listed.first + len(listed.paths)]))

@@ -199,7 +199,7 @@ def _head(kind: int, owner: Owner) -> tuple[str, int]:
 def _tree(members: Members, listing: Listing) -> Iterator[str]:
     """Yield each path with lines to its parent."""
     lasts = _last_siblings(listing.paths)
-    above = [""]  # what is drawn before the branch, by depth
+    above: list[str] = []  # what is drawn below each parent of the path
     for position, path in enumerate(listing.paths):
         inode, depth = listing.inodes[position], _depth(path)
         name = path.removesuffix(b"/").rpartition(b"/")[2]
@@ -210,9 +210,9 @@ def _tree(members: Members, listing: Listing) -> Iterator[str]:
             shown += f" -> {show_name(members.targets[inode])}"
         branch = ""
         if depth:
-            last = lasts[position]
-            branch = above[depth - 1] + ("└── " if last else "├── ")
-            above[depth:] = [above[depth - 1] + ("    " if last else "│   ")]
+            del above[depth - 1 :]
+            branch = "".join(above) + ("└── " if lasts[position] else "├── ")
+            above.append("    " if lasts[position] else "│   ")
         yield f"{members.sizes[inode]:>12} {branch}{shown}"
 
 
@@ -222,7 +222,11 @@ def _depth(path: bytes) -> int:
 
 
 def _last_siblings(paths: Sequence[bytes]) -> bytearray:
-    """Return 1 for each path that is the last one of its directory, else 0."""
+    """Return 1 for each path that is the last one of its directory, else 0.
+
+    Args:
+        paths: In walk order, with all their parents but the root.
+    """
     lasts = bytearray(b"\1") * len(paths)
     latest = [0]  # the latest path of each depth, and the root
     for position, path in enumerate(paths):
