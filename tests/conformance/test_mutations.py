@@ -17,7 +17,7 @@ MUTATIONS = {
     "plan: the root's own metadata is left out":
         ("tree/walk.py", "if tree.root_inode is not None:", "if False:"),
     "plan: each plain member has the mtime 0":
-        ("plan/encode.py", "mtime = mtimes[inode]", "mtime = 0"),
+        ("plan/encode.py", "numbers[mtimes[inode]]", "numbers[0]"),
     "whiteouts: a layer's whiteouts hide its own files":
         ("tree/tree.py", "self._remove(index)\n            self._add(index)",
          "self._add(index)\n            self._remove(index)"),
@@ -34,7 +34,7 @@ MUTATIONS = {
         ("tar/extended.py", "if key.startswith(_KEPT_PREFIXES) and not",
          "if key.startswith(_KEPT_PREFIXES) and b\"capab\" not in key and not"),
     "modes: set-user-ID, set-group-ID and sticky bits are lost":
-        ("tar/read_header.py", "return mode & 0o7777", "return mode & 0o777"),
+        ("tar/read_header.py", "(fields[:8]) & 0o7777", "(fields[:8]) & 0o777"),
     "modes: a parent that no layer lists is for its owner alone":
         ("tar/members.py", "self.owner((0o755, 0, 0))", "self.owner((0o700, 0, 0))"),
 }  # fmt: skip
