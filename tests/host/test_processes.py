@@ -249,8 +249,8 @@ def test_a_content_that_is_gone_is_an_error(image, tmp_path):
 
 
 def group_ends(group):
-    """Say whether all processes of a group are gone within a second."""
-    deadline = time.monotonic() + 1
+    """Say whether all processes of a group are gone within ten seconds."""
+    deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         try:
             os.killpg(group, 0)
@@ -262,6 +262,8 @@ def group_ends(group):
 
 def test_signals_end_all_processes(image, tmp_path):
     env = dict(os.environ, PYTHONWARNINGS="error")
+    size = flatten.export(image, tmp_path / "out.tar").size
+    (tmp_path / "out.tar").unlink()
     for moment in range(12):
         out = tmp_path / "out.tar"
         with subprocess.Popen(
@@ -273,6 +275,8 @@ def test_signals_end_all_processes(image, tmp_path):
             assert "Traceback" not in process.stderr.read()
         assert process.returncode in (0, 128 + signal.SIGTERM, -signal.SIGTERM)
         assert group_ends(process.pid)
-        if process.returncode == 0:
-            out.unlink()
-        assert list(tmp_path.iterdir()) == []
+        # A signal may come after the rename, so a whole output may be there.
+        assert process.returncode or out.exists()
+        for left in tmp_path.iterdir():
+            assert (left.name, left.stat().st_size) == ("out.tar", size)
+            left.unlink()
