@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -306,7 +306,7 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--strip-components",
         metavar="N",
-        type=_count,
+        type=number(5),  # a path of 64 KiB has 32,768 components at most
         default=0,
         help="drop the first N components of every path",
     )
@@ -626,13 +626,17 @@ def parse_size(text: str) -> int:
     return size
 
 
-def _count(text: str) -> int:
-    """Parse a number of components; a path of 64 KiB has 32,768 at most."""
-    if not re.fullmatch(r"[0-9]{1,5}", text):
-        raise argparse.ArgumentTypeError(
-            f"{quoted(text)} is not a number from 0 to 99999"
-        )
-    return int(text)
+def number(digits: int) -> Callable[[str], int]:
+    """Return a parser of numbers from 0, of up to ``digits`` digits, for argparse."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(rf"[0-9]{{1,{digits}}}", text):
+            raise argparse.ArgumentTypeError(
+                f"{quoted(text)} is not a number from 0 to {'9' * digits}"
+            )
+        return int(text)
+
+    return parse
 
 
 def parse_mtime(text: str | None) -> int | None:

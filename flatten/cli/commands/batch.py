@@ -40,6 +40,7 @@ digest, {platform} for its platform.
 
 _EVERY: Final = 60.0  # seconds between lines of progress that are not on a terminal
 _SHOWN: Final = 20  # failures in the table at the end
+_NUMBER: Final = options.number(4)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +108,7 @@ def _add_running_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--retries",
         metavar="N",
-        type=_number,
+        type=_NUMBER,
         default=3,
         help="try again N times after errors of the network or the machine "
         "[default: 3]",
@@ -280,13 +281,7 @@ def _shard(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def _number(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,4}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 9999")
-    return int(text)
-
-
 def _positive(text: str) -> int:
-    if not _number(text):
+    if not _NUMBER(text):
         raise argparse.ArgumentTypeError("at least 1 is needed")
     return int(text)

@@ -1,7 +1,6 @@
 """``flatten report IMAGE [-o OUT]``: what takes space in an image."""
 
 import argparse
-import re
 
 from ...errors import quoted
 from ...host.compress import PlainSink
@@ -36,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top",
         metavar="N",
-        type=_number,
+        type=options.number(9),
         default=15,
         help="the number of items in each list of the text and of JSON [default: 15]",
     )
@@ -47,14 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not search for files of equal content, which reads files",
     )
     options.add_tree_options(parser)
-
-
-def _number(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise argparse.ArgumentTypeError(
-            f"{quoted(text)} is not a number from 0 to 999999999"
-        )
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
