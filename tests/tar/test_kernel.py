@@ -109,21 +109,14 @@ def scanned(scanner, tar):
     return paths, stop
 
 
-@needs_kernel
+@pytest.mark.parametrize(
+    "scanner", [pytest.param(kernel_scanner, marks=needs_kernel), python_scanner]
+)
 @pytest.mark.parametrize("tar", PLAIN.values(), ids=PLAIN)
-def test_the_kernel_takes_plain_headers(tar):
+def test_plain_headers_are_taken(tar, scanner):
     after = member("after")
 
-    paths, stop = scanned(kernel_scanner, tar + after)
-
-    assert (len(paths), stop) == (2, len(tar + after))
-
-
-@pytest.mark.parametrize("tar", PLAIN.values(), ids=PLAIN)
-def test_python_takes_plain_headers(tar):
-    after = member("after")
-
-    paths, stop = scanned(python_scanner, tar + after)
+    paths, stop = scanned(scanner, tar + after)
 
     assert (len(paths), stop) == (2, len(tar + after))
 
